@@ -1,0 +1,1 @@
+//! The read API as pure functions over `http` types: paths, ranges, conditionals, cache headers, `Cache-Status`, error bodies.

@@ -1,0 +1,1 @@
+//! Verified units and verified metadata from a set of unreliable sources: health, failover, blame.

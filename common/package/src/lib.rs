@@ -1,0 +1,1 @@
+//! Package formats: FAR, `meta/*`, subpackages, manifests, archives, `fuchsia-pkg` URLs, delivery blobs and their verification.

@@ -1,0 +1,1 @@
+//! Being a long-running process: configuration, telemetry, metrics, admin port, drain.

@@ -1,0 +1,1 @@
+//! Resolve, fetch, keep, collect, update; prints nothing, reads no environment.

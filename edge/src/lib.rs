@@ -1,0 +1,1 @@
+//! A stateless cache tier: verifies every byte before it stores or forwards it; holds no signing key and no truth.

@@ -1,0 +1,1 @@
+//! The versioning authority: Omaha endpoint, rollouts, counters, audit.

@@ -1,0 +1,1 @@
+//! Serves repositories over the read API.

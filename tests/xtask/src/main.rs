@@ -1,0 +1,2 @@
+//! `colibri`: arguments, printing, progress, exit codes.
+fn main() {}
