@@ -1,0 +1,42 @@
+//! Every bound of this package, with the relations between them asserted.
+
+use colibri_common::merkle::UNIT_BYTES;
+
+/// Longest document name in bytes.
+pub const DOCUMENT_NAME_BYTES_MAX: usize = 1024;
+
+/// Longest part between slashes of a document name, in bytes: what file systems allow.
+pub const DOCUMENT_NAME_PART_BYTES_MAX: usize = 255;
+
+/// Longest `format` document in bytes.
+pub const FORMAT_BYTES_MAX: u64 = 256;
+
+/// Memory for the pages of a store's index, in bytes.
+pub const INDEX_CACHE_BYTES: usize = 4 << 20;
+
+/// Most pins in a store.
+pub const PINS_MAX: u64 = 100_000;
+
+/// Most blobs one pin may protect (32 bytes each).
+pub const PINNED_BLOBS_MAX: u64 = 1_000_000;
+
+/// Longest name of a pin in bytes.
+pub const PIN_NAME_BYTES_MAX: usize = 1024;
+
+/// Buffer for copying and re-verifying, in bytes.
+pub const COPY_BUFFER_BYTES: usize = 256 << 10;
+
+const _: () = assert!(UNIT_BYTES.is_multiple_of(COPY_BUFFER_BYTES as u64), "buffers tile a unit");
+const _: () = assert!(DOCUMENT_NAME_PART_BYTES_MAX <= DOCUMENT_NAME_BYTES_MAX, "a name has at least one part");
+
+/// Name and value of each limit, for the documentation and its test.
+pub const ALL: &[(&str, u64)] = &[
+    ("DOCUMENT_NAME_BYTES_MAX", DOCUMENT_NAME_BYTES_MAX as u64),
+    ("DOCUMENT_NAME_PART_BYTES_MAX", DOCUMENT_NAME_PART_BYTES_MAX as u64),
+    ("FORMAT_BYTES_MAX", FORMAT_BYTES_MAX),
+    ("INDEX_CACHE_BYTES", INDEX_CACHE_BYTES as u64),
+    ("PINS_MAX", PINS_MAX),
+    ("PINNED_BLOBS_MAX", PINNED_BLOBS_MAX),
+    ("PIN_NAME_BYTES_MAX", PIN_NAME_BYTES_MAX as u64),
+    ("COPY_BUFFER_BYTES", COPY_BUFFER_BYTES as u64),
+];
