@@ -1,1 +1,6 @@
 //! Package formats: FAR, `meta/*`, subpackages, manifests, archives, `fuchsia-pkg` URLs, delivery blobs and their verification.
+//!
+//! Everything here is bytes in, values out (and back). What is deliberately absent: files, sockets, clocks, repositories.
+
+pub mod delivery;
+pub mod limits;

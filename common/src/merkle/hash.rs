@@ -32,6 +32,11 @@ fn block(identity: u64, length: u32, bytes: &[u8], pad: bool) -> Digest {
     hasher.finalize().into()
 }
 
+/// Plain SHA-256, for identities and file names that are not merkle roots.
+pub fn sha256(bytes: &[u8]) -> Digest {
+    Sha256::digest(bytes).into()
+}
+
 /// The root over a list of leaf hashes: 32 bytes each, at least one.
 pub(super) fn root(leaves: &[u8]) -> Digest {
     let mut level_hashes = leaves.to_vec();
