@@ -3,13 +3,25 @@
 //! All calls are synchronous; callers on an async runtime use its blocking pool. Deliberately absent: tokio, networking,
 //! eviction policy, any way to store bytes of a blob that have not been verified.
 
+mod blob_reader;
 pub mod disk;
 mod document_name;
 mod documents;
 mod error;
+mod index;
+mod layout;
 pub mod limits;
+mod partial;
+mod recovery;
+mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
+pub use blob_reader::BlobReader;
 pub use disk::{Disk, DiskFile, OsDisk};
 pub use document_name::DocumentName;
 pub use documents::{DocumentReader, DocumentWriter, Documents};
 pub use error::StoreError;
+pub use partial::Partial;
+pub use recovery::Recovery;
+pub use store::{Store, StoreStats, SweepReport};
