@@ -3,4 +3,5 @@
 //! Everything here is bytes in, values out (and back). What is deliberately absent: files, sockets, clocks, repositories.
 
 pub mod delivery;
+pub mod far;
 pub mod limits;

@@ -15,6 +15,15 @@ pub const FRAME_CONTENT_BYTES_MAX: u64 = 8 << 20;
 /// Largest content that is decoded into one buffer, in bytes; larger blobs are decoded frame by frame.
 pub const DECODED_IN_MEMORY_BYTES_MAX: u64 = 4 << 30;
 
+/// Longest index of a FAR in bytes (a writer makes two entries; others are chunks of unknown types).
+pub const FAR_INDEX_BYTES_MAX: u64 = 24 * 256;
+
+/// Most files in a FAR.
+pub const FAR_ENTRIES_MAX: u64 = 1 << 20;
+
+/// Most bytes of names in a FAR.
+pub const FAR_NAMES_BYTES_MAX: u64 = 128 << 20;
+
 const _: () = assert!(UNIT_H_BYTES_MAX == 32_796, "one request of bytes=0-32795 holds every unit H");
 const _: () = assert!(FRAME_CONTENT_BYTES_MAX.is_multiple_of(LEAF_BYTES), "frames begin at leaves");
 
@@ -31,4 +40,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("FRAME_CONTENT_BYTES_MAX", FRAME_CONTENT_BYTES_MAX),
     ("LARGEST_FRAME_CONTENT_BYTES", frame_content_bytes_max(BLOB_BYTES_MAX)),
     ("DECODED_IN_MEMORY_BYTES_MAX", DECODED_IN_MEMORY_BYTES_MAX),
+    ("FAR_INDEX_BYTES_MAX", FAR_INDEX_BYTES_MAX),
+    ("FAR_ENTRIES_MAX", FAR_ENTRIES_MAX),
+    ("FAR_NAMES_BYTES_MAX", FAR_NAMES_BYTES_MAX),
 ];
