@@ -1,7 +1,7 @@
 //! Hashing of one leaf, of one hash block, and of the levels above the leaves. The only file that names `sha2`, which
 //! picks the CPU's SHA instructions at run time.
 
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
 use super::{HASHES_PER_BLOCK, LEAF_BYTES};
 use crate::Digest;
@@ -35,6 +35,11 @@ fn block(identity: u64, length: u32, bytes: &[u8], pad: bool) -> Digest {
 /// Plain SHA-256, for identities and file names that are not merkle roots.
 pub fn sha256(bytes: &[u8]) -> Digest {
     Sha256::digest(bytes).into()
+}
+
+/// SHA-512 of any bytes: what the real tools name TUF targets by.
+pub fn sha512(bytes: &[u8]) -> [u8; 64] {
+    Sha512::digest(bytes).into()
 }
 
 /// The root over a list of leaf hashes: 32 bytes each, at least one.

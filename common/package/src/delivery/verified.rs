@@ -17,6 +17,7 @@ pub struct VerifiedPieces {
     offset: u64,
     encoded: Bytes,
     content: Vec<Verified>,
+    length: Option<VerifiedLength>,
 }
 
 impl VerifiedPieces {
@@ -66,8 +67,16 @@ impl VerifiedPieces {
     }
 
     /// The proven length of the blob's content, if its last leaf is among them.
-    pub fn length(&self) -> Option<VerifiedLength> {
-        self.content.last().and_then(Verified::length)
+    pub const fn length(&self) -> Option<VerifiedLength> {
+        self.length
+    }
+
+    /// The same without the decoded content, for whoever passes on or stores the encoded form only: caches do not pay for
+    /// both.
+    #[must_use]
+    pub fn without_content(mut self) -> Self {
+        self.content = Vec::new();
+        self
     }
 }
 
@@ -90,7 +99,8 @@ impl Layout {
             Pieces::Frames(frames) if frames.is_empty() => vec![self.verify_content(0, Bytes::new())?],
             Pieces::Frames(_) => self.verify_frames(first, last, &encoded)?,
         };
-        Ok(VerifiedPieces { layout: self.clone(), first, count: last - first + 1, offset, encoded, content })
+        let length = content.last().and_then(Verified::length);
+        Ok(VerifiedPieces { layout: self.clone(), first, count: last - first + 1, offset, encoded, content, length })
     }
 
     fn verify_frames(&self, first: u32, last: u32, encoded: &[u8]) -> Result<Vec<Verified>, StrictError> {
