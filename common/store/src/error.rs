@@ -114,6 +114,30 @@ pub enum StoreError {
         /// One past the last.
         end: u64,
     },
+    /// Verified pieces of another encoded form of the same blob.
+    #[error("{path} holds another encoded form of blob {id} than these pieces")]
+    WrongForm {
+        /// The blob.
+        id: BlobId,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A unit that is not in a partially present file.
+    #[error("unit {unit} of blob {id} is not here")]
+    UnitAbsent {
+        /// The blob.
+        id: BlobId,
+        /// The unit.
+        unit: u32,
+    },
+    /// A unit whose bytes changed on disk; it counts as absent from now on.
+    #[error("unit {unit} of blob {id} is damaged on disk: fetch it again")]
+    UnitCorrupt {
+        /// The blob.
+        id: BlobId,
+        /// The unit.
+        unit: u32,
+    },
     /// A length that does not fit the leaves it came with.
     #[error("blob {id}: {source}")]
     Leaves {

@@ -3,11 +3,13 @@
 //! All calls are synchronous; callers on an async runtime use its blocking pool. Deliberately absent: tokio, networking,
 //! eviction policy, any way to store bytes of a blob that have not been verified.
 
+mod blob_file;
 mod blob_reader;
 pub mod disk;
 mod document_name;
 mod documents;
 mod error;
+mod hole_punching;
 mod index;
 mod layout;
 pub mod limits;
@@ -17,11 +19,13 @@ mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use blob_file::{BlobFile, UnitGuard};
 pub use blob_reader::BlobReader;
 pub use disk::{Disk, DiskFile, OsDisk};
 pub use document_name::DocumentName;
 pub use documents::{DocumentReader, DocumentWriter, Documents};
 pub use error::StoreError;
+pub use hole_punching::HolePunching;
 pub use partial::Partial;
 pub use recovery::Recovery;
 pub use store::{Store, StoreStats, SweepReport};

@@ -1,6 +1,6 @@
 //! Every bound of this package, with the relations between them asserted.
 
-use colibri_common::merkle::UNIT_BYTES;
+use colibri_common::merkle::{LEAF_BYTES, UNIT_BYTES};
 
 /// Longest document name in bytes.
 pub const DOCUMENT_NAME_BYTES_MAX: usize = 1024;
@@ -26,6 +26,9 @@ pub const PIN_NAME_BYTES_MAX: usize = 1024;
 /// Buffer for copying and re-verifying, in bytes.
 pub const COPY_BUFFER_BYTES: usize = 256 << 10;
 
+/// Bytes that one CRC-32C of a partially present file guards (4 bytes of memory each).
+pub const GUARDED_BYTES: usize = LEAF_BYTES as usize;
+
 const _: () = assert!(UNIT_BYTES.is_multiple_of(COPY_BUFFER_BYTES as u64), "buffers tile a unit");
 const _: () = assert!(DOCUMENT_NAME_PART_BYTES_MAX <= DOCUMENT_NAME_BYTES_MAX, "a name has at least one part");
 
@@ -38,5 +41,6 @@ pub const ALL: &[(&str, u64)] = &[
     ("PINS_MAX", PINS_MAX),
     ("PINNED_BLOBS_MAX", PINNED_BLOBS_MAX),
     ("PIN_NAME_BYTES_MAX", PIN_NAME_BYTES_MAX as u64),
+    ("GUARDED_BYTES", GUARDED_BYTES as u64),
     ("COPY_BUFFER_BYTES", COPY_BUFFER_BYTES as u64),
 ];
