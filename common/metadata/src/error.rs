@@ -30,6 +30,16 @@ pub enum Rule {
         /// The cap.
         bytes_max: u64,
     },
+    /// It names a file that is larger than that file's cap: refused without a download.
+    #[error("it says {} has {bytes} bytes, more than the {bytes_max} allowed", named.file())]
+    NamesTooLarge {
+        /// The role that it names.
+        named: Role,
+        /// Signed length.
+        bytes: u64,
+        /// The cap.
+        bytes_max: u64,
+    },
     /// The length differs from what the role above signed (§5.5.2, §5.6.2).
     #[error("it has {bytes} bytes but {parent} says {expected}")]
     Length {

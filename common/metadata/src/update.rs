@@ -260,8 +260,7 @@ impl Update {
             return self.after_snapshot(set);
         }
         if let Err(rule) = within_cap(&meta, Role::Snapshot) {
-            let file = Some(Role::Snapshot.numbered_file(meta.version));
-            return Err(Box::new(Failure { set: Some(set), rule, file }));
+            return Err(failed(set, rule));
         }
         Ok(Phase::Snapshot(set, meta))
     }
@@ -309,8 +308,7 @@ impl Update {
             return Ok(Phase::Done(set));
         }
         if let Err(rule) = within_cap(&meta, Role::Targets) {
-            let file = Some(Role::Targets.numbered_file(meta.version));
-            return Err(Box::new(Failure { set: Some(set), rule, file }));
+            return Err(failed(set, rule));
         }
         Ok(Phase::Targets(set, meta))
     }
@@ -384,7 +382,9 @@ fn failed(set: impl Into<Option<TrustedSet>>, rule: Rule) -> Box<Failure> {
 /// Refuses at once what the role above says is longer than the cap.
 fn within_cap(meta: &FileMeta, role: Role) -> Result<(), Rule> {
     match meta.length {
-        Some(bytes) if bytes > role.bytes_max() => Err(Rule::TooLarge { bytes, bytes_max: role.bytes_max() }),
+        Some(bytes) if bytes > role.bytes_max() => {
+            Err(Rule::NamesTooLarge { named: role, bytes, bytes_max: role.bytes_max() })
+        }
         _ => Ok(()),
     }
 }

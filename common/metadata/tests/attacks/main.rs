@@ -1,0 +1,9 @@
+//! One test per attack on a repository, each with a repository built and signed here.
+
+mod fixture;
+
+mod chain;
+mod malformed;
+mod rollback;
+mod signatures;
+mod stale;
