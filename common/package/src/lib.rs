@@ -5,3 +5,9 @@
 pub mod delivery;
 pub mod far;
 pub mod limits;
+pub mod name;
+pub mod resource_path;
+pub mod url;
+
+pub use name::{PackageName, PackagePath, PackageVariant};
+pub use resource_path::ResourcePath;

@@ -24,6 +24,18 @@ pub const FAR_ENTRIES_MAX: u64 = 1 << 20;
 /// Most bytes of names in a FAR.
 pub const FAR_NAMES_BYTES_MAX: u64 = 128 << 20;
 
+/// Longest package name or variant in bytes.
+pub const NAME_BYTES_MAX: u64 = 255;
+
+/// Longest segment of a resource path in bytes.
+pub const RESOURCE_SEGMENT_BYTES_MAX: u64 = 255;
+
+/// Longest URL in bytes.
+pub const URL_BYTES_MAX: u64 = 64 << 10;
+
+/// Longest host (repository name) in bytes.
+pub const HOST_BYTES_MAX: u64 = 253;
+
 const _: () = assert!(UNIT_H_BYTES_MAX == 32_796, "one request of bytes=0-32795 holds every unit H");
 const _: () = assert!(FRAME_CONTENT_BYTES_MAX.is_multiple_of(LEAF_BYTES), "frames begin at leaves");
 
@@ -43,4 +55,8 @@ pub const ALL: &[(&str, u64)] = &[
     ("FAR_INDEX_BYTES_MAX", FAR_INDEX_BYTES_MAX),
     ("FAR_ENTRIES_MAX", FAR_ENTRIES_MAX),
     ("FAR_NAMES_BYTES_MAX", FAR_NAMES_BYTES_MAX),
+    ("NAME_BYTES_MAX", NAME_BYTES_MAX),
+    ("RESOURCE_SEGMENT_BYTES_MAX", RESOURCE_SEGMENT_BYTES_MAX),
+    ("URL_BYTES_MAX", URL_BYTES_MAX),
+    ("HOST_BYTES_MAX", HOST_BYTES_MAX),
 ];
