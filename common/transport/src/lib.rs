@@ -1,1 +1,34 @@
-//! HTTP/3, 2 and 1.1: listeners, connection pool, TLS, bodies, back-off.
+//! HTTP/3, 2 and 1.1 behind one handler type: listeners, connection pool, TLS, bodies, back-off.
+//!
+//! [`Server`] answers all protocols on one port number (feature `server`); [`Client`] picks the best protocol that works
+//! (feature `client`). What is deliberately absent: routes, caching, retries against other peers, any knowledge of blobs.
+
+pub mod backoff;
+pub mod body;
+#[cfg(feature = "client")]
+pub mod client;
+mod content_length;
+pub mod error;
+pub mod handler;
+mod http3_body;
+mod hyper_body;
+pub mod limits;
+mod quic;
+#[cfg(feature = "server")]
+pub mod server;
+#[cfg(feature = "server")]
+mod stall;
+mod tls;
+
+pub use backoff::Backoff;
+pub use body::{Body, BodySender};
+#[cfg(feature = "client")]
+pub use client::{Client, ClientConfig, RequestCounts};
+pub use error::{BodyError, ClientError, ClientErrorKind, ReaderGone, TransportError};
+pub use handler::{Handler, Peer, Protocol, Request, Response, Secure, authority, handler};
+#[cfg(feature = "server")]
+pub use server::{Server, ServerConfig, ServerLimits};
+#[cfg(feature = "server")]
+pub use tls::identity::ServerTls;
+#[cfg(feature = "client")]
+pub use tls::trust::Trust;

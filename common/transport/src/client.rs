@@ -1,0 +1,208 @@
+//! [`Client`]: sends a request the best way that works. HTTP/3 is raced against TCP, connections are pooled per authority,
+//! and a UDP path that leads nowhere is remembered.
+
+mod authority;
+mod connection;
+mod dial;
+mod http1;
+mod http2;
+mod http3;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
+use http::{Method, Uri};
+
+use crate::body::Body;
+use crate::error::{ClientError, ClientErrorKind, TransportError};
+use crate::handler::Response;
+use crate::limits;
+use crate::tls::trust::Trust;
+use authority::{Authority, Key};
+use connection::{Outgoing, Retry};
+use dial::Dialer;
+
+/// How a [`Client`] behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// Whom it believes.
+    pub trust: Trust,
+    /// Whether it tries HTTP/3 on `https` authorities.
+    pub http3: bool,
+    /// Time to make a connection, name resolution and handshakes included.
+    pub connect_timeout: Duration,
+    /// Time without progress until the response head.
+    pub header_timeout: Duration,
+    /// Time without a byte while a response body is read.
+    pub body_idle_timeout: Duration,
+    /// How long HTTP/3 may try alone before TCP joins the race.
+    pub http3_head_start: Duration,
+    /// How long a UDP path that led nowhere is not tried again.
+    pub dead_udp_memory: Duration,
+    /// How long an unused connection is kept.
+    pub pool_idle_timeout: Duration,
+    /// HTTP/1.1 connections to one authority (HTTP/3 and 2 use one).
+    pub connections_per_authority_max: usize,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            trust: Trust::None,
+            http3: true,
+            connect_timeout: Duration::from_secs(5),
+            header_timeout: Duration::from_secs(30),
+            body_idle_timeout: Duration::from_secs(30),
+            http3_head_start: Duration::from_millis(150),
+            dead_udp_memory: Duration::from_secs(300),
+            pool_idle_timeout: Duration::from_secs(60),
+            connections_per_authority_max: limits::HTTP1_CONNECTIONS_MAX,
+        }
+    }
+}
+
+/// What a client has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RequestCounts {
+    /// Requests sent over HTTP/3.
+    pub h3_requests: u64,
+    /// Requests sent over HTTP/2.
+    pub h2_requests: u64,
+    /// Requests sent over HTTP/1.1.
+    pub h1_requests: u64,
+    /// HTTP/3 connections made.
+    pub h3_connections: u64,
+    /// HTTP/2 connections made.
+    pub h2_connections: u64,
+    /// HTTP/1.1 connections made.
+    pub h1_connections: u64,
+    /// Requests sent a second time because their pooled connection was broken.
+    pub retries: u64,
+    /// Times a UDP path was found dead.
+    pub dead_udp_paths: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    h3_requests: AtomicU64,
+    h2_requests: AtomicU64,
+    h1_requests: AtomicU64,
+    h3_connections: AtomicU64,
+    h2_connections: AtomicU64,
+    h1_connections: AtomicU64,
+    retries: AtomicU64,
+    dead_udp_paths: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Sends requests; cheap to clone, all clones share connections. Dropping the last clone closes the idle ones.
+#[derive(Clone)]
+pub struct Client {
+    dialer: Arc<Dialer>,
+    authorities: Arc<Mutex<HashMap<Key, Arc<Authority>>>>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("config", &self.dialer.config).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client without connections yet.
+    ///
+    /// # Errors
+    /// The trust setting names a file or system store that is not usable.
+    pub fn new(config: ClientConfig) -> Result<Self, TransportError> {
+        Ok(Self { dialer: Arc::new(Dialer::new(config)?), authorities: Arc::default() })
+    }
+
+    /// Sends `request`, whose URI is absolute, and returns once the response head is there.
+    ///
+    /// A request that met a broken pooled connection is sent once more on a new one if it is idempotent and its body is in
+    /// memory. The response's extensions hold the [`crate::Protocol`] it came over; its body fails on any early end.
+    ///
+    /// # Errors
+    /// [`ClientError`] names the authority and the kind of failure.
+    pub async fn send(&self, request: http::Request<Body>) -> Result<Response, ClientError> {
+        let authority = self.authority(request.uri())?;
+        let outgoing = prepare(request, &authority)?;
+        let replay = outgoing.body.replay();
+        let idempotent = is_idempotent(&outgoing.head.method);
+        let head = outgoing.head.clone();
+        let connection = authority.acquire().await?;
+        let reused = connection.reused();
+        let failure = match connection.send(outgoing, &self.dialer).await {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
+        };
+        let again = match failure.retry {
+            Retry::Never => false,
+            Retry::IfIdempotent => reused && idempotent,
+            Retry::Always => true,
+        };
+        let Some(body) = failure.untouched_body.or(replay).filter(|_| again) else { return Err(failure.error) };
+        tracing::debug!(error = %failure.error, "request is sent again on a new connection");
+        count(&self.dialer.counters.retries);
+        authority.drop_idle();
+        let connection = authority.acquire().await?;
+        connection.send(Outgoing::new(head, body), &self.dialer).await.map_err(|failure| failure.error)
+    }
+
+    /// What this client and its clones have done so far.
+    pub fn counts(&self) -> RequestCounts {
+        let counters = &self.dialer.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        RequestCounts {
+            h3_requests: read(&counters.h3_requests),
+            h2_requests: read(&counters.h2_requests),
+            h1_requests: read(&counters.h1_requests),
+            h3_connections: read(&counters.h3_connections),
+            h2_connections: read(&counters.h2_connections),
+            h1_connections: read(&counters.h1_connections),
+            retries: read(&counters.retries),
+            dead_udp_paths: read(&counters.dead_udp_paths),
+        }
+    }
+
+    fn authority(&self, uri: &Uri) -> Result<Arc<Authority>, ClientError> {
+        let key = Key::of(uri)?;
+        let mut authorities = self.authorities.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(authority) = authorities.get(&key) {
+            return Ok(authority.clone());
+        }
+        if authorities.len() >= limits::AUTHORITIES_MAX {
+            // Somebody's map of a thousand servers: those nobody uses right now can be met anew.
+            authorities.retain(|_, authority| Arc::strong_count(authority) > 1);
+        }
+        let authority = Authority::new(key.clone(), self.dialer.clone());
+        authorities.insert(key, authority.clone());
+        Ok(authority)
+    }
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE].contains(method)
+}
+
+/// Settles what every protocol needs alike: no `Host` beside the URI, a `Content-Length` where it is known.
+fn prepare(request: http::Request<Body>, authority: &Authority) -> Result<Outgoing, ClientError> {
+    let (mut head, body) = request.into_parts();
+    if head.method == Method::CONNECT {
+        return Err(ClientError::new(ClientErrorKind::Request, authority.name(), "CONNECT is not offered"));
+    }
+    head.headers.remove(HOST);
+    if let Some(length) = body.exact_length() {
+        let expects_body = [Method::POST, Method::PUT, Method::PATCH].contains(&head.method);
+        if length > 0 || expects_body {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+    }
+    Ok(Outgoing::new(head, body))
+}

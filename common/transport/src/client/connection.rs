@@ -1,0 +1,145 @@
+//! What the three kinds of connection have in common: a request on its way, its failure, and the settling of a response.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::{Method, StatusCode, request};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use super::dial::Dialer;
+use super::http1::Http1;
+use super::http2::Http2;
+use super::http3::Http3;
+use crate::body::{Body, Held};
+use crate::content_length::content_length;
+use crate::error::{ClientError, ClientErrorKind};
+use crate::handler::{Protocol, Response};
+
+/// A request ready to be sent.
+pub(super) struct Outgoing {
+    pub(super) head: request::Parts,
+    pub(super) body: Body,
+    /// Bytes of the body taken so far: an upload that moves is not a peer that is silent.
+    pub(super) progress: Arc<AtomicU64>,
+}
+
+impl Outgoing {
+    pub(super) fn new(head: request::Parts, body: Body) -> Self {
+        let progress = Arc::new(AtomicU64::new(0));
+        Self { head, body: body.counting(progress.clone()), progress }
+    }
+}
+
+/// Whether a failed request may be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// It may be in work, or it failed by itself.
+    Never,
+    /// The connection broke before a response byte.
+    IfIdempotent,
+    /// The peer certainly has not worked on it.
+    Always,
+}
+
+/// A request that got no response.
+pub(super) struct Failure {
+    pub(super) error: ClientError,
+    pub(super) retry: Retry,
+    /// The body, where nothing of it was taken.
+    pub(super) untouched_body: Option<Body>,
+}
+
+impl Failure {
+    pub(super) fn new(error: ClientError, retry: Retry) -> Self {
+        Self { error, retry, untouched_body: None }
+    }
+
+    pub(super) fn header_timeout(authority: &str, limit: Duration) -> Self {
+        let reason = format!("no response for {} ms", limit.as_millis());
+        Self::new(ClientError::new(ClientErrorKind::Timeout, authority, reason), Retry::Never)
+    }
+}
+
+/// A connection that may carry a request now.
+pub(super) enum Connection {
+    Http3(Arc<Http3>),
+    Http2(Arc<Http2>),
+    Http1(Http1),
+}
+
+impl Connection {
+    /// Whether other requests were sent on it before.
+    pub(super) fn reused(&self) -> bool {
+        match self {
+            Self::Http3(connection) => connection.used(),
+            Self::Http2(connection) => connection.used(),
+            Self::Http1(connection) => connection.reused,
+        }
+    }
+
+    /// Sends the request and waits for the response head.
+    pub(super) async fn send(self, outgoing: Outgoing, dialer: &Dialer) -> Result<Response, Failure> {
+        match self {
+            Self::Http3(connection) => connection.send(outgoing, dialer).await,
+            Self::Http2(connection) => connection.send(outgoing, dialer).await,
+            Self::Http1(connection) => connection.send(outgoing, dialer).await,
+        }
+    }
+}
+
+/// Awaits `future` for as long as each `limit` sees it or the upload move.
+pub(super) async fn while_moving<F: Future>(future: F, progress: &AtomicU64, limit: Duration) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    let mut seen = progress.load(Ordering::Relaxed);
+    loop {
+        if let Ok(output) = timeout(limit, future.as_mut()).await {
+            return Some(output);
+        }
+        let now = progress.load(Ordering::Relaxed);
+        if now == seen {
+            return None;
+        }
+        seen = now;
+    }
+}
+
+/// Keeps a shared connection, one of its streams, and whatever else belongs to a response while its body is read.
+pub(super) struct Lease<C> {
+    pub(super) _connection: Arc<C>,
+    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _upload: Option<tokio_util::task::AbortOnDropHandle<()>>,
+}
+
+impl<C: Send + Sync> Held for Lease<C> {
+    fn read_to_end(&mut self) {}
+}
+
+/// Gives a response its bounds: the announced length, the time a piece may take, and what must live as long as it is read.
+pub(super) fn settle(
+    mut response: Response,
+    method: &Method,
+    protocol: Protocol,
+    idle_limit: Duration,
+    mut held: impl Held + 'static,
+    authority: &str,
+) -> Result<Response, ClientError> {
+    response.extensions_mut().insert(protocol);
+    let status = response.status();
+    let bodiless = method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    let length = content_length(response.headers()).map_err(|()| {
+        ClientError::new(
+            ClientErrorKind::Protocol,
+            authority,
+            "the response's Content-Length is not one decimal number",
+        )
+    })?;
+    let body = std::mem::take(response.body_mut());
+    if bodiless || http_body::Body::is_end_stream(&body) && length.is_none_or(|length| length == 0) {
+        held.read_to_end();
+        return Ok(response);
+    }
+    *response.body_mut() = body.expecting(length).idle_limit(idle_limit).holding(held);
+    Ok(response)
+}

@@ -1,0 +1,190 @@
+//! [`Dialer`]: makes connections over TCP and QUIC; it keeps none.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+
+use super::authority::Key;
+use super::http1::{self, Sender};
+use super::http2::Http2;
+use super::http3::Http3;
+use super::{ClientConfig, Counters, count};
+use crate::error::{ClientError, ClientErrorKind, TransportError};
+use crate::limits::ADDRESSES_MAX;
+use crate::quic::socket;
+use crate::tls::{ALPN_H1, ALPN_H2, ALPN_H3};
+
+/// Pause before the next address of a name joins (RFC 8305 §5).
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+/// A QUIC path is found dead after this long without a word from the peer.
+const QUIC_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a silent QUIC path is kept alive.
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// A new connection.
+pub(super) enum Dialed {
+    Http3(Arc<Http3>),
+    Http2(Arc<Http2>),
+    Http1(Sender),
+}
+
+/// Everything needed to make connections.
+pub(super) struct Dialer {
+    pub(super) config: ClientConfig,
+    pub(super) counters: Counters,
+    tls: TlsConnector,
+    quic: quinn::ClientConfig,
+    /// One endpoint per address family (IPv4, IPv6), made when first needed.
+    endpoints: Mutex<[Option<quinn::Endpoint>; 2]>,
+}
+
+impl Dialer {
+    pub(super) fn new(config: ClientConfig) -> Result<Self, TransportError> {
+        let tls = config.trust.client_config(rustls::DEFAULT_VERSIONS, &[ALPN_H2, ALPN_H1])?;
+        let quic_tls = config.trust.client_config(&[&rustls::version::TLS13], &[ALPN_H3])?;
+        let quic_tls = quinn::crypto::rustls::QuicClientConfig::try_from(quic_tls)
+            .map_err(|error| TransportError::Tls(error.to_string()))?;
+        let mut quic = quinn::ClientConfig::new(Arc::new(quic_tls));
+        quic.transport_config(Arc::new(socket::client_transport(QUIC_IDLE_TIMEOUT, QUIC_KEEP_ALIVE)));
+        Ok(Self {
+            config,
+            counters: Counters::default(),
+            tls: TlsConnector::from(Arc::new(tls)),
+            quic,
+            endpoints: Mutex::default(),
+        })
+    }
+
+    /// An HTTP/2 or HTTP/1.1 connection, whichever the server prefers; plain connections speak HTTP/1.1.
+    pub(super) async fn tcp(&self, key: &Key, name: &str) -> Result<Dialed, ClientError> {
+        let dialing = async {
+            let stream = first_of(addresses(key, name).await?, |address| async move {
+                TcpStream::connect(address)
+                    .await
+                    .map_err(|error| ClientError::new(ClientErrorKind::Unreachable, name, error))
+            })
+            .await?;
+            _ = stream.set_nodelay(true);
+            if !key.secure {
+                return http1::connect(stream, name, &self.counters).await.map(Dialed::Http1);
+            }
+            let server_name = ServerName::try_from(key.host.clone())
+                .map_err(|error| ClientError::new(ClientErrorKind::Request, name, error))?;
+            let stream = self.tls.connect(server_name, stream).await.map_err(|error| tls_error(name, error))?;
+            if stream.get_ref().1.alpn_protocol() == Some(ALPN_H2) {
+                Http2::connect(stream, name, self).await.map(Dialed::Http2)
+            } else {
+                http1::connect(stream, name, &self.counters).await.map(Dialed::Http1)
+            }
+        };
+        self.in_time(name, dialing).await
+    }
+
+    /// An HTTP/3 connection. Owns what it needs, so that it can outlive a lost race.
+    pub(super) async fn quic_owned(self: Arc<Self>, key: Key, name: String) -> Result<Arc<Http3>, ClientError> {
+        let dialing = async {
+            let quic =
+                first_of(addresses(&key, &name).await?, |address| self.quic_connect(address, &key, &name)).await?;
+            let connection = Http3::connect(quic, &name, self.config.pool_idle_timeout).await?;
+            count(&self.counters.h3_connections);
+            Ok(connection)
+        };
+        self.in_time(&name, dialing).await
+    }
+
+    async fn quic_connect(&self, address: SocketAddr, key: &Key, name: &str) -> Result<quinn::Connection, ClientError> {
+        let endpoint =
+            self.endpoint(address).map_err(|error| ClientError::new(ClientErrorKind::Unreachable, name, error))?;
+        let connecting = endpoint
+            .connect_with(self.quic.clone(), address, &key.host)
+            .map_err(|error| ClientError::new(ClientErrorKind::Unreachable, name, error))?;
+        connecting.await.map_err(|error| ClientError::new(quic_error_kind(&error), name, error))
+    }
+
+    fn endpoint(&self, address: SocketAddr) -> io::Result<quinn::Endpoint> {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let (slot, any): (_, IpAddr) = match address {
+            SocketAddr::V4(_) => (&mut endpoints[0], Ipv4Addr::UNSPECIFIED.into()),
+            SocketAddr::V6(_) => (&mut endpoints[1], Ipv6Addr::UNSPECIFIED.into()),
+        };
+        if let Some(endpoint) = slot {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = socket::endpoint(socket::bind(SocketAddr::new(any, 0))?, None)?;
+        *slot = Some(endpoint.clone());
+        Ok(endpoint)
+    }
+
+    async fn in_time<T>(
+        &self,
+        name: &str,
+        dialing: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let limit = self.config.connect_timeout;
+        timeout(limit, dialing).await.unwrap_or_else(|_| {
+            let reason = format!("no connection within {} ms", limit.as_millis());
+            Err(ClientError::new(ClientErrorKind::Timeout, name, reason))
+        })
+    }
+}
+
+/// The addresses of an authority, in the resolver's order.
+async fn addresses(key: &Key, name: &str) -> Result<Vec<SocketAddr>, ClientError> {
+    let found = tokio::net::lookup_host((key.host.as_str(), key.port)).await;
+    let found = found.map_err(|error| ClientError::new(ClientErrorKind::Unreachable, name, error))?;
+    let found: Vec<_> = found.take(ADDRESSES_MAX).collect();
+    if found.is_empty() {
+        return Err(ClientError::new(ClientErrorKind::Unreachable, name, "the name has no address"));
+    }
+    Ok(found)
+}
+
+/// Tries the addresses, each a moment after the one before; the first success wins, else the last failure is told.
+async fn first_of<T, F>(addresses: Vec<SocketAddr>, attempt: impl Fn(SocketAddr) -> F) -> Result<T, ClientError>
+where
+    F: Future<Output = Result<T, ClientError>>,
+{
+    let mut left = addresses.into_iter();
+    let mut running = FuturesUnordered::new();
+    let mut last_error = None;
+    loop {
+        match left.next() {
+            Some(address) => running.push(attempt(address)),
+            None if running.is_empty() => break,
+            None => {}
+        }
+        let more = !left.as_slice().is_empty();
+        tokio::select! {
+            Some(result) = running.next() => match result {
+                Ok(connected) => return Ok(connected),
+                Err(error) => last_error = Some(error),
+            },
+            () = sleep(NEXT_ADDRESS_AFTER), if more => {}
+        }
+    }
+    Err(last_error.unwrap_or_else(|| ClientError::new(ClientErrorKind::Unreachable, "", "no address to try")))
+}
+
+fn tls_error(name: &str, error: io::Error) -> ClientError {
+    let by_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+    ClientError::new(if by_tls { ClientErrorKind::Tls } else { ClientErrorKind::Unreachable }, name, error)
+}
+
+/// QUIC reports TLS alerts as transport errors 0x100 to 0x1ff (RFC 9001 §4.8).
+fn quic_error_kind(error: &quinn::ConnectionError) -> ClientErrorKind {
+    let is_alert = |code: u64| (0x100..0x200).contains(&code);
+    match error {
+        quinn::ConnectionError::TransportError(error) if is_alert(error.code.into()) => ClientErrorKind::Tls,
+        quinn::ConnectionError::ConnectionClosed(close) if is_alert(close.error_code.into()) => ClientErrorKind::Tls,
+        quinn::ConnectionError::TimedOut => ClientErrorKind::Timeout,
+        _ => ClientErrorKind::Unreachable,
+    }
+}

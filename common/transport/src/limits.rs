@@ -1,0 +1,74 @@
+//! Every bound of this package: what a peer can make it hold, wait for or repeat.
+
+/// Concurrent request streams a peer may hold on one HTTP/3 or HTTP/2 connection (more costs memory for no throughput).
+pub const STREAMS_MAX: u32 = 100;
+/// Unidirectional QUIC streams a peer may open (HTTP/3 needs three; one more for grease, and some room).
+pub const UNI_STREAMS_MAX: u32 = 8;
+/// Largest header section that is accepted, in bytes.
+pub const HEADER_BYTES_MAX: usize = 32 * 1024;
+/// Most header fields in one HTTP/1.1 message.
+pub const HEADER_FIELDS_MAX: usize = 100;
+/// Connections of a server, TCP and QUIC together.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Largest request body by default, in bytes (uploads raise it).
+pub const REQUEST_BODY_BYTES_MAX: u64 = 1 << 20;
+/// Chunks that wait in a [`crate::Body::channel`].
+pub const BODY_CHANNEL_CHUNKS: usize = 4;
+/// Pieces written to an HTTP/3 stream are gathered up to this size while more is ready, in bytes.
+pub const PIECE_BYTES_MIN: usize = 64 * 1024;
+/// Received but undelivered payload of one HTTP/3 stream above the QUIC window, in bytes.
+pub const STREAM_BUFFER_BYTES_MAX: u64 = 256 * 1024;
+/// Receive window of one stream on the client, in bytes: 100 ms at 1 Gb/s.
+pub const CLIENT_STREAM_WINDOW_BYTES: u32 = 12_500_000;
+/// Receive window of one connection on the client, in bytes: eight stalled readers do not stop the ninth.
+pub const CLIENT_CONNECTION_WINDOW_BYTES: u32 = 8 * CLIENT_STREAM_WINDOW_BYTES;
+/// Receive window of one stream on the server (uploads), in bytes.
+pub const SERVER_STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// Receive window of one connection on the server, in bytes.
+pub const SERVER_CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// Sent but unacknowledged bytes that one QUIC connection may hold.
+pub const SEND_WINDOW_BYTES: u64 = 16 << 20;
+/// Receive and send buffer asked for UDP sockets, in bytes (the system may give less).
+pub const UDP_BUFFER_BYTES: usize = 4 << 20;
+/// Request and response bytes one HTTP/2 stream may buffer for sending.
+pub const HTTP2_SEND_BUFFER_BYTES: usize = 1 << 20;
+/// Authorities that one client remembers (idle ones are forgotten first).
+pub const AUTHORITIES_MAX: usize = 1024;
+/// HTTP/1.1 connections of a client to one authority, by default.
+pub const HTTP1_CONNECTIONS_MAX: usize = 16;
+/// Addresses of one name that a client tries.
+pub const ADDRESSES_MAX: usize = 8;
+/// Largest PEM file (certificate, key, trust anchors) that is read, in bytes.
+pub const PEM_BYTES_MAX: u64 = 4 << 20;
+/// Certificate pins in one trust setting.
+pub const PINS_MAX: usize = 64;
+
+const _: () = assert!(STREAMS_MAX <= 100, "more streams were measured to cost memory without throughput");
+const _: () = assert!(PIECE_BYTES_MIN as u64 <= STREAM_BUFFER_BYTES_MAX, "one piece fits the stream buffer");
+const _: () = assert!(CLIENT_STREAM_WINDOW_BYTES <= CLIENT_CONNECTION_WINDOW_BYTES, "a stream fits its connection");
+const _: () = assert!(SERVER_STREAM_WINDOW_BYTES <= SERVER_CONNECTION_WINDOW_BYTES, "a stream fits its connection");
+
+/// Name and value of each limit, for the documentation and its test.
+pub const ALL: &[(&str, u64)] = &[
+    ("STREAMS_MAX", STREAMS_MAX as u64),
+    ("UNI_STREAMS_MAX", UNI_STREAMS_MAX as u64),
+    ("HEADER_BYTES_MAX", HEADER_BYTES_MAX as u64),
+    ("HEADER_FIELDS_MAX", HEADER_FIELDS_MAX as u64),
+    ("CONNECTIONS_MAX", CONNECTIONS_MAX as u64),
+    ("REQUEST_BODY_BYTES_MAX", REQUEST_BODY_BYTES_MAX),
+    ("BODY_CHANNEL_CHUNKS", BODY_CHANNEL_CHUNKS as u64),
+    ("PIECE_BYTES_MIN", PIECE_BYTES_MIN as u64),
+    ("STREAM_BUFFER_BYTES_MAX", STREAM_BUFFER_BYTES_MAX),
+    ("CLIENT_STREAM_WINDOW_BYTES", CLIENT_STREAM_WINDOW_BYTES as u64),
+    ("CLIENT_CONNECTION_WINDOW_BYTES", CLIENT_CONNECTION_WINDOW_BYTES as u64),
+    ("SERVER_STREAM_WINDOW_BYTES", SERVER_STREAM_WINDOW_BYTES as u64),
+    ("SERVER_CONNECTION_WINDOW_BYTES", SERVER_CONNECTION_WINDOW_BYTES as u64),
+    ("SEND_WINDOW_BYTES", SEND_WINDOW_BYTES),
+    ("UDP_BUFFER_BYTES", UDP_BUFFER_BYTES as u64),
+    ("HTTP2_SEND_BUFFER_BYTES", HTTP2_SEND_BUFFER_BYTES as u64),
+    ("AUTHORITIES_MAX", AUTHORITIES_MAX as u64),
+    ("HTTP1_CONNECTIONS_MAX", HTTP1_CONNECTIONS_MAX as u64),
+    ("ADDRESSES_MAX", ADDRESSES_MAX as u64),
+    ("PEM_BYTES_MAX", PEM_BYTES_MAX),
+    ("PINS_MAX", PINS_MAX as u64),
+];

@@ -1,0 +1,67 @@
+//! UDP sockets and QUIC transport settings, with the measured traps avoided (project document "performance facts").
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{EndpointConfig, TokioRuntime, TransportConfig, VarInt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::limits;
+
+/// A UDP socket bound to `address` with large buffers, as far as the system gives them.
+pub(crate) fn bind(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    for result in
+        [socket.set_recv_buffer_size(limits::UDP_BUFFER_BYTES), socket.set_send_buffer_size(limits::UDP_BUFFER_BYTES)]
+    {
+        if let Err(error) = result {
+            tracing::debug!(%error, "UDP buffer size refused");
+        }
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    let got_bytes = socket.recv_buffer_size().unwrap_or(0);
+    tracing::debug!(%address, asked_bytes = limits::UDP_BUFFER_BYTES, got_bytes, "UDP receive buffer");
+    Ok(socket.into())
+}
+
+/// A QUIC endpoint on `socket`; it answers when `server` is given. Must be called inside a tokio runtime.
+pub(crate) fn endpoint(
+    socket: std::net::UdpSocket,
+    server: Option<quinn::ServerConfig>,
+) -> std::io::Result<quinn::Endpoint> {
+    quinn::Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))
+}
+
+fn base(idle_timeout: Duration) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    let idle_ms = u32::try_from(idle_timeout.as_millis()).unwrap_or(u32::MAX);
+    config
+        .max_idle_timeout(Some(VarInt::from_u32(idle_ms).into()))
+        .max_concurrent_uni_streams(VarInt::from_u32(limits::UNI_STREAMS_MAX))
+        .send_window(limits::SEND_WINDOW_BYTES)
+        .datagram_receive_buffer_size(None);
+    config
+}
+
+/// Settings of the answering side.
+pub(crate) fn server_transport(idle_timeout: Duration, streams_max: u32) -> TransportConfig {
+    let mut config = base(idle_timeout);
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams_max))
+        .stream_receive_window(VarInt::from_u32(limits::SERVER_STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(limits::SERVER_CONNECTION_WINDOW_BYTES));
+    config
+}
+
+/// Settings of the asking side: it accepts no streams of requests and keeps the path alive.
+pub(crate) fn client_transport(idle_timeout: Duration, keep_alive: Duration) -> TransportConfig {
+    let mut config = base(idle_timeout);
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(limits::CLIENT_STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(limits::CLIENT_CONNECTION_WINDOW_BYTES))
+        .keep_alive_interval(Some(keep_alive));
+    config
+}

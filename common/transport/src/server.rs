@@ -1,0 +1,214 @@
+//! [`Server`]: one port number, every protocol, one handler; bounded, and drained on request.
+
+mod dispatch;
+mod http3;
+mod tcp;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::TransportError;
+use crate::handler::Handler;
+use crate::limits;
+use crate::quic::socket;
+use crate::tls::identity::ServerTls;
+use dispatch::Dispatch;
+
+/// How often a free port is looked for when TCP's choice is taken on UDP.
+const PORT_ATTEMPTS: u32 = 20;
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// What a [`Server`] is to be.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where to listen; port 0 picks a port that is free for TCP and UDP.
+    pub address: SocketAddr,
+    /// Certificate and key; without them the server speaks plain HTTP/1.1 and HTTP/2 with prior knowledge.
+    pub tls: Option<ServerTls>,
+    /// Whether to answer HTTP/3 too (only with `tls`).
+    pub quic: bool,
+    /// Bounds on everything a client could grow.
+    pub limits: ServerLimits,
+    /// The port that `Alt-Svc` announces where it differs from the one listened on (port mapping, load balancer).
+    pub alt_svc_port: Option<u16>,
+}
+
+impl ServerConfig {
+    /// Plain HTTP on `address` with default limits.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address, tls: None, quic: false, limits: ServerLimits::default(), alt_svc_port: None }
+    }
+
+    /// TLS with HTTP/3, 2 and 1.1 on `address` with default limits.
+    pub fn secure(address: SocketAddr, tls: ServerTls) -> Self {
+        Self { tls: Some(tls), quic: true, ..Self::plain(address) }
+    }
+}
+
+/// Bounds of one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Connections at a time, TCP and QUIC together. TCP beyond waits in the backlog, QUIC beyond is refused.
+    pub connections_max: usize,
+    /// Requests at a time on one HTTP/3 or HTTP/2 connection, at most [`limits::STREAMS_MAX`].
+    pub streams_max: u32,
+    /// Largest header section of a request in bytes.
+    pub header_bytes_max: usize,
+    /// Largest request body in bytes.
+    pub request_body_bytes_max: u64,
+    /// Time for a TLS or QUIC handshake and for a request's header section.
+    pub header_timeout: Duration,
+    /// Time without a request in flight after which a connection is closed.
+    pub idle_timeout: Duration,
+    /// Time without progress of a body, in either direction, after which its stream or connection is broken.
+    pub stall_timeout: Duration,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: limits::CONNECTIONS_MAX,
+            streams_max: limits::STREAMS_MAX,
+            header_bytes_max: limits::HEADER_BYTES_MAX,
+            request_body_bytes_max: limits::REQUEST_BODY_BYTES_MAX,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What all connections of a server share.
+struct Context {
+    dispatch: Arc<Dispatch>,
+    limits: ServerLimits,
+    connections: Arc<Semaphore>,
+    tracker: TaskTracker,
+    /// GOAWAY, finish, close.
+    drain: CancellationToken,
+    /// Close now.
+    abort: CancellationToken,
+}
+
+/// A server whose ports are open and which answers once [`Server::serve`] runs.
+pub struct Server {
+    address: SocketAddr,
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    endpoint: Option<quinn::Endpoint>,
+    context: Arc<Context>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Opens TCP and, with TLS and `quic`, UDP on the same port number. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`TransportError::AddressInUse`] and [`TransportError::Bind`] name the address, [`TransportError::Certificate`] the
+    /// certificate.
+    pub fn bind(config: ServerConfig, handler: Handler) -> Result<Self, TransportError> {
+        let tls = config.tls.as_ref().map(ServerTls::tcp_config).transpose()?;
+        let quic = match &config.tls {
+            Some(identity) if config.quic => Some(quic_config(identity, &config.limits)?),
+            _ => None,
+        };
+        let (listener, address, endpoint) = bind_both(config.address, quic)?;
+        let alt_svc = endpoint.as_ref().and_then(|_| {
+            let port = config.alt_svc_port.unwrap_or(address.port());
+            HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok()
+        });
+        let context = Arc::new(Context {
+            dispatch: Arc::new(Dispatch { handler, limits: config.limits.clone(), alt_svc }),
+            connections: Arc::new(Semaphore::new(config.limits.connections_max.min(Semaphore::MAX_PERMITS))),
+            limits: config.limits,
+            tracker: TaskTracker::new(),
+            drain: CancellationToken::new(),
+            abort: CancellationToken::new(),
+        });
+        Ok(Self { address, listener, tls, endpoint, context })
+    }
+
+    /// The address listened on, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts until `stop`; then tells clients to go away (GOAWAY on HTTP/3 and 2, `Connection: close` on 1.1), finishes
+    /// requests in flight for at most `drain`, and closes. Returns when no task of the server is left.
+    pub async fn serve(self, stop: CancellationToken, drain: Duration) {
+        let Self { listener, tls, endpoint, context, .. } = self;
+        let accepting = context.tracker.spawn(tcp::accept(listener, tls, context.clone()));
+        if let Some(endpoint) = endpoint.clone() {
+            context.tracker.spawn(http3::accept(endpoint, context.clone()));
+        }
+        // Should this future be dropped instead of stopped, its tasks end too.
+        let guard = context.abort.clone().drop_guard();
+        stop.cancelled().await;
+        context.drain.cancel();
+        context.tracker.close();
+        if timeout_at(Instant::now() + drain, context.tracker.wait()).await.is_err() {
+            tracing::warn!(tasks = context.tracker.len(), "drain deadline passed: closing connections that still work");
+        }
+        drop(guard);
+        _ = accepting.await;
+        context.tracker.wait().await;
+        if let Some(endpoint) = endpoint {
+            endpoint.close(0u32.into(), b"");
+            endpoint.wait_idle().await;
+        }
+    }
+}
+
+fn quic_config(identity: &ServerTls, limits: &ServerLimits) -> Result<quinn::ServerConfig, TransportError> {
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(identity.quic_config()?));
+    let streams = limits.streams_max.min(limits::STREAMS_MAX);
+    config.transport_config(Arc::new(socket::server_transport(limits.idle_timeout, streams)));
+    Ok(config)
+}
+
+fn bind_both(
+    address: SocketAddr,
+    quic: Option<quinn::ServerConfig>,
+) -> Result<(TcpListener, SocketAddr, Option<quinn::Endpoint>), TransportError> {
+    let mut attempt = 1;
+    loop {
+        let (listener, bound) = bind_tcp(address).map_err(|source| bind_error(address, "TCP", source))?;
+        let Some(config) = &quic else { return Ok((listener, bound, None)) };
+        match socket::bind(bound).and_then(|udp| socket::endpoint(udp, Some(config.clone()))) {
+            Ok(endpoint) => return Ok((listener, bound, Some(endpoint))),
+            Err(_) if address.port() == 0 && attempt < PORT_ATTEMPTS => attempt += 1,
+            Err(source) => return Err(bind_error(bound, "UDP", source)),
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restart must not wait for old connections to time out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let listener = socket.listen(BACKLOG)?;
+    let bound = listener.local_addr()?;
+    Ok((listener, bound))
+}
+
+fn bind_error(address: SocketAddr, transport: &'static str, source: std::io::Error) -> TransportError {
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => TransportError::AddressInUse { address, transport },
+        _ => TransportError::Bind { address, transport, source },
+    }
+}

@@ -1,0 +1,159 @@
+//! HTTP/3 over QUIC.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h3::error::Code;
+use h3::server::{RequestResolver, RequestStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::Context;
+use super::dispatch::Origin;
+use crate::handler::{Protocol, Response};
+use crate::http3_body;
+use crate::limits::PIECE_BYTES_MIN;
+use crate::quic::{BidiStream, Connection, RecvStream, SendStream, Shared};
+
+/// How long a drained connection waits for its client to close it, once all its responses have been acknowledged.
+const GOAWAY_LINGER: Duration = Duration::from_millis(500);
+
+type Send = RequestStream<SendStream<Bytes>, Bytes>;
+type Receive = RequestStream<RecvStream, Bytes>;
+
+/// Accepts connections until the drain begins; then refuses new ones.
+pub(super) async fn accept(endpoint: quinn::Endpoint, context: Arc<Context>) {
+    loop {
+        let incoming = tokio::select! {
+            biased;
+            () = context.drain.cancelled() => break,
+            () = context.abort.cancelled() => break,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { return };
+        let crowded = context.connections.available_permits() < context.limits.connections_max / 2;
+        if crowded && !incoming.remote_address_validated() {
+            // Under load a client first proves that it can receive at its address (RFC 9000 §8.1.2).
+            _ = incoming.retry();
+            continue;
+        }
+        match context.connections.clone().try_acquire_owned() {
+            Ok(permit) => drop(context.tracker.spawn(connection(incoming, context.clone(), permit))),
+            Err(_) => incoming.refuse(),
+        }
+    }
+    endpoint.set_server_config(None);
+}
+
+async fn connection(incoming: quinn::Incoming, context: Arc<Context>, _permit: OwnedSemaphorePermit) {
+    let peer = incoming.remote_address();
+    let handshake = async {
+        let quic = incoming.await.map_err(|error| error.to_string())?;
+        let connection = Connection::new(quic.clone(), context.limits.header_bytes_max);
+        let shared = connection.shared();
+        let mut builder = h3::server::builder();
+        builder.max_field_section_size(context.limits.header_bytes_max as u64).send_grease(false);
+        let http3 = builder.build::<_, Bytes>(connection).await.map_err(|error| error.to_string())?;
+        Ok::<_, String>((quic, shared, http3))
+    };
+    let (quic, shared, http3) = match timeout(context.limits.header_timeout, handshake).await {
+        Ok(Ok(connected)) => connected,
+        Ok(Err(error)) => return tracing::debug!(%peer, error, "QUIC handshake failed"),
+        Err(_) => return tracing::debug!(%peer, "QUIC handshake took too long"),
+    };
+    tokio::select! {
+        () = context.abort.cancelled() => {}
+        () = serve(http3, &shared, peer, &context) => {}
+    }
+    // Whatever still runs was aborted with `serve`; the peer learns of the end now and not after a time-out.
+    quic.close(Code::H3_NO_ERROR.value().try_into().unwrap_or_default(), b"");
+}
+
+async fn serve(
+    mut http3: h3::server::Connection<Connection, Bytes>,
+    shared: &Arc<Shared>,
+    peer: SocketAddr,
+    context: &Arc<Context>,
+) {
+    let mut requests = JoinSet::new();
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            accepted = http3.accept() => match accepted {
+                Ok(Some(resolver)) => {
+                    requests.spawn(request(resolver, shared.clone(), peer, context.clone()));
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "HTTP/3 connection ended");
+                    return;
+                }
+            },
+            Some(_) = requests.join_next() => {}
+            () = context.drain.cancelled(), if !draining => {
+                draining = true;
+                // One more than the last accepted: no request that is being answered may seem refused.
+                if http3.shutdown(1).await.is_err() {
+                    return;
+                }
+            }
+            () = sleep(GOAWAY_LINGER), if draining && requests.is_empty() => return,
+            () = sleep(context.limits.idle_timeout), if !draining && requests.is_empty() => return,
+        }
+    }
+    while requests.join_next().await.is_some() {}
+}
+
+async fn request(
+    resolver: RequestResolver<Connection, Bytes>,
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    context: Arc<Context>,
+) {
+    let resolved = timeout(context.limits.header_timeout, resolver.resolve_request()).await;
+    let (head, stream): (http::Request<()>, RequestStream<BidiStream<Bytes>, Bytes>) = match resolved {
+        Ok(Ok(resolved)) => resolved,
+        Ok(Err(error)) => return tracing::debug!(%peer, %error, "request refused"),
+        Err(_) => return tracing::debug!(%peer, "request header took too long"),
+    };
+    let state = shared.stream(stream.id());
+    let mut stopped = state.stopped();
+    let (mut send, receive): (Send, Receive) = stream.split();
+    let request = head.map(|()| http3_body::server(receive, state));
+    let origin = Origin { protocol: Protocol::Http3, peer, secure: true };
+    let respond = async {
+        let response = context.dispatch.answer(request, origin).await;
+        respond(&mut send, response, context.limits.stall_timeout).await
+    };
+    // The handler, and what it holds, goes when the client no longer wants the answer.
+    let result = tokio::select! {
+        result = respond => result,
+        () = &mut stopped => return,
+    };
+    match result {
+        // The request counts as in flight until the client has acknowledged every byte.
+        Ok(()) => drop(timeout(context.limits.stall_timeout, stopped).await),
+        Err(reason) => {
+            tracing::debug!(%peer, reason, "response broke off");
+            send.stop_stream(Code::H3_INTERNAL_ERROR);
+        }
+    }
+}
+
+async fn respond(send: &mut Send, response: Response, stall: Duration) -> Result<(), String> {
+    let (mut head, mut body) = response.into_parts();
+    for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
+        head.headers.remove(name);
+    }
+    let stalled = |_| "the client has stopped reading".to_owned();
+    let text = |error: h3::error::StreamError| error.to_string();
+    timeout(stall, send.send_response(http::Response::from_parts(head, ()))).await.map_err(stalled)?.map_err(text)?;
+    while let Some(piece) = body.next_gathered(PIECE_BYTES_MIN).await {
+        let piece = piece.map_err(|error| error.to_string())?;
+        timeout(stall, send.send_data(piece)).await.map_err(stalled)?.map_err(text)?;
+    }
+    send.finish().await.map_err(text)
+}

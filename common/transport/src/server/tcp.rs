@@ -1,0 +1,215 @@
+//! HTTP/2 and HTTP/1.1 over TCP, plain or with TLS.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::Context;
+use super::dispatch::Origin;
+use crate::body::{Body, Held};
+use crate::handler::Protocol;
+use crate::hyper_body;
+use crate::limits;
+use crate::stall::StallGuard;
+use crate::tls::ALPN_H2;
+
+/// Pause after the system refused a connection (out of file descriptors): trying again at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections until the drain begins.
+pub(super) async fn accept(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, context: Arc<Context>) {
+    let acceptor = tls.map(TlsAcceptor::from);
+    loop {
+        let accepted = async {
+            let Ok(permit) = context.connections.clone().acquire_owned().await else { return None };
+            Some((permit, listener.accept().await))
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = context.drain.cancelled() => return,
+            () = context.abort.cancelled() => return,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            None => return,
+            Some((permit, Ok((stream, peer)))) => {
+                let connection = connection(stream, peer, acceptor.clone(), context.clone(), permit);
+                context.tracker.spawn(connection);
+            }
+            Some((_, Err(error))) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+    context: Arc<Context>,
+    _permit: OwnedSemaphorePermit,
+) {
+    _ = stream.set_nodelay(true);
+    let stream = StallGuard::new(stream, context.limits.stall_timeout);
+    let work = async {
+        match acceptor {
+            None => serve(stream, Origin { protocol: Protocol::Http1, peer, secure: false }, None, &context).await,
+            Some(acceptor) => match timeout(context.limits.header_timeout, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+                    let origin = Origin { protocol: Protocol::Http1, peer, secure: true };
+                    serve(stream, origin, Some(http2), &context).await;
+                }
+                Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+            },
+        }
+    };
+    tokio::select! {
+        () = context.abort.cancelled() => {}
+        () = work => {}
+    }
+}
+
+/// Serves one connection; `http2` is what ALPN chose, `None` finds out from the first bytes.
+async fn serve<S>(stream: S, origin: Origin, http2: Option<bool>, context: &Arc<Context>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let activity = Arc::new(Activity::new());
+    let builder = builder(context, http2);
+    let service = {
+        let (dispatch, activity) = (context.dispatch.clone(), activity.clone());
+        service_fn(move |request: http::Request<Incoming>| {
+            let (dispatch, busy) = (dispatch.clone(), Busy::new(activity.clone()));
+            async move {
+                let version = request.version();
+                let protocol = if version == http::Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
+                let request = request.map(hyper_body::incoming);
+                let response = dispatch.answer(request, Origin { protocol, ..origin }).await;
+                let response = response.map(|body| if body.is_end_stream() { body } else { body.holding(busy) });
+                Ok::<http::Response<Body>, Infallible>(response)
+            }
+        })
+    };
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut closing = false;
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(peer = %origin.peer, error = %error, "connection ended with an error");
+                }
+                return;
+            }
+            () = context.drain.cancelled(), if !closing => {
+                closing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = activity.idle_for(context.limits.idle_timeout) => {
+                if closing {
+                    return;
+                }
+                closing = true;
+                activity.touch();
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+fn builder(context: &Context, http2: Option<bool>) -> auto::Builder<TokioExecutor> {
+    let bounds = &context.limits;
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.header_timeout)
+        .max_headers(limits::HEADER_FIELDS_MAX)
+        // hyper needs room for at least 8 KiB and reads bodies through the same buffer.
+        .max_buf_size(bounds.header_bytes_max.max(8 * 1024));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(bounds.streams_max.min(limits::STREAMS_MAX))
+        .max_header_list_size(u32::try_from(bounds.header_bytes_max).unwrap_or(u32::MAX))
+        .initial_stream_window_size(limits::SERVER_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::SERVER_CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(limits::HTTP2_SEND_BUFFER_BYTES)
+        .keep_alive_interval(bounds.stall_timeout)
+        .keep_alive_timeout(bounds.stall_timeout);
+    match http2 {
+        Some(true) => builder.http2_only(),
+        Some(false) => builder.http1_only(),
+        None => builder,
+    }
+}
+
+/// Requests in flight on a connection, and when the last one ended.
+struct Activity {
+    in_flight: AtomicUsize,
+    start: Instant,
+    last_ms: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self { in_flight: AtomicUsize::new(0), start: Instant::now(), last_ms: AtomicU64::new(0) }
+    }
+
+    fn touch(&self) {
+        self.last_ms.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Completes when nothing was in flight for `limit`.
+    async fn idle_for(&self, limit: Duration) {
+        loop {
+            let last = self.start + Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+            let due = match self.in_flight.load(Ordering::Relaxed) {
+                0 => last + limit,
+                _ => Instant::now() + limit,
+            };
+            if due <= Instant::now() {
+                return;
+            }
+            sleep_until(due).await;
+        }
+    }
+}
+
+/// One request in flight, from its arrival to the last byte of its response.
+struct Busy(Arc<Activity>);
+
+impl Busy {
+    fn new(activity: Arc<Activity>) -> Self {
+        activity.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(activity)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Held for Busy {
+    fn read_to_end(&mut self) {}
+}

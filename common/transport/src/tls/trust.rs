@@ -1,0 +1,191 @@
+//! [`Trust`]: whom a client believes. Whatever the choice, the handshake signature is always verified: the peer must hold
+//! the key of the certificate it shows.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::{pin_of, provider, read_pem};
+use crate::error::TransportError;
+use crate::limits::PINS_MAX;
+
+/// Whom a client believes. As text: `none`, `system`, `ca-file:PATH`, `pin:HEX[,HEX]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Trust {
+    /// Anybody: encrypted but not authenticated. Fit for reads whose integrity rests on signatures; never for writes.
+    #[default]
+    None,
+    /// The certificate authorities of this system.
+    System,
+    /// The certificate authorities (or self-signed certificates) in this PEM file.
+    CaFile(PathBuf),
+    /// Certificates whose SubjectPublicKeyInfo has one of these SHA-256 digests, whatever their name, age or issuer.
+    Pin(Vec<[u8; 32]>),
+}
+
+impl FromStr for Trust {
+    type Err = TransportError;
+
+    fn from_str(text: &str) -> Result<Self, TransportError> {
+        let fault = |reason| TransportError::Trust { text: text.to_owned(), reason };
+        match text.split_once(':') {
+            None if text == "none" => Ok(Self::None),
+            None if text == "system" => Ok(Self::System),
+            Some(("ca-file", "")) => Err(fault("the path is missing")),
+            Some(("ca-file", path)) => Ok(Self::CaFile(path.into())),
+            Some(("pin", pins)) => {
+                let pins: Vec<[u8; 32]> = pins
+                    .split(',')
+                    .map(|pin| parse_pin(pin).ok_or_else(|| fault("a pin is not 64 hexadecimal digits")))
+                    .collect::<Result<_, _>>()?;
+                if pins.len() > PINS_MAX { Err(fault("there are too many pins")) } else { Ok(Self::Pin(pins)) }
+            }
+            _ => Err(fault("its first word is unknown")),
+        }
+    }
+}
+
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::System => f.write_str("system"),
+            Self::CaFile(path) => write!(f, "ca-file:{}", path.display()),
+            Self::Pin(pins) => {
+                let pins: Vec<String> = pins.iter().map(|pin| colibri_common::hex(pin)).collect();
+                write!(f, "pin:{}", pins.join(","))
+            }
+        }
+    }
+}
+
+fn parse_pin(text: &str) -> Option<[u8; 32]> {
+    colibri_common::unhex(&text.to_ascii_lowercase())?.try_into().ok()
+}
+
+impl Trust {
+    /// A client configuration with this trust, for the given ALPN names.
+    pub(crate) fn client_config(
+        &self,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        alpn: &[&[u8]],
+    ) -> Result<rustls::ClientConfig, TransportError> {
+        let builder = rustls::ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .map_err(|error| TransportError::Tls(error.to_string()))?;
+        let mut config = match self {
+            Self::None => builder.dangerous().with_custom_certificate_verifier(ByKey::new(None)).with_no_client_auth(),
+            Self::Pin(pins) => builder
+                .dangerous()
+                .with_custom_certificate_verifier(ByKey::new(Some(pins.clone())))
+                .with_no_client_auth(),
+            Self::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
+            Self::CaFile(path) => builder.with_root_certificates(file_roots(path)?).with_no_client_auth(),
+        };
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Ok(config)
+    }
+}
+
+fn system_roots() -> Result<RootCertStore, TransportError> {
+    let loaded = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(loaded.certs);
+    if roots.is_empty() {
+        let reason = loaded.errors.first().map_or_else(|| "none were found".to_owned(), ToString::to_string);
+        return Err(TransportError::Certificate { what: "the system's authorities".to_owned(), reason });
+    }
+    Ok(roots)
+}
+
+fn file_roots(path: &std::path::Path) -> Result<RootCertStore, TransportError> {
+    let fault = |reason: String| TransportError::Certificate { what: path.display().to_string(), reason };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&read_pem(path)?) {
+        let certificate = certificate.map_err(|error| fault(error.to_string()))?;
+        roots.add(certificate).map_err(|error| fault(error.to_string()))?;
+    }
+    if roots.is_empty() { Err(fault("the file holds no CERTIFICATE".to_owned())) } else { Ok(roots) }
+}
+
+/// Judges a certificate by its key alone: one of the pins, or any.
+#[derive(Debug)]
+struct ByKey {
+    pins: Option<Vec<[u8; 32]>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ByKey {
+    fn new(pins: Option<Vec<[u8; 32]>>) -> Arc<Self> {
+        Arc::new(Self { pins, provider: provider() })
+    }
+}
+
+impl ServerCertVerifier for ByKey {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match &self.pins {
+            Some(pins) if !pins.contains(&pin_of(end_entity)?) => {
+                Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+            }
+            _ => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_form_round_trips() {
+        let pin = format!("pin:{},{}", "ab".repeat(32), "01".repeat(32));
+        for text in ["none", "system", "ca-file:/etc/ca.pem", &pin] {
+            assert_eq!(text.parse::<Trust>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn refused_settings_are_named() {
+        let long = format!("pin:{}", ["00".repeat(32).as_str(); PINS_MAX + 1].join(","));
+        for text in ["", "None", "ca-file:", "ca-file", "pin:", "pin:abc", "pin:é", "everybody", &long] {
+            let message = text.parse::<Trust>().unwrap_err().to_string();
+            assert!(message.contains(&format!("{text:?}")), "{message}");
+        }
+    }
+}
