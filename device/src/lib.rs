@@ -1,1 +1,19 @@
-//! Resolve, fetch, keep, collect, update; prints nothing, reads no environment.
+//! The device: resolve `fuchsia-pkg://` URLs through TUF, fetch what is missing from any source, verify, keep.
+//!
+//! A library first: it takes paths, a clock and configuration as arguments, prints nothing and reads no environment. What it
+//! keeps goes through [`keep::Keep`]: the durable store of a real device, or a tally in a synthetic fleet.
+
+pub mod config;
+mod device;
+pub mod error;
+mod fetch;
+pub mod keep;
+pub mod limits;
+pub mod repositories;
+
+pub use config::{DeviceConfig, Preference};
+pub use device::{Device, PackageContents, PackageStatus, Resolved};
+pub use error::DeviceError;
+pub use fetch::{Event, FetchReport, Observer};
+pub use keep::{Keep, KeepError, PartialKeep, Purpose};
+pub use repositories::Repositories;

@@ -1,1 +1,89 @@
-//! A stateless cache tier: verifies every byte before it stores or forwards it; holds no signing key and no truth.
+//! A stateless cache tier in front of anything that speaks the read API.
+//!
+//! [`Edge`] answers the read API from memory, from disk, or from its upstream, and verifies every byte before it stores or
+//! forwards it. It holds no software-signing key and no truth: wiping its disk is always safe. The read path is
+//! [`cache::Cache::unit`], which decides once: memory, join a flight, or start one (which looks on disk, then upstream).
+//!
+//! What an edge deliberately does not do: sign, decide what is current, or keep anything it cannot fetch again.
+
+pub mod cache;
+mod catalog;
+pub mod config;
+mod disk;
+mod documents;
+mod error;
+mod flight;
+pub mod limits;
+mod memory;
+pub mod metrics;
+pub mod process;
+mod serve;
+mod single_flight;
+mod unit;
+
+use std::sync::Arc;
+
+use colibri_fetch::{BlobFetcher, Source, SourceOrder, Sources};
+use colibri_service::metrics::Registry;
+use colibri_transport::{Client, ClientConfig, Handler};
+use tokio_util::task::TaskTracker;
+
+pub use config::{Admission, DiskTierConfig, EdgeConfig};
+pub use error::EdgeError;
+pub use metrics::Metrics;
+
+/// A built edge: everything but its listeners.
+#[derive(Debug, Clone)]
+pub struct Edge {
+    serve: Arc<serve::ReadApi>,
+    fetcher: BlobFetcher,
+    metrics: Metrics,
+    tasks: TaskTracker,
+}
+
+impl Edge {
+    /// Builds an edge from its configuration; opens no port and asks nobody anything.
+    pub fn build(config: &EdgeConfig, registry: &Registry) -> Result<Self, EdgeError> {
+        let sources: Result<Vec<_>, _> = config.upstreams.iter().map(|url| url.parse().map(Source::new)).collect();
+        let sources = sources.map_err(EdgeError::Upstream)?;
+        if sources.is_empty() {
+            return Err(EdgeError::NoUpstream);
+        }
+        let trust = config.upstream_tls.parse().map_err(|error| EdgeError::Trust(format!("{error}")))?;
+        let client = Client::new(ClientConfig { trust, http3: config.upstream_http3, ..ClientConfig::default() })?;
+        let agent = format!("colibri-edge/{} ({})", env!("CARGO_PKG_VERSION"), config.name);
+        let fetcher = BlobFetcher::new(client, Arc::new(Sources::new(sources, SourceOrder::Listed)), &agent);
+        let metrics = Metrics::register(registry)?;
+        let tasks = TaskTracker::new();
+        let disk = config.disk.as_ref().map(|disk| disk::DiskTier::open(disk, metrics.clone())).transpose()?;
+        let cache = cache::Cache::new(config, fetcher.clone(), disk, metrics.clone(), tasks.clone());
+        let documents = documents::Documents::new(fetcher.clone(), config, metrics.clone(), &tasks);
+        let serve = Arc::new(serve::ReadApi::new(config, cache, documents, tasks.clone()));
+        Ok(Self { serve, fetcher, metrics, tasks })
+    }
+
+    /// The handler to give to listeners.
+    pub fn handler(&self) -> Handler {
+        let serve = self.serve.clone();
+        colibri_transport::handler(move |request| {
+            let serve = serve.clone();
+            async move { serve.answer(request).await }
+        })
+    }
+
+    /// What it counted.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Its upstreams, with health and blame.
+    pub fn sources(&self) -> &Sources {
+        self.fetcher.sources()
+    }
+
+    /// Waits for flights and bodies that are still under way; call after the listeners have drained.
+    pub async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}

@@ -1,1 +1,22 @@
-//! Verified units and verified metadata from a set of unreliable sources: health, failover, blame.
+//! Verified units and verified metadata sets from a set of unreliable sources: health, failover, blame, resume.
+//!
+//! Everything that leaves this package has been checked: [`BlobFetcher`] hands out [`VerifiedPieces`] and checked
+//! [`Leaves`](colibri_common::merkle::Leaves), [`metadata::refresh`] a trusted set. A bad source is named, demoted and
+//! replaced at the piece it spoiled. Deliberately absent: tiers and stores (the caller's), and any decision about what to fetch.
+//!
+//! [`VerifiedPieces`]: colibri_package::delivery::VerifiedPieces
+
+pub mod attempt;
+pub mod blob;
+pub mod document;
+pub mod error;
+pub mod limits;
+pub mod metadata;
+mod round;
+pub mod source;
+pub mod trust_store;
+
+pub use blob::{BlobFetcher, OpenedBlob};
+pub use document::Unverified;
+pub use error::{AttemptError, Blame, FetchError};
+pub use source::{Source, SourceOrder, SourceUrl, Sources};

@@ -1,0 +1,122 @@
+//! How fetching fails: one attempt at one source ([`AttemptError`]), bad bytes pinned on somebody ([`Blame`]), and the
+//! whole fetch ([`FetchError`]).
+
+use std::fmt;
+use std::time::Duration;
+
+use colibri_common::BlobId;
+use colibri_common::merkle::LeavesError;
+use colibri_metadata::MetadataError;
+use colibri_package::delivery::{Encoding, StrictError};
+use colibri_transport::{BodyError, ClientError};
+
+/// Why one attempt at one source failed. What the fetcher does next depends on the variant.
+#[derive(Debug, thiserror::Error)]
+pub enum AttemptError {
+    /// The source does not have it: ask another; not a fault.
+    #[error("not found")]
+    NotFound,
+    /// The source asks for patience or is in trouble (429, 5xx).
+    #[error("answered {status}")]
+    Busy {
+        /// Its status code.
+        status: u16,
+        /// `Retry-After`, if it sent one.
+        retry_after: Option<Duration>,
+    },
+    /// Another status, or a header that does not fit the request.
+    #[error("{0}")]
+    Unexpected(String),
+    /// The source has another encoded form of the same content: fine, but its bytes cannot join this fetch.
+    #[error("has another encoded form")]
+    OtherIdentity,
+    /// The connection or the request failed.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The body broke off, stalled or did not have the announced length.
+    #[error("the body failed: {0}")]
+    Body(#[from] BodyError),
+    /// The leaf list is not this blob's: bad bytes.
+    #[error("bad leaves: {0}")]
+    BadLeaves(#[from] LeavesError),
+    /// The bytes are not this blob's, or not in strict form: bad bytes.
+    #[error("bad bytes: {0}")]
+    BadBytes(#[from] StrictError),
+    /// The content hashes to another blob: bad bytes.
+    #[error("bad bytes: the content is blob {found}")]
+    WrongContent {
+        /// What the content is.
+        found: BlobId,
+    },
+}
+
+impl AttemptError {
+    /// True if the source served bytes that are provably not what it was asked for.
+    pub const fn is_bad_bytes(&self) -> bool {
+        matches!(self, Self::BadLeaves(_) | Self::BadBytes(_) | Self::WrongContent { .. })
+    }
+}
+
+/// Proof that a source served bad bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blame {
+    /// Authority of the source, as in its URL.
+    pub source: String,
+    /// The blob it was asked for.
+    pub blob: BlobId,
+    /// The encoding it was asked for; nothing for leaves.
+    pub encoding: Option<Encoding>,
+    /// What was wrong and where, with the expected and the found hash when a leaf failed.
+    pub detail: String,
+}
+
+impl fmt::Display for Blame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} served bad bytes for blob {}: {}", self.source, self.blob, self.detail)
+    }
+}
+
+/// Why something could not be had from any source.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FetchError {
+    /// Every source answered and none has it.
+    #[error("{what}: no source has it (asked {asked})")]
+    NotFound {
+        /// The thing.
+        what: String,
+        /// The sources' authorities.
+        asked: String,
+    },
+    /// Every source failed, the last errors in a list.
+    #[error("{what}: every source failed: {causes}")]
+    AllFailed {
+        /// The thing.
+        what: String,
+        /// `authority: cause` of each source, last pass.
+        causes: String,
+        /// True if some source served bad bytes.
+        bad_bytes: bool,
+    },
+    /// There is nobody to ask.
+    #[error("{0}: no source is configured")]
+    NoSource(String),
+    /// Metadata was fetched but cannot be believed.
+    #[error("{source_name}: {error}")]
+    Metadata {
+        /// Authority or directory it came from.
+        source_name: String,
+        /// The rule that refused it.
+        error: std::sync::Arc<MetadataError>,
+    },
+    /// A URL cannot be used.
+    #[error("`{url}` is not a usable server address: {reason}")]
+    Url {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A local file could not be read or written.
+    #[error("{0}")]
+    Local(String),
+}

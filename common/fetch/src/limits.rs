@@ -1,0 +1,43 @@
+//! Every bound of this package.
+
+use std::time::Duration;
+
+/// Times the whole list of sources is tried for one thing before giving up.
+pub const PASSES_MAX: u32 = 3;
+
+/// Sources in one set.
+pub const SOURCES_MAX: usize = 64;
+
+/// Blames kept for reading; older ones are forgotten, counters are not.
+pub const BLAMES_KEPT_MAX: usize = 256;
+
+/// How long a source that served bad bytes is asked only when nobody else is left.
+pub const BLAME_DEMOTION: Duration = Duration::from_secs(300);
+
+/// How long a source that failed otherwise is asked after the others.
+pub const FAILURE_DEMOTION: Duration = Duration::from_secs(5);
+
+/// Largest verified segment handed on in one piece, bytes.
+pub const SEGMENT_BYTES_MAX: usize = 64 * 1024;
+
+/// Largest blob taken from a source that has no leaves: it is held in memory until wholly verified. Bytes.
+pub const BLOB_WITHOUT_LEAVES_BYTES_MAX: u64 = 256 << 20;
+
+/// Largest pause between passes, whatever a source's `Retry-After` says.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+
+/// Largest stored set of trusted metadata: the caps of all roles, with room for their escaping in JSON. Bytes.
+pub const TRUSTED_SET_BYTES_MAX: u64 = 32 << 20;
+
+/// Name and value of each limit, for the documentation and its test (durations in milliseconds).
+pub const ALL: &[(&str, u64)] = &[
+    ("PASSES_MAX", PASSES_MAX as u64),
+    ("SOURCES_MAX", SOURCES_MAX as u64),
+    ("BLAMES_KEPT_MAX", BLAMES_KEPT_MAX as u64),
+    ("BLAME_DEMOTION", BLAME_DEMOTION.as_millis() as u64),
+    ("FAILURE_DEMOTION", FAILURE_DEMOTION.as_millis() as u64),
+    ("SEGMENT_BYTES_MAX", SEGMENT_BYTES_MAX as u64),
+    ("BLOB_WITHOUT_LEAVES_BYTES_MAX", BLOB_WITHOUT_LEAVES_BYTES_MAX),
+    ("RETRY_AFTER_MAX", RETRY_AFTER_MAX.as_millis() as u64),
+    ("TRUSTED_SET_BYTES_MAX", TRUSTED_SET_BYTES_MAX),
+];

@@ -1,0 +1,150 @@
+//! Drives the TUF core over something that has files: an HTTP mirror or a directory. The core decides what to ask for and
+//! whether to believe it; this file only carries names out and bytes in.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use colibri_common::UnixSeconds;
+use colibri_metadata::{Answer, MetadataError, Start, Step, TrustedSet, Update, Want};
+use colibri_transport::Client;
+use http::header::CACHE_CONTROL;
+use http::{HeaderMap, HeaderValue};
+
+use crate::attempt;
+use crate::error::{AttemptError, FetchError};
+use crate::round::{Round, Subject};
+use crate::source::{Source, Sources};
+
+/// Something that has metadata files by name. Two live: [`HttpMirror`] and [`Directory`].
+///
+/// "Not found" must be said only when the source is sure: it ends the root chain. Any other failure is an error and ends
+/// the refresh, which loses nothing.
+pub trait MetadataSource {
+    /// Fetches one file of at most `want.bytes_max` bytes.
+    fn fetch(&self, want: &Want) -> impl Future<Output = Result<Answer, AttemptError>> + Send;
+}
+
+/// One mirror over HTTP.
+#[derive(Debug)]
+pub struct HttpMirror<'a> {
+    /// The connection pool.
+    pub client: &'a Client,
+    /// The mirror.
+    pub source: &'a Source,
+    /// `/REPO` for sources with several repositories, else empty.
+    pub place: &'a str,
+    /// `User-Agent`.
+    pub agent: &'a HeaderValue,
+    /// Ask caches on the way to revalidate.
+    pub no_cache: bool,
+}
+
+impl MetadataSource for HttpMirror<'_> {
+    async fn fetch(&self, want: &Want) -> Result<Answer, AttemptError> {
+        let url = self.source.url.join(&format!("{}/{}", self.place, want.name));
+        let mut extra = HeaderMap::new();
+        if self.no_cache {
+            extra.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        }
+        match attempt::get(self.client, self.source, self.agent, &url, None, &extra).await {
+            Ok(answer) => Ok(Answer::Found(attempt::read_all(self.source, answer.body, want.bytes_max).await?)),
+            Err(AttemptError::NotFound) => Ok(Answer::NotFound),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A directory with metadata files, as on the desk of a publisher.
+#[derive(Debug, Clone)]
+pub struct Directory(pub PathBuf);
+
+impl MetadataSource for Directory {
+    async fn fetch(&self, want: &Want) -> Result<Answer, AttemptError> {
+        read_capped(&self.0.join(&want.name), want.bytes_max)
+    }
+}
+
+fn read_capped(path: &Path, bytes_max: u64) -> Result<Answer, AttemptError> {
+    use std::io::Read;
+    let unreadable = |error: std::io::Error| AttemptError::Unexpected(format!("{}: {error}", path.display()));
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Answer::NotFound),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(AttemptError::Unexpected(format!("{}: over {bytes_max} bytes", path.display())));
+    }
+    Ok(Answer::Found(bytes.into()))
+}
+
+/// Why one refresh from one source failed: it could not be had, or it cannot be believed.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    /// A file could not be had.
+    #[error("{name}: {error}")]
+    Attempt {
+        /// The file.
+        name: String,
+        /// Why not.
+        error: AttemptError,
+    },
+    /// The metadata was refused.
+    #[error(transparent)]
+    Refused(#[from] MetadataError),
+}
+
+/// One refresh from one source.
+pub async fn refresh_from<S: MetadataSource + Sync>(
+    source: &S,
+    start: Start,
+    now: UnixSeconds,
+) -> Result<TrustedSet, RefreshError> {
+    let mut update = Update::start(start, now);
+    while let Step::Want(want) = update.next() {
+        let answer = source.fetch(&want).await;
+        let answer = answer.map_err(|error| RefreshError::Attempt { name: want.name.clone(), error })?;
+        update.supply(answer)?;
+    }
+    Ok(update.finish()?)
+}
+
+/// One refresh from the first source that can give a set we believe. `start` is cloned for each source that is tried.
+pub async fn refresh(
+    client: &Client,
+    sources: &Sources,
+    place: &str,
+    agent: &str,
+    start: &Start,
+    now: UnixSeconds,
+) -> Result<TrustedSet, FetchError> {
+    let agent = HeaderValue::from_str(agent).unwrap_or(HeaderValue::from_static("colibri"));
+    let what = "repository metadata".to_owned();
+    let mut round = Round::new(sources, Subject { what, blob: None, encoding: None, unit: 0 });
+    let mut refused = None;
+    while let Some(source) = round.next().await {
+        let mirror = HttpMirror { client, source, place, agent: &agent, no_cache: true };
+        match refresh_from(&mirror, start.clone(), now).await {
+            Ok(set) => {
+                source.succeeded();
+                return Ok(set);
+            }
+            Err(RefreshError::Attempt { name, error }) => {
+                tracing::debug!(source = %source.url, file = %name, %error, "metadata could not be fetched");
+                round.failed(source, &error);
+            }
+            Err(RefreshError::Refused(error)) => {
+                tracing::warn!(source = %source.url, %error, "metadata refused");
+                let cause = AttemptError::Unexpected(error.to_string());
+                refused = Some((source.url.authority().to_owned(), error));
+                round.refused(source, &cause);
+            }
+        }
+    }
+    match refused {
+        Some((source_name, error)) => Err(FetchError::Metadata { source_name, error: Arc::new(error) }),
+        None => Err(round.give_up()),
+    }
+}

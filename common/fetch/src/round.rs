@@ -1,0 +1,112 @@
+//! [`Round`]: walks the sources for one thing, in order of health, a few passes with growing pauses, and remembers why each
+//! failed. The one place where an attempt's error becomes health, blame and, in the end, a [`FetchError`].
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use colibri_common::BlobId;
+use colibri_package::delivery::Encoding;
+use colibri_transport::Backoff;
+
+use crate::error::{AttemptError, Blame, FetchError};
+use crate::limits::{PASSES_MAX, RETRY_AFTER_MAX};
+use crate::source::{Source, Sources};
+
+/// What is being fetched: for messages, blame and the spread over sources.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    pub what: String,
+    pub blob: Option<BlobId>,
+    pub encoding: Option<Encoding>,
+    pub unit: u32,
+}
+
+#[derive(Debug)]
+struct Failure {
+    authority: String,
+    cause: String,
+    not_found: bool,
+    bad_bytes: bool,
+    final_here: bool,
+}
+
+/// The walk over the sources.
+#[derive(Debug)]
+pub(crate) struct Round<'a> {
+    sources: &'a Sources,
+    subject: Subject,
+    queue: VecDeque<&'a Source>,
+    failures: Vec<Failure>,
+    passes: u32,
+    pause: Duration,
+}
+
+impl<'a> Round<'a> {
+    pub fn new(sources: &'a Sources, subject: Subject) -> Self {
+        Self { sources, subject, queue: VecDeque::new(), failures: Vec::new(), passes: 0, pause: Duration::ZERO }
+    }
+
+    /// The next source to try; between passes this waits.
+    pub async fn next(&mut self) -> Option<&'a Source> {
+        if self.queue.is_empty() {
+            let settled = |source: &Source| {
+                self.failures.iter().any(|failure| failure.final_here && failure.authority == source.url.authority())
+            };
+            let candidates = self.sources.candidates(self.subject.blob.as_ref(), self.subject.unit);
+            let candidates: VecDeque<_> = candidates.into_iter().filter(|source| !settled(source)).collect();
+            if self.passes == PASSES_MAX || candidates.is_empty() {
+                return None;
+            }
+            if self.passes > 0 {
+                let backoff = Backoff::default().delay(self.passes - 1, fastrand::f64());
+                tokio::time::sleep(self.pause.max(backoff).min(RETRY_AFTER_MAX)).await;
+            }
+            self.failures.retain(|failure| failure.final_here);
+            self.passes += 1;
+            self.pause = Duration::ZERO;
+            self.queue = candidates;
+        }
+        self.queue.pop_front()
+    }
+
+    /// Records how an attempt ended badly.
+    pub fn failed(&mut self, source: &Source, error: &AttemptError) {
+        let authority = source.url.authority().to_owned();
+        tracing::debug!(source = %authority, what = %self.subject.what, %error, "an attempt failed");
+        let bad_bytes = error.is_bad_bytes();
+        let not_found = matches!(error, AttemptError::NotFound);
+        if let (true, Some(blob)) = (bad_bytes, self.subject.blob) {
+            let (encoding, detail) = (self.subject.encoding, error.to_string());
+            self.sources.blame(source, Blame { source: authority.clone(), blob, encoding, detail });
+        } else if matches!(error, AttemptError::Client(_) | AttemptError::Body(_) | AttemptError::Busy { .. }) {
+            source.failed();
+        }
+        if let AttemptError::Busy { retry_after: Some(pause), .. } = error {
+            self.pause = self.pause.max(*pause);
+        }
+        let final_here = not_found || matches!(error, AttemptError::OtherIdentity);
+        self.failures.push(Failure { authority, cause: error.to_string(), not_found, bad_bytes, final_here });
+    }
+
+    /// Records that what a source says cannot be believed: asking it again now is pointless.
+    pub fn refused(&mut self, source: &Source, error: &AttemptError) {
+        self.failed(source, error);
+        if let Some(failure) = self.failures.last_mut() {
+            failure.final_here = true;
+        }
+    }
+
+    /// The error when nobody is left.
+    pub fn give_up(self) -> FetchError {
+        let what = self.subject.what;
+        if self.failures.is_empty() {
+            return FetchError::NoSource(what);
+        }
+        if self.failures.iter().all(|failure| failure.not_found) {
+            return FetchError::NotFound { what, asked: self.sources.names() };
+        }
+        let causes: Vec<_> = self.failures.iter().map(|f| format!("{}: {}", f.authority, f.cause)).collect();
+        let bad_bytes = self.failures.iter().any(|failure| failure.bad_bytes);
+        FetchError::AllFailed { what, causes: causes.join("; "), bad_bytes }
+    }
+}

@@ -1,0 +1,43 @@
+//! What a device's owner can choose. Plain values with defaults; nothing here reads a file.
+
+use colibri_package::delivery::DeliveryType;
+use colibri_transport::Trust;
+
+/// Configuration of a device.
+#[derive(Debug, Clone)]
+pub struct DeviceConfig {
+    /// Whom to believe on the transport. Integrity rests on signatures and hashes, so the default is nobody in particular.
+    pub tls: Trust,
+    /// Try HTTP/3.
+    pub http3: bool,
+    /// Which form of a blob to ask for.
+    pub preference: Preference,
+    /// Blobs fetched at once.
+    pub blobs_at_once: usize,
+    /// Units of one blob fetched at once, from as many sources as there are.
+    pub units_at_once: usize,
+    /// How long metadata counts as fresh, seconds (reference "Fuchsia device side" §7.2: 5 minutes).
+    pub metadata_life_s: u64,
+}
+
+/// Which form of a blob to ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preference {
+    /// Raw only.
+    Raw,
+    /// A delivery type, raw where that is not to be had.
+    Delivery(DeliveryType),
+}
+
+impl Default for DeviceConfig {
+    fn default() -> Self {
+        Self {
+            tls: Trust::None,
+            http3: true,
+            preference: Preference::Delivery(DeliveryType::Type1),
+            blobs_at_once: 8,
+            units_at_once: 4,
+            metadata_life_s: 300,
+        }
+    }
+}

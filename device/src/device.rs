@@ -1,0 +1,217 @@
+//! [`Device`]: resolve, look up, report, open. Each public method is one thing that a person or a daemon asks of a device.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use colibri_common::{BlobId, Clock};
+use colibri_fetch::metadata;
+use colibri_fetch::trust_store::TrustStore;
+use colibri_fetch::{BlobFetcher, FetchError};
+use colibri_metadata::{TargetName, TrustedSet};
+use colibri_package::url::AbsolutePackageUrl;
+use colibri_store::{Documents, OsDisk, Store};
+use colibri_transport::{Client, ClientConfig};
+
+use crate::config::DeviceConfig;
+use crate::error::DeviceError;
+use crate::fetch::{FetchReport, Observer, PackageFetch, blocking, read_meta_far};
+use crate::keep::Keep;
+use crate::repositories::{Repositories, Repository};
+
+/// A device. Cheap to clone.
+#[derive(Clone)]
+pub struct Device {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    keep: Arc<dyn Keep>,
+    repositories: Repositories,
+    client: Client,
+    clock: Arc<dyn Clock>,
+    config: Arc<DeviceConfig>,
+    agent: String,
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device").field("repositories", &self.inner.repositories).finish_non_exhaustive()
+    }
+}
+
+/// A package that is wholly on the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The package hash.
+    pub hash: BlobId,
+    /// What had to be done for it.
+    pub report: FetchReport,
+}
+
+/// Answer of `pkg-status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackageStatus {
+    /// The hash that the repository lists, if it lists the package.
+    pub in_repository: Option<BlobId>,
+    /// Whether all blobs of that hash are on the device.
+    pub on_disk: bool,
+}
+
+/// What is in a package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageContents {
+    /// Content files by package path.
+    pub blobs: BTreeMap<String, BlobId>,
+    /// Files inside meta.far by package path.
+    pub inline: BTreeMap<String, Bytes>,
+}
+
+impl Device {
+    /// Opens the device kept in `dir`: its store, repositories and trusted metadata.
+    pub fn open(dir: &Path, config: DeviceConfig, clock: Arc<dyn Clock>) -> Result<(Self, Arc<Store>), DeviceError> {
+        let disk = Arc::new(OsDisk);
+        let (store, recovery) = Store::open(disk.clone(), &dir.join("store"))?;
+        tracing::debug!(?recovery, "the store is open");
+        let documents = || Documents::open(disk.clone(), &dir.join("state"));
+        let repositories = Repositories::open(documents()?, TrustStore::new(documents()?))?;
+        let store = Arc::new(store);
+        Ok((Self::with_keep(store.clone(), repositories, config, clock)?, store))
+    }
+
+    /// A device over any keep and any set of repositories.
+    pub fn with_keep(
+        keep: Arc<dyn Keep>,
+        repositories: Repositories,
+        config: DeviceConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, DeviceError> {
+        let client_config = ClientConfig { trust: config.tls.clone(), http3: config.http3, ..ClientConfig::default() };
+        let client = Client::new(client_config)?;
+        let agent = format!("colibri-device/{}", env!("CARGO_PKG_VERSION"));
+        let config = Arc::new(config);
+        Ok(Self { inner: Arc::new(Inner { keep, repositories, client, clock, config, agent }) })
+    }
+
+    /// The repositories it knows.
+    pub fn repositories(&self) -> &Repositories {
+        &self.inner.repositories
+    }
+
+    /// Its connections.
+    pub fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    /// Refreshes a repository's metadata if it is stale, or in any case if `force`d. When a refresh fails for want of a
+    /// mirror, trusted metadata that is here goes on being used; when mirrors serve metadata that must be refused, that is
+    /// an error.
+    pub async fn refresh(&self, host: &str, force: bool) -> Result<Arc<TrustedSet>, DeviceError> {
+        let inner = &self.inner;
+        let repository = inner.repositories.get(host)?;
+        let _one_at_a_time = repository.refreshing.lock().await;
+        let now = inner.clock.now();
+        let fresh_until = repository.checked_at().map(|at| at.plus(inner.config.metadata_life_s));
+        if let Some(set) = repository.trusted().filter(|_| !force && fresh_until.is_some_and(|until| now < until)) {
+            return Ok(set);
+        }
+        let fetched =
+            metadata::refresh(&inner.client, repository.sources(), "", &inner.agent, &repository.start(), now).await;
+        match (fetched, repository.trusted()) {
+            (Ok(set), _) => inner.repositories.trust(&repository, set, now)?,
+            (Err(error @ (FetchError::AllFailed { .. } | FetchError::NotFound { .. })), Some(old))
+                if old.is_whole() && now < old.earliest_expiry() =>
+            {
+                tracing::warn!(%host, %error, "metadata could not be refreshed: using what is trusted already");
+            }
+            (Err(error), _) => return Err(DeviceError::Metadata { repository: host.to_owned(), error }),
+        }
+        repository.trusted().ok_or_else(|| DeviceError::RepositoryNotFound(host.to_owned()))
+    }
+
+    /// The package hash that the repository lists for a URL, or the URL's pin, if the name is listed at all.
+    pub async fn get_hash(&self, url: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
+        let set = self.refresh(url.repository().host(), false).await?;
+        listed_hash(&set, url)
+    }
+
+    /// Resolves a URL: metadata, package hash, then everything that is missing.
+    pub async fn resolve(&self, url: &AbsolutePackageUrl, observer: Observer) -> Result<Resolved, DeviceError> {
+        let hash = self.get_hash(url).await?;
+        let repository = self.inner.repositories.get(url.repository().host())?;
+        let report = self.package_fetch(&repository, observer).package(hash).await?;
+        Ok(Resolved { hash, report })
+    }
+
+    fn package_fetch(&self, repository: &Repository, observer: Observer) -> PackageFetch {
+        let inner = &self.inner;
+        let fetcher = BlobFetcher::new(inner.client.clone(), repository.sources().clone(), &inner.agent);
+        PackageFetch { fetcher, keep: inner.keep.clone(), config: inner.config.clone(), observer }
+    }
+
+    /// Whether the repository lists the package, and whether it is on the device.
+    pub async fn package_status(&self, url: &AbsolutePackageUrl) -> Result<PackageStatus, DeviceError> {
+        let in_repository = match self.get_hash(url).await {
+            Ok(hash) => Some(hash),
+            Err(DeviceError::PackageNotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let on_disk = match in_repository {
+            Some(hash) => self.is_on_device(hash).await?,
+            None => false,
+        };
+        Ok(PackageStatus { in_repository, on_disk })
+    }
+
+    /// True if the package, its content and its subpackages are all here.
+    pub async fn is_on_device(&self, hash: BlobId) -> Result<bool, DeviceError> {
+        let keep = &self.inner.keep;
+        let mut packages = vec![hash];
+        let mut seen = std::collections::HashSet::from([hash]);
+        while let Some(package) = packages.pop() {
+            if blocking(keep, move |keep| keep.length(&package)).await?.is_none() {
+                return Ok(false);
+            }
+            let meta_far = read_meta_far(keep, package).await?;
+            packages.extend(meta_far.subpackages().values().copied().filter(|id| seen.insert(*id)));
+            let content: Vec<_> = meta_far.contents().values().copied().collect();
+            let all_here = blocking(keep, move |keep| {
+                for id in content {
+                    if keep.length(&id)?.is_none() {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            });
+            if !all_here.await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The contents of a package that is on the device.
+    pub async fn open_package(&self, hash: BlobId) -> Result<PackageContents, DeviceError> {
+        if !self.is_on_device(hash).await? {
+            return Err(DeviceError::NotOnDevice(hash));
+        }
+        let meta_far = read_meta_far(&self.inner.keep, hash).await?;
+        let blobs = meta_far.contents().iter().map(|(path, id)| (path.to_string(), *id)).collect();
+        let inline = meta_far.meta_paths().filter_map(|path| Some((path.to_owned(), meta_far.meta_file(path)?)));
+        let inline = inline.collect();
+        Ok(PackageContents { blobs, inline })
+    }
+}
+
+/// What a trusted set says about a URL. A pin replaces the listed hash, but the name must be listed.
+fn listed_hash(set: &TrustedSet, url: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
+    let package = url.path().to_string();
+    let repository = url.repository().host().to_owned();
+    let name: TargetName = package
+        .parse()
+        .map_err(|error| DeviceError::InvalidUrl { url: url.to_string(), reason: format!("{error}") })?;
+    let Some(target) = set.find(&name) else { return Err(DeviceError::PackageNotFound { repository, package }) };
+    let listed = target.merkle().ok_or(DeviceError::TargetWithoutHash { repository, package })?;
+    Ok(url.hash().unwrap_or(listed))
+}

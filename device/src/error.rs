@@ -1,0 +1,98 @@
+//! How a device fails. [`DeviceError::kind`] is the resolver's error of the reference ("Fuchsia device side" §7.5).
+
+use colibri_common::BlobId;
+use colibri_fetch::FetchError;
+use colibri_metadata::RepoConfigError;
+use colibri_store::StoreError;
+use colibri_transport::TransportError;
+
+use crate::keep::KeepError;
+
+/// Why a device could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The URL is not one of a package.
+    #[error("`{url}`: {reason}")]
+    InvalidUrl {
+        /// As given.
+        url: String,
+        /// Which rule it breaks.
+        reason: String,
+    },
+    /// No repository of that host is configured.
+    #[error("no repository `{0}` is configured: add it with `device repo add`")]
+    RepositoryNotFound(String),
+    /// The repository does not list the package.
+    #[error("repository `{repository}` lists no package `{package}`")]
+    PackageNotFound {
+        /// Host of the repository.
+        repository: String,
+        /// `NAME/VARIANT`.
+        package: String,
+    },
+    /// The target's `custom` has no merkle root.
+    #[error("repository `{repository}`: target `{package}` carries no merkle root")]
+    TargetWithoutHash {
+        /// Host of the repository.
+        repository: String,
+        /// `NAME/VARIANT`.
+        package: String,
+    },
+    /// Metadata could not be had or believed.
+    #[error("metadata of repository `{repository}`: {error}")]
+    Metadata {
+        /// Host of the repository.
+        repository: String,
+        /// What went wrong.
+        error: FetchError,
+    },
+    /// A blob could not be had.
+    #[error(transparent)]
+    Blob(FetchError),
+    /// A package's meta.far is not one.
+    #[error("package {hash}: {reason}")]
+    BadPackage {
+        /// The package hash.
+        hash: BlobId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The package is not on this device, or not all of it.
+    #[error("package {0} is not on this device: resolve it first")]
+    NotOnDevice(BlobId),
+    /// The store failed.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+    /// A repository configuration cannot be used.
+    #[error("repository configuration: {0}")]
+    RepoConfig(#[from] RepoConfigError),
+    /// A bound of [`crate::limits`] was reached.
+    #[error("{0}")]
+    TooMuch(String),
+    /// The device's own files.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Sockets or trust anchors.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A background task was lost.
+    #[error("an internal task stopped: {0}")]
+    Internal(String),
+}
+
+impl DeviceError {
+    /// The name of the resolver's error.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::InvalidUrl { .. } => "InvalidUrl",
+            Self::RepositoryNotFound(_) => "RepoNotFound",
+            Self::PackageNotFound { .. } => "PackageNotFound",
+            Self::NotOnDevice(_) => "BlobNotFound",
+            Self::Metadata { .. } => "UnavailableRepoMetadata",
+            Self::Blob(_) => "UnavailableBlob",
+            Self::Keep(KeepError::NoSpace(_)) => "NoSpace",
+            Self::Keep(_) | Self::Store(_) => "Io",
+            _ => "Internal",
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Fetching what is missing: one blob from a repository's mirrors into the [`Keep`](crate::Keep), and a package with all it
+//! names, breadth first, meta.far before content.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+
+use colibri_common::merkle::UNIT_BYTES;
+use colibri_common::{BlobId, ByteRange};
+use colibri_fetch::{BlobFetcher, FetchError, OpenedBlob};
+use colibri_package::delivery::{Encoding, VerifiedPieces};
+use colibri_package::package::MetaFar;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use crate::config::{DeviceConfig, Preference};
+use crate::error::DeviceError;
+use crate::keep::{Keep, KeepError, PartialKeep, Purpose};
+use crate::limits::{BLOBS_PER_RESOLVE_MAX, PACKAGES_PER_RESOLVE_MAX};
+
+/// What happens during a fetch, for progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// More blobs are known to belong to the package.
+    Announced {
+        /// How many.
+        blobs: usize,
+    },
+    /// A blob was there already.
+    Present {
+        /// The blob.
+        id: BlobId,
+    },
+    /// A blob was fetched, verified and kept.
+    Kept {
+        /// The blob.
+        id: BlobId,
+        /// Length of its content.
+        content_bytes: u64,
+    },
+}
+
+/// Hears [`Event`]s.
+pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// What a fetch did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FetchReport {
+    /// Distinct blobs of the package and its subpackages, meta.fars included.
+    pub blobs: usize,
+    /// Of these, fetched now.
+    pub fetched: usize,
+    /// Content bytes of the fetched ones.
+    pub content_bytes: u64,
+    /// Packages, subpackages included.
+    pub packages: usize,
+}
+
+/// Everything a fetch needs; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct PackageFetch {
+    pub fetcher: BlobFetcher,
+    pub keep: Arc<dyn Keep>,
+    pub config: Arc<DeviceConfig>,
+    pub observer: Observer,
+}
+
+/// Verified runs on their way to the disk, per blob.
+const WRITE_QUEUE: usize = 16;
+
+impl PackageFetch {
+    /// Fetches what is missing of a package and its subpackages.
+    pub async fn package(&self, hash: BlobId) -> Result<FetchReport, DeviceError> {
+        let mut report = FetchReport::default();
+        let mut packages = VecDeque::from([hash]);
+        let mut seen_packages = HashSet::from([hash]);
+        let mut seen_blobs = HashSet::new();
+        let places = Arc::new(Semaphore::new(self.config.blobs_at_once.max(1)));
+        let mut content: JoinSet<Result<Option<u64>, DeviceError>> = JoinSet::new();
+        while let Some(package) = packages.pop_front() {
+            report.packages += 1;
+            if seen_blobs.insert(package) {
+                (self.observer)(Event::Announced { blobs: 1 });
+                report.add(self.blob(package, Purpose::MetaFar).await?);
+            }
+            let meta_far = read_meta_far(&self.keep, package).await?;
+            packages.extend(meta_far.subpackages().values().copied().filter(|id| seen_packages.insert(*id)));
+            let fresh: Vec<_> = meta_far.contents().values().copied().filter(|id| seen_blobs.insert(*id)).collect();
+            if seen_packages.len() > PACKAGES_PER_RESOLVE_MAX || seen_blobs.len() > BLOBS_PER_RESOLVE_MAX {
+                return Err(DeviceError::TooMuch(format!(
+                    "package {hash} names more than a device takes in one resolve"
+                )));
+            }
+            (self.observer)(Event::Announced { blobs: fresh.len() });
+            for id in fresh {
+                let (this, places) = (self.clone(), places.clone());
+                content.spawn(async move {
+                    let _place = places.acquire_owned().await;
+                    this.blob(id, Purpose::Content).await
+                });
+            }
+        }
+        while let Some(joined) = content.join_next().await {
+            report.add(joined.map_err(|error| DeviceError::Internal(error.to_string()))??);
+        }
+        Ok(report)
+    }
+
+    /// Fetches one blob if it is not here; its length if it was fetched.
+    pub async fn blob(&self, id: BlobId, purpose: Purpose) -> Result<Option<u64>, DeviceError> {
+        if blocking(&self.keep, move |keep| keep.length(&id)).await?.is_some() {
+            (self.observer)(Event::Present { id });
+            return Ok(None);
+        }
+        let length = match self.config.preference {
+            Preference::Raw => self.blob_as(id, Encoding::Raw, purpose).await?,
+            Preference::Delivery(kind) => match self.blob_as(id, Encoding::Delivery(kind), purpose).await {
+                Err(DeviceError::Blob(error)) => {
+                    // Not stored in this form, or nobody has it in strict form: the raw form is the fallback.
+                    tracing::debug!(blob = %id, %error, "falling back to the raw form");
+                    self.blob_as(id, Encoding::Raw, purpose).await?
+                }
+                other => other?,
+            },
+        };
+        (self.observer)(Event::Kept { id, content_bytes: length });
+        Ok(Some(length))
+    }
+
+    async fn blob_as(&self, id: BlobId, encoding: Encoding, purpose: Purpose) -> Result<u64, DeviceError> {
+        let OpenedBlob { layout, length, early } =
+            self.fetcher.open("", id, encoding).await.map_err(DeviceError::Blob)?;
+        let leaves = layout.leaves().clone();
+        let partial = blocking(&self.keep, move |keep| keep.begin(&leaves, length.into(), purpose)).await?;
+        let wanted = wanted_pieces(&layout, &*partial, &early);
+        let (runs, writer) = start_writer(partial, early);
+        let outcome = self.fetch_pieces(&layout, wanted, &runs).await;
+        drop(runs);
+        // The writer ends when its queue is closed; a partial that is not committed keeps what was verified.
+        let partial = writer.await.map_err(|error| DeviceError::Internal(error.to_string()))??;
+        outcome.map_err(DeviceError::Blob)?;
+        let committed = tokio::task::spawn_blocking(move || partial.commit()).await;
+        committed.map_err(|error| DeviceError::Internal(error.to_string()))??;
+        Ok(length.bytes())
+    }
+
+    /// Fetches runs of pieces, a few units at once; each from the source that its place in the spread prefers.
+    async fn fetch_pieces(
+        &self,
+        layout: &colibri_package::delivery::Layout,
+        wanted: Vec<(u32, std::ops::Range<u32>)>,
+        runs: &mpsc::Sender<VerifiedPieces>,
+    ) -> Result<(), FetchError> {
+        let mut under_way: JoinSet<Result<(), FetchError>> = JoinSet::new();
+        let stopped = |error: tokio::task::JoinError| FetchError::Local(format!("a fetch stopped: {error}"));
+        for (unit, pieces) in wanted {
+            while under_way.len() >= self.config.units_at_once.max(1) {
+                under_way.join_next().await.transpose().map_err(stopped)?.transpose()?;
+            }
+            let (fetcher, layout, runs) = (self.fetcher.clone(), layout.clone(), runs.clone());
+            under_way.spawn(async move {
+                let mut verified = Vec::new();
+                let fetched = fetcher.pieces("", &layout, unit, pieces, &mut |run| verified.push(run)).await;
+                // What was verified before a failure is kept too: it is never fetched twice.
+                for run in verified {
+                    runs.send(run).await.map_err(|_| FetchError::Local("the store stopped writing".to_owned()))?;
+                }
+                fetched
+            });
+        }
+        while let Some(joined) = under_way.join_next().await {
+            joined.map_err(stopped)??;
+        }
+        Ok(())
+    }
+}
+
+impl FetchReport {
+    fn add(&mut self, fetched: Option<u64>) {
+        self.blobs += 1;
+        if let Some(bytes) = fetched {
+            self.fetched += 1;
+            self.content_bytes += bytes;
+        }
+    }
+}
+
+/// The runs of pieces still to fetch, by unit: what the partial misses less what came early.
+fn wanted_pieces(
+    layout: &colibri_package::delivery::Layout,
+    partial: &dyn PartialKeep,
+    early: &[VerifiedPieces],
+) -> Vec<(u32, std::ops::Range<u32>)> {
+    let length = layout.content_length().0;
+    let mut wanted = BTreeSet::new();
+    for unit in partial.missing_units() {
+        let start = u64::from(unit) * UNIT_BYTES;
+        wanted.extend(layout.pieces_of_content(ByteRange::new(start, (start + UNIT_BYTES).min(length))));
+    }
+    for pieces in early {
+        let verified = pieces.first_piece()..pieces.first_piece() + pieces.piece_count();
+        wanted.retain(|piece| !verified.contains(piece));
+    }
+    let mut runs: BTreeMap<u32, Vec<std::ops::Range<u32>>> = BTreeMap::new();
+    for piece in wanted {
+        let unit_runs = runs.entry(layout.unit_of(piece)).or_default();
+        match unit_runs.last_mut() {
+            Some(run) if run.end == piece => run.end += 1,
+            _ => unit_runs.push(piece..piece + 1),
+        }
+    }
+    runs.into_iter().flat_map(|(unit, runs)| runs.into_iter().map(move |run| (unit, run))).collect()
+}
+
+type Writer = tokio::task::JoinHandle<Result<Box<dyn PartialKeep>, KeepError>>;
+
+/// A blocking task that owns the partial and writes what it is sent.
+fn start_writer(
+    mut partial: Box<dyn PartialKeep>,
+    early: Vec<VerifiedPieces>,
+) -> (mpsc::Sender<VerifiedPieces>, Writer) {
+    let (runs, mut queue) = mpsc::channel::<VerifiedPieces>(WRITE_QUEUE);
+    let writer = tokio::task::spawn_blocking(move || {
+        for pieces in early {
+            pieces.content().iter().try_for_each(|run| partial.write(run))?;
+        }
+        while let Some(pieces) = queue.blocking_recv() {
+            pieces.content().iter().try_for_each(|run| partial.write(run))?;
+        }
+        Ok(partial)
+    });
+    (runs, writer)
+}
+
+/// Reads and parses a package's meta.far from the keep.
+pub(crate) async fn read_meta_far(keep: &Arc<dyn Keep>, hash: BlobId) -> Result<MetaFar, DeviceError> {
+    let limit = colibri_package::limits::META_FAR_BYTES_MAX;
+    let bytes = blocking(keep, move |keep| keep.read(&hash, limit)).await?;
+    MetaFar::parse(bytes).map_err(|error| DeviceError::BadPackage { hash, reason: error.to_string() })
+}
+
+/// Runs a call that may block on a disk outside the network loop.
+pub(crate) async fn blocking<T: Send + 'static>(
+    keep: &Arc<dyn Keep>,
+    call: impl FnOnce(&dyn Keep) -> Result<T, KeepError> + Send + 'static,
+) -> Result<T, DeviceError> {
+    let keep = keep.clone();
+    let called = tokio::task::spawn_blocking(move || call(&*keep)).await;
+    Ok(called.map_err(|error| DeviceError::Internal(error.to_string()))??)
+}

@@ -1,0 +1,97 @@
+//! [`Keep`]: where a device keeps blobs. Two live: the durable [`Store`] of a real device, and the synthetic fleet's tally
+//! of hashes and counts. Only verified bytes can be written, by type.
+
+use bytes::Bytes;
+use colibri_common::merkle::{Leaves, Verified};
+use colibri_common::{BlobId, ByteRange, ClaimedLength};
+use colibri_store::{Partial, Store, StoreError};
+
+/// Why something could not be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// The disk is full.
+    #[error("{0}")]
+    NoSpace(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<StoreError> for KeepError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoSpace { .. } => Self::NoSpace(error.to_string()),
+            error => Self::Other(error.to_string()),
+        }
+    }
+}
+
+/// What a blob is needed for. A device keeps both; a tally keeps the bytes of what it must parse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A package's meta.far: it will be read back.
+    MetaFar,
+    /// Content.
+    Content,
+}
+
+/// A content-addressed place for blobs. Calls may block on a disk.
+///
+/// Contract: a blob that [`Keep::length`] reports was committed whole; a partial that is dropped leaves no blob behind, and
+/// at most saves its verified bytes for the next [`Keep::begin`].
+pub trait Keep: Send + Sync + 'static {
+    /// Length of a blob that is here; nothing if it is not.
+    fn length(&self, id: &BlobId) -> Result<Option<u64>, KeepError>;
+    /// The content of a blob that is here, at most `bytes_max`.
+    fn read(&self, id: &BlobId, bytes_max: u64) -> Result<Bytes, KeepError>;
+    /// Starts or resumes writing a blob.
+    fn begin(
+        &self,
+        leaves: &Leaves,
+        length: ClaimedLength,
+        purpose: Purpose,
+    ) -> Result<Box<dyn PartialKeep>, KeepError>;
+}
+
+/// A blob being written.
+pub trait PartialKeep: Send {
+    /// Units (2 MiB of content) of which something is missing.
+    fn missing_units(&self) -> Vec<u32>;
+    /// Adds verified leaves.
+    fn write(&mut self, run: &Verified) -> Result<(), KeepError>;
+    /// Makes the blob visible, durably, once all of it is there.
+    fn commit(self: Box<Self>) -> Result<(), KeepError>;
+}
+
+impl Keep for Store {
+    fn length(&self, id: &BlobId) -> Result<Option<u64>, KeepError> {
+        Ok(self.contains(*id)?)
+    }
+
+    fn read(&self, id: &BlobId, bytes_max: u64) -> Result<Bytes, KeepError> {
+        let length = self.contains(*id)?.ok_or_else(|| KeepError::Other(format!("blob {id} is not in the store")))?;
+        if length > bytes_max {
+            return Err(KeepError::Other(format!("blob {id} has {length} bytes, more than {bytes_max}")));
+        }
+        Ok(Store::read(self, *id, ByteRange::whole(length))?)
+    }
+
+    fn begin(&self, leaves: &Leaves, length: ClaimedLength, _: Purpose) -> Result<Box<dyn PartialKeep>, KeepError> {
+        Ok(Box::new(Store::begin(self, leaves.clone(), length)?))
+    }
+}
+
+impl PartialKeep for Partial {
+    fn missing_units(&self) -> Vec<u32> {
+        self.missing_units()
+    }
+
+    fn write(&mut self, run: &Verified) -> Result<(), KeepError> {
+        Ok(Partial::write(self, run)?)
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), KeepError> {
+        Partial::commit(*self)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+//! [`Repositories`]: which repositories a device knows, by host, with their trusted metadata. Configurations and trust are
+//! durable when the device has a folder, and live in memory when it has none (a synthetic device).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use colibri_common::UnixSeconds;
+use colibri_fetch::trust_store::TrustStore;
+use colibri_fetch::{Source, SourceOrder, Sources};
+use colibri_metadata::{RepoConfig, Start, TrustedSet};
+use colibri_store::{DocumentName, Documents};
+
+use crate::error::DeviceError;
+use crate::limits::REPOSITORIES_MAX;
+
+/// Largest configuration document, bytes.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
+
+/// One configured repository.
+#[derive(Debug)]
+pub struct Repository {
+    config: RepoConfig,
+    sources: Arc<Sources>,
+    trust: Mutex<Option<Arc<TrustedSet>>>,
+    checked_at: Mutex<Option<UnixSeconds>>,
+    /// One refresh at a time.
+    pub(crate) refreshing: tokio::sync::Mutex<()>,
+}
+
+impl Repository {
+    /// Its configuration.
+    pub const fn config(&self) -> &RepoConfig {
+        &self.config
+    }
+
+    /// Its mirrors, with their health and what came from them.
+    pub const fn sources(&self) -> &Arc<Sources> {
+        &self.sources
+    }
+
+    /// The newest trusted metadata, if there is any yet.
+    pub fn trusted(&self) -> Option<Arc<TrustedSet>> {
+        lock(&self.trust).clone()
+    }
+
+    /// When metadata was last refreshed with success.
+    pub fn checked_at(&self) -> Option<UnixSeconds> {
+        *lock(&self.checked_at)
+    }
+
+    pub(crate) fn start(&self) -> Start {
+        match self.trusted() {
+            Some(set) => Start::FromSet((*set).clone()),
+            None => Start::FromAnchor(self.config.trust_anchor()),
+        }
+    }
+}
+
+/// All configured repositories of a device.
+#[derive(Debug)]
+pub struct Repositories {
+    by_host: Mutex<BTreeMap<String, Arc<Repository>>>,
+    kept: Option<(Documents, TrustStore)>,
+}
+
+impl Repositories {
+    /// Repositories that are forgotten with the process.
+    pub fn in_memory() -> Self {
+        Self { by_host: Mutex::default(), kept: None }
+    }
+
+    /// Repositories kept in `documents`, with their trusted metadata in `trust`.
+    pub fn open(documents: Documents, trust: TrustStore) -> Result<Self, DeviceError> {
+        let mut by_host = BTreeMap::new();
+        if let Some(stored) = documents.get(&document_name(), CONFIG_BYTES_MAX)? {
+            for config in RepoConfig::parse_list(&stored)? {
+                let host = config.host().to_owned();
+                let trusted = trust.load(&host).map_err(|error| metadata_error(&host, error))?;
+                by_host.insert(host, Arc::new(repository(config, trusted)?));
+            }
+        }
+        Ok(Self { by_host: Mutex::new(by_host), kept: Some((documents, trust)) })
+    }
+
+    /// Adds a repository, or replaces the one of the same host. Trusted metadata of a replaced one is dropped if the root
+    /// keys differ: another root is another repository.
+    pub fn add(&self, config: RepoConfig) -> Result<(), DeviceError> {
+        let host = config.host().to_owned();
+        let mut by_host = lock(&self.by_host);
+        let old = by_host.get(&host);
+        if old.is_none() && by_host.len() >= REPOSITORIES_MAX {
+            return Err(DeviceError::TooMuch(format!("at most {REPOSITORIES_MAX} repositories can be configured")));
+        }
+        let same_root = old.is_some_and(|old| {
+            let same_keys = old.config.root_keys == config.root_keys;
+            same_keys && old.config.root_threshold == config.root_threshold
+        });
+        let trusted = old.filter(|_| same_root).and_then(|old| old.trusted()).map(|set| (*set).clone());
+        if let Some((_, trust)) = self.kept.as_ref().filter(|_| !same_root) {
+            trust.remove(&host).map_err(|error| metadata_error(&host, error))?;
+        }
+        by_host.insert(host, Arc::new(repository(config, trusted)?));
+        self.save(&by_host)
+    }
+
+    /// Removes a repository and its trusted metadata; false if there was none.
+    pub fn remove(&self, host: &str) -> Result<bool, DeviceError> {
+        let mut by_host = lock(&self.by_host);
+        if by_host.remove(host).is_none() {
+            return Ok(false);
+        }
+        self.save(&by_host)?;
+        if let Some((_, trust)) = &self.kept {
+            trust.remove(host).map_err(|error| metadata_error(host, error))?;
+        }
+        Ok(true)
+    }
+
+    /// The repository of a host.
+    pub fn get(&self, host: &str) -> Result<Arc<Repository>, DeviceError> {
+        let found = lock(&self.by_host).get(host).cloned();
+        found.ok_or_else(|| DeviceError::RepositoryNotFound(host.to_owned()))
+    }
+
+    /// All of them, by host.
+    pub fn list(&self) -> Vec<Arc<Repository>> {
+        lock(&self.by_host).values().cloned().collect()
+    }
+
+    /// Takes a newer trusted set: durable first, then visible.
+    pub(crate) fn trust(&self, repository: &Repository, set: TrustedSet, now: UnixSeconds) -> Result<(), DeviceError> {
+        let host = repository.config.host();
+        let newer = repository.trusted().is_none_or(|old| !old.files().eq(set.files()));
+        if let Some((_, trust)) = self.kept.as_ref().filter(|_| newer) {
+            trust.save(host, &set).map_err(|error| metadata_error(host, error))?;
+        }
+        *lock(&repository.trust) = Some(Arc::new(set));
+        *lock(&repository.checked_at) = Some(now);
+        Ok(())
+    }
+
+    fn save(&self, by_host: &BTreeMap<String, Arc<Repository>>) -> Result<(), DeviceError> {
+        let Some((documents, _)) = &self.kept else { return Ok(()) };
+        let content: Vec<_> = by_host.values().map(|repository| &repository.config).collect();
+        let list = serde_json::json!({ "version": "1", "content": content });
+        Ok(documents.put(&document_name(), list.to_string().as_bytes())?)
+    }
+}
+
+fn document_name() -> DocumentName {
+    "repositories.json".parse().expect("a good name")
+}
+
+fn metadata_error(host: &str, error: colibri_fetch::FetchError) -> DeviceError {
+    DeviceError::Metadata { repository: host.to_owned(), error }
+}
+
+fn repository(config: RepoConfig, trusted: Option<TrustedSet>) -> Result<Repository, DeviceError> {
+    let host = config.host().to_owned();
+    let mut list = Vec::new();
+    for mirror in &config.mirrors {
+        let url = mirror.mirror_url.parse().map_err(|error| metadata_error(&host, error))?;
+        list.push(match &mirror.blob_mirror_url {
+            Some(blobs) => Source::with_blobs(url, blobs.parse().map_err(|error| metadata_error(&host, error))?),
+            None => Source::new(url),
+        });
+    }
+    Ok(Repository {
+        config,
+        sources: Arc::new(Sources::new(list, SourceOrder::Spread)),
+        trust: Mutex::new(trusted.map(Arc::new)),
+        checked_at: Mutex::default(),
+        refreshing: tokio::sync::Mutex::default(),
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,29 @@
+//! How building an edge fails. Errors of requests are [`colibri_fetch::FetchError`]; `serve` maps them to statuses.
+
+use colibri_fetch::FetchError;
+use colibri_service::metrics::MetricsError;
+use colibri_store::StoreError;
+use colibri_transport::TransportError;
+
+/// Why an edge cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// An edge without upstream has nothing to serve.
+    #[error("an edge needs at least one upstream: set `upstreams` to the origin's URL")]
+    NoUpstream,
+    /// An upstream URL cannot be used.
+    #[error("upstream: {0}")]
+    Upstream(FetchError),
+    /// `upstream_tls` is not understood.
+    #[error("upstream_tls: {0}")]
+    Trust(String),
+    /// The disk tier cannot be opened.
+    #[error("disk tier: {0}")]
+    Disk(#[from] StoreError),
+    /// Sockets or certificates.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// Two metrics of one name.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+}

@@ -1,0 +1,68 @@
+//! [`Flight`]: the fill of one unit that any number of readers may follow while it runs. The task that fills it is detached:
+//! no reader, slow or gone, delays or kills it. Readers wake by event and read at their own pace from verified segments.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use colibri_common::ByteRange;
+use colibri_fetch::FetchError;
+use tokio::sync::watch;
+
+use crate::unit::{Segment, slice_at};
+
+/// A fill under way, or just ended.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    segments: Mutex<Vec<Segment>>,
+    /// How it ended; touched at every segment, so that readers wake.
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    outcome: Option<Result<(), FetchError>>,
+}
+
+impl Flight {
+    pub fn new() -> Self {
+        Self { segments: Mutex::default(), progress: watch::Sender::new(Progress::default()) }
+    }
+
+    /// Adds verified bytes; readers wake.
+    pub fn push(&self, segment: Segment) {
+        self.lock().push(segment);
+        self.progress.send_modify(|_| ());
+    }
+
+    /// What has arrived so far.
+    pub fn segments(&self) -> Vec<Segment> {
+        self.lock().clone()
+    }
+
+    /// Ends the fill; readers wake.
+    pub fn end(&self, outcome: Result<(), FetchError>) {
+        self.progress.send_modify(|progress| {
+            progress.outcome.get_or_insert(outcome);
+        });
+    }
+
+    /// The next verified bytes of `wanted` from offset `from` on, as soon as there are some.
+    pub async fn read(&self, from: u64, wanted: ByteRange) -> Result<Bytes, FetchError> {
+        let mut progress = self.progress.subscribe();
+        loop {
+            let outcome = progress.borrow_and_update().outcome.clone();
+            if let Some(bytes) = slice_at(&self.lock(), from, wanted) {
+                return Ok(bytes);
+            }
+            match outcome {
+                Some(Err(error)) => return Err(error),
+                Some(Ok(())) => return Err(FetchError::Local(format!("offset {from} is not in this unit"))),
+                None => drop(progress.changed().await),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Segment>> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,122 @@
+//! [`SingleFlight`]: many ask for one thing, one task gets it. The task is detached: whoever asked first may leave.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use colibri_fetch::FetchError;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use tokio_util::task::TaskTracker;
+
+type Answer<V> = Result<V, FetchError>;
+type Waiting<V> = Shared<BoxFuture<'static, Answer<V>>>;
+
+/// Work under way, by key.
+pub(crate) struct SingleFlight<K, V> {
+    waiting: Arc<Mutex<HashMap<K, Waiting<V>>>>,
+    tasks: TaskTracker,
+}
+
+impl<K, V> fmt::Debug for SingleFlight<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SingleFlight")
+    }
+}
+
+impl<K, V> SingleFlight<K, V>
+where
+    K: Eq + Hash + Clone + Send + fmt::Debug + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    pub fn new(tasks: TaskTracker) -> Self {
+        Self { waiting: Arc::default(), tasks }
+    }
+
+    /// Joins the work for `key` or starts `work`; true if it was joined. `work` must itself look whether the thing has
+    /// arrived since the caller looked, or be cheap to repeat.
+    pub async fn join(&self, key: K, work: impl Future<Output = Answer<V>> + Send + 'static) -> (Answer<V>, bool) {
+        let (waiting, joined) = {
+            let mut map = lock(&self.waiting);
+            match map.get(&key) {
+                Some(waiting) => (waiting.clone(), true),
+                None => {
+                    let waiting = self.start(key.clone(), work);
+                    map.insert(key, waiting.clone());
+                    (waiting, false)
+                }
+            }
+        };
+        (waiting.await, joined)
+    }
+
+    fn start(&self, key: K, work: impl Future<Output = Answer<V>> + Send + 'static) -> Waiting<V> {
+        let map = self.waiting.clone();
+        let what = format!("{key:?}");
+        // The entry goes when the work ends, panics included: nobody can be stranded on a dead flight.
+        let entry = Entry { map, key: Some(key) };
+        let task = self.tasks.spawn(async move {
+            let _entry = entry;
+            work.await
+        });
+        let failed = move |error: tokio::task::JoinError| FetchError::Local(format!("fetching {what} stopped: {error}"));
+        task.map(move |joined| joined.unwrap_or_else(|error| Err(failed(error)))).boxed().shared()
+    }
+}
+
+struct Entry<K: Eq + Hash, V> {
+    map: Arc<Mutex<HashMap<K, Waiting<V>>>>,
+    key: Option<K>,
+}
+
+impl<K: Eq + Hash, V> Drop for Entry<K, V> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            lock(&self.map).remove(&key);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_herd_causes_one_piece_of_work_and_a_leaving_leader_kills_nothing() {
+        let flights = SingleFlight::<u8, u32>::new(TaskTracker::new());
+        let runs = Arc::new(AtomicU32::new(0));
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let work = || {
+            let (runs, gate) = (runs.clone(), gate.clone());
+            async move {
+                drop(gate.acquire().await);
+                Ok(runs.fetch_add(1, Ordering::SeqCst))
+            }
+        };
+        let mut leader = Box::pin(flights.join(1, work()));
+        assert!(futures_util::future::poll_immediate(&mut leader).await.is_none());
+        drop(leader);
+        let herd: Vec<_> = (0..100).map(|_| flights.join(1, work())).collect();
+        gate.add_permits(1);
+        for (answer, joined) in futures_util::future::join_all(herd).await {
+            assert_eq!((answer.unwrap(), joined), (0, true));
+        }
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_its_waiters_and_the_next_asker_starts_afresh() {
+        let flights = SingleFlight::<u8, u32>::new(TaskTracker::new());
+        let (answer, _) = flights.join(1, async { panic!("on purpose") }).await;
+        assert!(answer.is_err());
+        let (answer, joined) = flights.join(1, async { Ok(7) }).await;
+        assert_eq!((answer.unwrap(), joined), (7, false));
+    }
+}

@@ -1,0 +1,143 @@
+//! [`TallyKeep`]: a device's store that remembers hashes and counts, not content. Every leaf it counts has been verified; a
+//! blob counts as kept only when all its leaves were seen. meta.fars are kept once for the whole fleet, to be parsed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use colibri_common::merkle::{HASHES_PER_BLOCK, LEAF_BYTES, Leaves, Verified};
+use colibri_common::{BlobId, ClaimedLength};
+use colibri_device::{Keep, KeepError, PartialKeep, Purpose};
+
+use crate::limits::META_FARS_BYTES_MAX;
+
+/// The fleet's meta.fars, verified when they came in.
+#[derive(Debug, Default)]
+pub(crate) struct MetaFars {
+    by_id: Mutex<HashMap<BlobId, Bytes>>,
+}
+
+/// What one synthetic device holds.
+#[derive(Debug, Clone)]
+pub(crate) struct TallyKeep {
+    held: Arc<Mutex<HashMap<BlobId, u64>>>,
+    meta_fars: Arc<MetaFars>,
+}
+
+impl TallyKeep {
+    pub fn new(meta_fars: Arc<MetaFars>) -> Self {
+        Self { held: Arc::default(), meta_fars }
+    }
+
+    /// Number of blobs and bytes of content held.
+    pub fn totals(&self) -> (u64, u64) {
+        let held = lock(&self.held);
+        (held.len() as u64, held.values().sum())
+    }
+}
+
+impl Keep for TallyKeep {
+    fn length(&self, id: &BlobId) -> Result<Option<u64>, KeepError> {
+        Ok(lock(&self.held).get(id).copied())
+    }
+
+    fn read(&self, id: &BlobId, bytes_max: u64) -> Result<Bytes, KeepError> {
+        let kept = lock(&self.meta_fars.by_id).get(id).cloned();
+        kept.filter(|bytes| bytes.len() as u64 <= bytes_max)
+            .ok_or_else(|| KeepError::Other(format!("blob {id} was tallied, not kept")))
+    }
+
+    fn begin(
+        &self,
+        leaves: &Leaves,
+        length: ClaimedLength,
+        purpose: Purpose,
+    ) -> Result<Box<dyn PartialKeep>, KeepError> {
+        let keep = self.clone();
+        let seen = vec![false; usize::try_from(leaves.count()).expect("leaf lists fit memory")];
+        let content = (purpose == Purpose::MetaFar).then(BytesMut::new);
+        Ok(Box::new(TallyPartial { keep, id: leaves.id(), length: length.0, seen, content }))
+    }
+}
+
+#[derive(Debug)]
+struct TallyPartial {
+    keep: TallyKeep,
+    id: BlobId,
+    length: u64,
+    seen: Vec<bool>,
+    content: Option<BytesMut>,
+}
+
+impl PartialKeep for TallyPartial {
+    fn missing_units(&self) -> Vec<u32> {
+        let units = self.seen.chunks(HASHES_PER_BLOCK as usize).zip(0..);
+        units.filter(|(leaves, _)| leaves.contains(&false)).map(|(_, unit)| unit).collect()
+    }
+
+    fn write(&mut self, run: &Verified) -> Result<(), KeepError> {
+        if run.id() != self.id {
+            return Err(KeepError::Other(format!("leaves of {} written to {}", run.id(), self.id)));
+        }
+        let first = usize::try_from(run.offset() / LEAF_BYTES).expect("leaf lists fit memory");
+        let count = run.bytes().len().div_ceil(LEAF_BYTES as usize).max(1);
+        self.seen[first..first + count].fill(true);
+        if let Some(content) = &mut self.content {
+            let start = usize::try_from(run.offset()).expect("meta.fars fit memory");
+            let end = start + run.bytes().len();
+            if content.len() < end {
+                content.resize(end, 0);
+            }
+            content[start..end].copy_from_slice(run.bytes());
+        }
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), KeepError> {
+        if self.seen.contains(&false) {
+            return Err(KeepError::Other(format!("blob {} is not whole", self.id)));
+        }
+        if let Some(content) = self.content {
+            let mut meta_fars = lock(&self.keep.meta_fars.by_id);
+            let total: u64 = meta_fars.values().map(|bytes| bytes.len() as u64).sum();
+            if total + content.len() as u64 > META_FARS_BYTES_MAX {
+                return Err(KeepError::NoSpace(format!(
+                    "the fleet keeps at most {META_FARS_BYTES_MAX} bytes of meta.fars"
+                )));
+            }
+            meta_fars.entry(self.id).or_insert_with(|| content.freeze());
+        }
+        lock(&self.keep.held).insert(self.id, self.length);
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_counts_only_when_every_leaf_was_seen() {
+        let data = Bytes::from(vec![7; 20_000]);
+        let tree = colibri_common::merkle::build(&data);
+        let keep = TallyKeep::new(Arc::default());
+        let begin = || keep.begin(&tree.leaves, tree.length.into(), Purpose::MetaFar).unwrap();
+        let mut partial = begin();
+        partial.write(&tree.leaves.verify(8192, data.slice(8192..)).unwrap()).unwrap();
+        assert_eq!(partial.missing_units(), [0]);
+        assert!(partial.commit().is_err());
+        assert_eq!(keep.length(&tree.id).unwrap(), None);
+        let mut partial = begin();
+        partial.write(&tree.leaves.verify(8192, data.slice(8192..)).unwrap()).unwrap();
+        partial.write(&tree.leaves.verify(0, data.slice(..8192)).unwrap()).unwrap();
+        assert!(partial.missing_units().is_empty());
+        partial.commit().unwrap();
+        assert_eq!(keep.totals(), (1, 20_000));
+        assert_eq!(keep.read(&tree.id, 20_000).unwrap(), data);
+        assert!(keep.read(&tree.id, 19_999).is_err());
+    }
+}
