@@ -36,6 +36,21 @@ pub const URL_BYTES_MAX: u64 = 64 << 10;
 /// Longest host (repository name) in bytes.
 pub const HOST_BYTES_MAX: u64 = 253;
 
+/// Largest meta.far in bytes.
+pub const META_FAR_BYTES_MAX: u64 = 64 << 20;
+
+/// Largest `meta/package` in bytes.
+pub const META_PACKAGE_BYTES_MAX: u64 = 64 << 10;
+
+/// Largest `meta/contents` in bytes.
+pub const META_CONTENTS_BYTES_MAX: u64 = 32 << 20;
+
+/// Largest `meta/fuchsia.pkg/subpackages` in bytes.
+pub const SUBPACKAGES_BYTES_MAX: u64 = 8 << 20;
+
+/// Largest package manifest, build manifest or list of manifests in bytes.
+pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+
 const _: () = assert!(UNIT_H_BYTES_MAX == 32_796, "one request of bytes=0-32795 holds every unit H");
 const _: () = assert!(FRAME_CONTENT_BYTES_MAX.is_multiple_of(LEAF_BYTES), "frames begin at leaves");
 
@@ -59,4 +74,9 @@ pub const ALL: &[(&str, u64)] = &[
     ("RESOURCE_SEGMENT_BYTES_MAX", RESOURCE_SEGMENT_BYTES_MAX),
     ("URL_BYTES_MAX", URL_BYTES_MAX),
     ("HOST_BYTES_MAX", HOST_BYTES_MAX),
+    ("META_FAR_BYTES_MAX", META_FAR_BYTES_MAX),
+    ("META_PACKAGE_BYTES_MAX", META_PACKAGE_BYTES_MAX),
+    ("META_CONTENTS_BYTES_MAX", META_CONTENTS_BYTES_MAX),
+    ("SUBPACKAGES_BYTES_MAX", SUBPACKAGES_BYTES_MAX),
+    ("MANIFEST_BYTES_MAX", MANIFEST_BYTES_MAX),
 ];

@@ -1,11 +1,13 @@
-//! `fuchsia-pkg` and `fuchsia-boot` URLs (reference "Fuchsia formats" §6): types and printing; the parser is in [`parts`].
+//! `fuchsia-pkg` and `fuchsia-boot` URLs (reference "Fuchsia formats" §6): the absolute kinds here, others and the one parser below.
 //!
 //! Pinned and unpinned package URLs are different types. The parser follows WHATWG rules where they matter and is stricter
 //! where they would silently clean the input (tabs, line ends, surrounding spaces): those are refused.
 
+mod boot;
 mod error;
 mod host;
 mod parts;
+mod relative;
 #[cfg(test)]
 mod tests;
 
@@ -15,8 +17,10 @@ use std::str::FromStr;
 use colibri_common::BlobId;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+pub use boot::BootUrl;
 pub use error::UrlError;
 pub use host::check_host;
+pub use relative::{RelativeComponentUrl, RelativePackageUrl};
 
 use crate::name::{PackageName, PackagePath, PackageVariant};
 use crate::resource_path::ResourcePath;
@@ -60,25 +64,6 @@ pub enum AbsolutePackageUrl {
 pub struct AbsoluteComponentUrl {
     package: AbsolutePackageUrl,
     resource: ResourcePath,
-}
-
-/// The name of a subpackage; no variant, no hash.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RelativePackageUrl(PackageName);
-
-/// A resource in a subpackage.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RelativeComponentUrl {
-    package: RelativePackageUrl,
-    resource: ResourcePath,
-}
-
-/// `fuchsia-boot:///PATH[#RESOURCE]`: something in the boot file system; parsed so that it can be refused by name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BootUrl {
-    path: String,
-    resource: Option<ResourcePath>,
 }
 
 impl RepositoryUrl {
@@ -293,133 +278,5 @@ impl FromStr for AbsoluteComponentUrl {
 impl fmt::Display for AbsoluteComponentUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}", self.package, utf8_percent_encode(self.resource.as_str(), FRAGMENT))
-    }
-}
-
-impl RelativePackageUrl {
-    /// The relative URL of a subpackage with this name.
-    pub const fn new(name: PackageName) -> Self {
-        Self(name)
-    }
-
-    /// The name.
-    pub const fn name(&self) -> &PackageName {
-        &self.0
-    }
-
-    fn of_parts(parts: &Parts) -> Result<Self, UrlError> {
-        if parts.scheme.is_some() {
-            return Err(UrlError::CannotContainScheme);
-        }
-        if parts.host.is_some() {
-            return Err(UrlError::HostMustBeEmpty);
-        }
-        parts.no_hash()?;
-        let (name, variant) = parts.name_and_variant()?;
-        if variant.is_some() {
-            return Err(UrlError::RelativePathCannotSpecifyVariant);
-        }
-        // `/name`, `///name` and `./name` mean the same but are not what joining and making relative would give back.
-        if parts.raw_path != name.as_str() {
-            return Err(UrlError::InvalidRelativePath);
-        }
-        Ok(Self(name))
-    }
-}
-
-impl FromStr for RelativePackageUrl {
-    type Err = UrlError;
-
-    fn from_str(text: &str) -> Result<Self, UrlError> {
-        let parts = Parts::parse(text)?;
-        let url = Self::of_parts(&parts)?;
-        parts.no_resource()?;
-        Ok(url)
-    }
-}
-
-impl TryFrom<String> for RelativePackageUrl {
-    type Error = UrlError;
-
-    fn try_from(text: String) -> Result<Self, UrlError> {
-        text.parse()
-    }
-}
-
-impl From<RelativePackageUrl> for String {
-    fn from(url: RelativePackageUrl) -> Self {
-        url.0.into()
-    }
-}
-
-impl fmt::Display for RelativePackageUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl RelativeComponentUrl {
-    /// The subpackage.
-    pub const fn package(&self) -> &RelativePackageUrl {
-        &self.package
-    }
-
-    /// The resource in it.
-    pub const fn resource(&self) -> &ResourcePath {
-        &self.resource
-    }
-}
-
-impl FromStr for RelativeComponentUrl {
-    type Err = UrlError;
-
-    fn from_str(text: &str) -> Result<Self, UrlError> {
-        let parts = Parts::parse(text)?;
-        let package = RelativePackageUrl::of_parts(&parts)?;
-        Ok(Self { package, resource: parts.resource.ok_or(UrlError::MissingResource)? })
-    }
-}
-
-impl fmt::Display for RelativeComponentUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}#{}", self.package, utf8_percent_encode(self.resource.as_str(), FRAGMENT))
-    }
-}
-
-impl BootUrl {
-    /// The path, with its leading slash.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
-    /// The resource, if the URL names one.
-    pub const fn resource(&self) -> Option<&ResourcePath> {
-        self.resource.as_ref()
-    }
-}
-
-impl FromStr for BootUrl {
-    type Err = UrlError;
-
-    fn from_str(text: &str) -> Result<Self, UrlError> {
-        let parts = Parts::parse(text)?;
-        match parts.scheme {
-            None => return Err(UrlError::MissingScheme),
-            Some(Scheme::Boot) => {}
-            Some(Scheme::Package) => return Err(UrlError::InvalidScheme),
-        }
-        if parts.host.is_some() {
-            return Err(UrlError::HostMustBeEmpty);
-        }
-        parts.no_hash()?;
-        Ok(Self { path: format!("/{}", parts.segments.join("/")), resource: parts.resource })
-    }
-}
-
-impl fmt::Display for BootUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "fuchsia-boot://{}", self.path)?;
-        let resource = self.resource.iter();
-        resource.map(|path| utf8_percent_encode(path.as_str(), FRAGMENT)).try_for_each(|path| write!(f, "#{path}"))
     }
 }
