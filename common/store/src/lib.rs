@@ -18,6 +18,8 @@ mod recovery;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use blob_file::{BlobFile, UnitGuard};
 pub use blob_reader::BlobReader;

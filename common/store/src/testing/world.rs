@@ -37,8 +37,9 @@ pub(super) enum Change {
 }
 
 impl Change {
+    /// Setting a length takes none: what it adds is a hole.
     pub(super) const fn takes_space(&self) -> bool {
-        matches!(self, Self::Write { .. } | Self::Name { .. } | Self::SetLength { .. })
+        matches!(self, Self::Write { .. } | Self::Name { .. })
     }
 
     fn is_of_file(&self, number: FileNumber) -> bool {
