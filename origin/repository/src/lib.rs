@@ -1,1 +1,24 @@
-//! Create, publish, sign, collect, on a directory: a library for the desk and for the server; all signing code.
+//! Create, publish, sign and list a repository on a directory: a library for the desk and for the server; all signing code.
+//!
+//! A publish makes blobs durable and proven first and metadata last (`timestamp.json` at the very end), so that a release is
+//! visible only when whole. Deliberately absent: serving, the network, a clock (now is an argument).
+
+mod blobs;
+mod collect;
+mod contents;
+mod error;
+mod ingest;
+mod keys;
+pub mod layout;
+pub mod limits;
+mod lock;
+mod metadata;
+mod publish;
+mod repository;
+mod roles;
+
+pub use contents::PackageBlob;
+pub use error::RepositoryError;
+pub use publish::{Publish, PublishProgress, PublishReport};
+pub use repository::{CreateOptions, PackageEntry, Repository, Versions};
+pub use roles::Expiries;

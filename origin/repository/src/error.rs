@@ -1,0 +1,230 @@
+//! [`RepositoryError`]: each variant one line that names the file or package at fault.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use colibri_common::BlobId;
+use colibri_metadata::{MetadataError, RepoConfigError, Role};
+use colibri_package::delivery::DeliveryError;
+use colibri_store::StoreError;
+
+/// Why a repository could not be made, read or changed. A failed publish leaves what was published before as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepositoryError {
+    /// The folder already holds a repository.
+    #[error("{path} already holds a repository: publish into it, or choose an empty folder")]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds no repository.
+    #[error("{path} holds no repository (there is no repository/root.json below it): make one with `repo create`")]
+    NotARepository {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another program is publishing.
+    #[error("{path} is locked by another publish, still after {waited_s} s: wait for it or stop it")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// How long this one waited, in seconds.
+        waited_s: u64,
+    },
+    /// A file of the publisher cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file of the publisher is larger than allowed.
+    #[error("{path} has {bytes} bytes, more than the {bytes_max} allowed")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// A manifest, list or archive does not parse.
+    #[error("{path}: {reason}")]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A blob's source file is missing.
+    #[error("{path}, named by {manifest} for {blob_path}, does not exist: build the package again")]
+    MissingBlob {
+        /// The source file.
+        path: PathBuf,
+        /// Who names it.
+        manifest: PathBuf,
+        /// Its path in the package.
+        blob_path: String,
+    },
+    /// A source file is not the blob that the manifest claims.
+    #[error(
+        "{path} has changed since {manifest} was written: it is blob {found}, not {claimed}; build the package again"
+    )]
+    WrongBlob {
+        /// The source file.
+        path: PathBuf,
+        /// Who claims it.
+        manifest: PathBuf,
+        /// Claimed id.
+        claimed: BlobId,
+        /// Id of what is there.
+        found: BlobId,
+    },
+    /// A manifest claims another size than the source file has.
+    #[error("{path} has {found} bytes, but {manifest} says {claimed}; build the package again")]
+    WrongSize {
+        /// The source file.
+        path: PathBuf,
+        /// Who claims it.
+        manifest: PathBuf,
+        /// Claimed size in bytes.
+        claimed: u64,
+        /// Size of what is there in bytes.
+        found: u64,
+    },
+    /// Two packages of one publish have one name and different content.
+    #[error("package {package} appears twice in this publish, as {first} and as {second}:\n{differences}")]
+    Conflict {
+        /// `NAME/VARIANT`.
+        package: String,
+        /// Where it was first.
+        first: PathBuf,
+        /// Where it was again.
+        second: PathBuf,
+        /// File by file.
+        differences: String,
+    },
+    /// Subpackages form a cycle.
+    #[error("{path} is a subpackage of itself: {chain}")]
+    SubpackageCycle {
+        /// The manifest.
+        path: PathBuf,
+        /// How it was reached.
+        chain: String,
+    },
+    /// A subpackage's manifest is not of the package that the parent names.
+    #[error("{path} is package {found}, but its parent {parent} names {claimed}; build the parent again")]
+    WrongSubpackage {
+        /// The subpackage's manifest.
+        path: PathBuf,
+        /// The parent's manifest.
+        parent: PathBuf,
+        /// Package hash that the parent names.
+        claimed: BlobId,
+        /// Package hash of the manifest.
+        found: BlobId,
+    },
+    /// A package's own meta.far names something that is not at hand.
+    #[error(
+        "package {package} names {what} {id}, which neither this publish nor the repository has: a release is visible only when whole"
+    )]
+    Incomplete {
+        /// The package.
+        package: String,
+        /// `blob PATH` or `subpackage NAME`.
+        what: String,
+        /// The missing blob.
+        id: BlobId,
+    },
+    /// More than a limit.
+    #[error("{what}: more than {limit} in one publish")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// A private key is needed and not there.
+    #[error(
+        "{dir} has {found} of the {needed} private keys needed to sign {role} metadata (expected key ids: {expected})"
+    )]
+    NoKey {
+        /// The folder of key files.
+        dir: PathBuf,
+        /// The role.
+        role: Role,
+        /// Usable keys found.
+        found: u32,
+        /// Threshold of the role.
+        needed: u32,
+        /// Ids that the root names.
+        expected: String,
+    },
+    /// A key file is not of the known form. Never shows its content.
+    #[error("key file {path}: {reason}")]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The cryptography library refused to make a key.
+    #[error("no random numbers for a new key: {0}")]
+    Random(&'static str),
+    /// The repository's own metadata is damaged, or what was about to be published would be refused by clients.
+    #[error("repository {path}: {source}")]
+    Metadata {
+        /// The repository.
+        path: PathBuf,
+        /// The rule that is broken.
+        source: MetadataError,
+    },
+    /// Metadata of the repository that cannot be carried on.
+    #[error("repository {path}: {reason}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A version number cannot grow any more, or a date lies beyond the year 9999.
+    #[error("{0}")]
+    OutOfRange(String),
+    /// A stored blob is missing or is not the blob of its name.
+    #[error("stored blob {id}: {reason}: publish its package again")]
+    StoredBlob {
+        /// The blob.
+        id: BlobId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The repository has no such package.
+    #[error("the repository has no package {0}")]
+    UnknownPackage(String),
+    /// A blob cannot be encoded or decoded.
+    #[error("{path}: {source}")]
+    Delivery {
+        /// The source file.
+        path: PathBuf,
+        /// What is wrong.
+        source: DeliveryError,
+    },
+    /// A device configuration cannot be written.
+    #[error(transparent)]
+    Config(#[from] RepoConfigError),
+    /// The disk did not do what was asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl RepositoryError {
+    pub(crate) fn read(path: &Path, source: io::Error) -> Self {
+        Self::Read { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn manifest(path: &Path, reason: &dyn std::fmt::Display) -> Self {
+        Self::Manifest { path: path.to_owned(), reason: reason.to_string() }
+    }
+}

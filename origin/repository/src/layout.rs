@@ -1,0 +1,46 @@
+//! Where everything lies in a repository's folder (reference "Fuchsia formats" §5, "Layout of an on-disk repository").
+//!
+//! `keys/` and the lock are beside `repository/`, which any web server can serve as it is.
+
+use colibri_common::BlobId;
+use colibri_metadata::Role;
+use colibri_package::delivery::DeliveryType;
+use colibri_store::{DocumentName, StoreError};
+
+/// Folder of private keys below the repository's folder.
+pub const KEYS: &str = "keys";
+
+/// Folder that is served.
+pub const SERVED: &str = "repository";
+
+/// The publish lock, below the repository's folder.
+pub const LOCK: &str = ".repository.lock";
+
+fn served(below: &str) -> Result<DocumentName, StoreError> {
+    DocumentName::new(&format!("{SERVED}/{below}"))
+}
+
+/// The unnumbered file of a role.
+pub(crate) fn role(role: Role) -> Result<DocumentName, StoreError> {
+    served(role.file())
+}
+
+/// The numbered file of a role.
+pub(crate) fn numbered_role(role: Role, version: u32) -> Result<DocumentName, StoreError> {
+    served(&role.numbered_file(version))
+}
+
+/// A delivery blob.
+pub(crate) fn blob(ty: DeliveryType, id: BlobId) -> Result<DocumentName, StoreError> {
+    served(&format!("blobs/{ty}/{id}"))
+}
+
+/// A blob's leaf list in wire form. Written after the delivery blob was read back and verified: it is the receipt.
+pub(crate) fn leaves(id: BlobId) -> Result<DocumentName, StoreError> {
+    served(&format!("blobs/leaves/{id}"))
+}
+
+/// The meta.far as a TUF target.
+pub(crate) fn target(name: &str, sha512: &str, variant: &str) -> Result<DocumentName, StoreError> {
+    served(&format!("targets/{name}/{sha512}.{variant}"))
+}

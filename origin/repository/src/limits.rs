@@ -1,0 +1,41 @@
+//! Every bound of this package.
+
+/// Largest package manifest, list or key file in bytes.
+pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+/// Largest key file in bytes.
+pub const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
+/// Most keys in one key file.
+pub const KEYS_PER_FILE_MAX: u64 = 16;
+/// Deepest chain of subpackages.
+pub const SUBPACKAGE_DEPTH_MAX: u64 = 64;
+/// Most packages, subpackages included, in one publish.
+pub const PACKAGES_PER_PUBLISH_MAX: u64 = 100_000;
+/// Largest content of one blob in bytes: a blob is encoded in memory.
+pub const BLOB_CONTENT_BYTES_MAX: u64 = 4 << 30;
+/// Largest package archive in bytes.
+pub const ARCHIVE_BYTES_MAX: u64 = 16 << 30;
+/// Blobs up to this many bytes are worked on several at a time; larger ones one after another on all cores.
+pub const PARALLEL_BLOB_BYTES_MAX: u64 = 4 << 20;
+/// Most blobs worked on at a time; waiting for the disk is most of the work for small ones.
+pub const WORKERS_MAX: u64 = 8;
+/// Seconds to wait for another publish to end.
+pub const LOCK_WAIT_S: u64 = 120;
+/// Seconds after which waiting is said.
+pub const LOCK_NOTICE_S: u64 = 30;
+
+const _: () = assert!(LOCK_NOTICE_S < LOCK_WAIT_S);
+
+/// Name and value of each limit, for the documentation and its test.
+pub const ALL: &[(&str, u64)] = &[
+    ("MANIFEST_BYTES_MAX", MANIFEST_BYTES_MAX),
+    ("KEY_FILE_BYTES_MAX", KEY_FILE_BYTES_MAX),
+    ("KEYS_PER_FILE_MAX", KEYS_PER_FILE_MAX),
+    ("SUBPACKAGE_DEPTH_MAX", SUBPACKAGE_DEPTH_MAX),
+    ("PACKAGES_PER_PUBLISH_MAX", PACKAGES_PER_PUBLISH_MAX),
+    ("BLOB_CONTENT_BYTES_MAX", BLOB_CONTENT_BYTES_MAX),
+    ("ARCHIVE_BYTES_MAX", ARCHIVE_BYTES_MAX),
+    ("PARALLEL_BLOB_BYTES_MAX", PARALLEL_BLOB_BYTES_MAX),
+    ("WORKERS_MAX", WORKERS_MAX),
+    ("LOCK_WAIT_S", LOCK_WAIT_S),
+    ("LOCK_NOTICE_S", LOCK_NOTICE_S),
+];

@@ -1,0 +1,261 @@
+//! Publishing: packages in, a new release of the repository out; visible only when whole.
+//!
+//! Order: collect and check what is named; blobs durable and proven; every named package checked to be whole; meta.fars as
+//! targets; metadata, `timestamp.json` last. A failure anywhere leaves what was visible as it was.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::path::PathBuf;
+
+use aws_lc_rs::digest::{SHA512, digest};
+use colibri_common::{BlobId, UnixSeconds, hex};
+use colibri_package::delivery::DeliveryType;
+use colibri_package::{MetaFar, PackagePath};
+use serde_json::{Map, Value, json};
+
+use crate::collect::{self, Collected};
+use crate::error::RepositoryError;
+use crate::ingest::{self, Encoding, SourceBlob, Stored};
+use crate::metadata::{Change, Terms};
+use crate::repository::{Repository, Versions};
+
+/// What to publish and how.
+#[derive(Clone)]
+pub struct Publish<'a> {
+    /// Package manifests (`package_manifest.json`); each package becomes a target, its subpackages only bring blobs.
+    pub manifests: Vec<PathBuf>,
+    /// Package archives (`.far`).
+    pub package_archives: Vec<PathBuf>,
+    /// How blobs are stored.
+    pub delivery_type: DeliveryType,
+    /// zstd level; without it the level that the type stands for. Blobs already there are not compressed again.
+    pub compression_level: Option<i32>,
+    /// Offer only these packages instead of adding them to those offered now.
+    pub clean: bool,
+    /// Sign the root again too.
+    pub refresh_root: bool,
+    /// Versions of targets, snapshot and timestamp are seconds since 1970.
+    pub time_versioning: bool,
+    /// The time.
+    pub now: UnixSeconds,
+    /// Hears how far it is, on the calling thread.
+    pub progress: Option<&'a dyn Fn(PublishProgress)>,
+}
+
+impl Publish<'_> {
+    /// Nothing yet, stored as type 1 at its level, added to what is offered.
+    pub fn new(now: UnixSeconds) -> Self {
+        Self {
+            manifests: Vec::new(),
+            package_archives: Vec::new(),
+            delivery_type: DeliveryType::Type1,
+            compression_level: None,
+            clean: false,
+            refresh_root: false,
+            time_versioning: false,
+            now,
+            progress: None,
+        }
+    }
+}
+
+impl fmt::Debug for Publish<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publish")
+            .field("manifests", &self.manifests)
+            .field("package_archives", &self.package_archives)
+            .field("delivery_type", &self.delivery_type)
+            .field("compression_level", &self.compression_level)
+            .field("clean", &self.clean)
+            .field("refresh_root", &self.refresh_root)
+            .field("time_versioning", &self.time_versioning)
+            .field("now", &self.now)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far a publish is. Totals are as the manifests claim them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishProgress {
+    /// Blobs stored or found to be there.
+    pub blobs_done: usize,
+    /// Distinct blobs.
+    pub blobs_total: usize,
+    /// Their content in bytes, done.
+    pub bytes_done: u64,
+    /// Their content in bytes, in all.
+    pub bytes_total: u64,
+}
+
+/// What a publish did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishReport {
+    /// Packages that became targets.
+    pub packages: usize,
+    /// Distinct blobs of these packages and their subpackages, meta.fars included.
+    pub blobs: usize,
+    /// Those that were not there before.
+    pub blobs_new: usize,
+    /// Content of every blob reference in bytes: a blob that two packages use counts twice.
+    pub bytes_raw: u64,
+    /// The part of `bytes_raw` that was there before or repeated.
+    pub bytes_deduplicated: u64,
+    /// Bytes of the delivery blobs newly written.
+    pub bytes_stored_new: u64,
+    /// Versions now committed.
+    pub versions: Versions,
+}
+
+impl Repository {
+    /// Publishes packages, and signs targets, snapshot and timestamp.
+    ///
+    /// # Errors
+    /// Names the file or package at fault; what was visible before stays visible.
+    pub fn publish(&self, publish: &Publish<'_>) -> Result<PublishReport, RepositoryError> {
+        let collected = collect::collect(&publish.manifests, &publish.package_archives)?;
+        let _lock = self.lock()?;
+        let committed = self.metadata.committed()?;
+        // A missing key is found before hours of compression.
+        for role in publish.signs() {
+            self.keys.signers(committed.root(), role)?;
+        }
+        let counted = self.take_blobs(publish, &collected)?;
+        let entries = self.take_targets(&collected)?;
+        let mut targets = if publish.clean { Map::new() } else { self.metadata.entries(&committed)? };
+        let packages = entries.len();
+        targets.extend(entries);
+        let terms = Terms { now: publish.now, time_versioning: publish.time_versioning, expiries: self.expiries };
+        let change = Change { root: publish.refresh_root, targets: Some(targets) };
+        let draft = self.metadata.draft(&committed, &self.keys, change, &terms)?;
+        self.metadata.commit(&draft)?;
+        Ok(counted.report(packages, self.versions()?))
+    }
+
+    /// Blobs durable and proven.
+    fn take_blobs(&self, publish: &Publish<'_>, collected: &Collected) -> Result<Counted, RepositoryError> {
+        let mut distinct: BTreeMap<BlobId, Vec<SourceBlob>> = BTreeMap::new();
+        for blob in &collected.blobs {
+            let sources = distinct.entry(blob.id).or_default();
+            let known = |other: &SourceBlob| other.file() == blob.file() && other.size == blob.size;
+            if !sources.iter().any(known) {
+                sources.push(blob.clone());
+            }
+        }
+        let encoding = Encoding { ty: publish.delivery_type, level: publish.compression_level };
+        let mut progress = PublishProgress {
+            blobs_done: 0,
+            blobs_total: distinct.len(),
+            bytes_done: 0,
+            bytes_total: distinct.values().filter_map(|sources| sources.first()).map(|blob| blob.size).sum(),
+        };
+        let mut stored = HashMap::new();
+        ingest::ingest(&self.blobs, &distinct, encoding, |id, outcome| {
+            stored.insert(id, outcome);
+            progress.blobs_done += 1;
+            progress.bytes_done += outcome.bytes;
+            if let Some(hear) = publish.progress {
+                hear(progress);
+            }
+        })?;
+        Ok(Counted::of(&collected.blobs, &stored))
+    }
+
+    /// Checks that each named package is whole, stores its meta.far as a target, and gives its entry.
+    fn take_targets(&self, collected: &Collected) -> Result<Map<String, Value>, RepositoryError> {
+        let mut entries = Map::new();
+        let mut whole = BTreeSet::new();
+        for named in &collected.named {
+            self.check_whole(&named.path, named.hash, &mut whole)?;
+            let content = self.blobs.content(named.hash)?;
+            let sha512 = hex(digest(&SHA512, &content).as_ref());
+            let (name, variant) = (named.path.name.as_str(), named.path.variant.as_str());
+            self.blobs.put_target(name, variant, &sha512, &content)?;
+            let entry = json!({
+                "custom": {"merkle": named.hash, "size": content.len()},
+                "hashes": {"sha512": sha512},
+                "length": content.len(),
+            });
+            entries.insert(named.path.to_string(), entry);
+        }
+        Ok(entries)
+    }
+
+    /// Everything that the package's own meta.far names, recursively, is here and proven.
+    fn check_whole(
+        &self,
+        package: &PackagePath,
+        hash: BlobId,
+        whole: &mut BTreeSet<BlobId>,
+    ) -> Result<(), RepositoryError> {
+        let mut open = vec![("package".to_owned(), hash)];
+        while let Some((what, hash)) = open.pop() {
+            if whole.contains(&hash) {
+                continue;
+            }
+            let missing = |what: String, id| RepositoryError::Incomplete { package: package.to_string(), what, id };
+            if !self.blobs.has_any(hash)? {
+                return Err(missing(what, hash));
+            }
+            let meta = MetaFar::parse(self.blobs.content(hash)?.into());
+            let meta = meta.map_err(|e| RepositoryError::StoredBlob { id: hash, reason: e.to_string() })?;
+            for (path, id) in meta.contents() {
+                if !whole.contains(id) && !self.blobs.has_any(*id)? {
+                    return Err(missing(format!("blob {path}"), *id));
+                }
+            }
+            open.extend(meta.subpackages().iter().map(|(name, id)| (format!("subpackage {name}"), *id)));
+            whole.insert(hash);
+        }
+        Ok(())
+    }
+}
+
+impl Publish<'_> {
+    fn signs(&self) -> impl Iterator<Item = colibri_metadata::Role> {
+        use colibri_metadata::Role;
+        let root = self.refresh_root.then_some(Role::Root);
+        root.into_iter().chain([Role::Targets, Role::Snapshot, Role::Timestamp])
+    }
+}
+
+/// Sums over the blobs of a publish.
+struct Counted {
+    blobs: usize,
+    blobs_new: usize,
+    bytes_raw: u64,
+    bytes_deduplicated: u64,
+    bytes_stored_new: u64,
+}
+
+impl Counted {
+    fn of(references: &[SourceBlob], stored: &HashMap<BlobId, Stored>) -> Self {
+        let mut counted = Self {
+            blobs: stored.len(),
+            blobs_new: stored.values().filter(|blob| blob.new_bytes.is_some()).count(),
+            bytes_raw: 0,
+            bytes_deduplicated: 0,
+            bytes_stored_new: stored.values().filter_map(|blob| blob.new_bytes).sum(),
+        };
+        let mut seen = BTreeSet::new();
+        for reference in references {
+            let Some(blob) = stored.get(&reference.id) else { continue };
+            counted.bytes_raw += blob.bytes;
+            if !seen.insert(reference.id) || blob.new_bytes.is_none() {
+                counted.bytes_deduplicated += blob.bytes;
+            }
+        }
+        counted
+    }
+
+    fn report(self, packages: usize, versions: Versions) -> PublishReport {
+        PublishReport {
+            packages,
+            blobs: self.blobs,
+            blobs_new: self.blobs_new,
+            bytes_raw: self.bytes_raw,
+            bytes_deduplicated: self.bytes_deduplicated,
+            bytes_stored_new: self.bytes_stored_new,
+            versions,
+        }
+    }
+}
