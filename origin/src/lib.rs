@@ -1,1 +1,23 @@
-//! Serves repositories over the read API.
+//! Serves repositories over the read API (architecture §5), from folders laid out as the real tools do.
+//!
+//! An origin holds no key and changes no release: it reads files, proves them once, and answers. What is deliberately
+//! absent: publishing and signing (`repository`), the authority, uploads, any cache of blob bytes (the page cache is one).
+
+mod blob_folders;
+mod config;
+mod content;
+mod error;
+mod file;
+mod find;
+pub mod limits;
+mod observe;
+mod origin;
+mod pages;
+mod proof;
+mod repository;
+mod small_files;
+
+pub use config::{OriginConfig, RepositoryConfig};
+pub use error::OriginError;
+pub use observe::{Count, Counters, ObservedRequest, RequestObserver};
+pub use origin::Origin;

@@ -1,0 +1,54 @@
+//! Every bound of this package, with the relations between them asserted.
+
+use colibri_common::merkle::LEAF_BYTES;
+
+/// Most repositories one origin serves.
+pub const REPOSITORIES_MAX: usize = 256;
+
+/// Largest metadata or target file served, in bytes: they are read, hashed and kept whole.
+pub const SMALL_FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// Memory for metadata and target files, in bytes.
+pub const SMALL_FILES_CACHE_BYTES: u64 = 128 << 20;
+
+/// Memory for what has been proven of stored blobs (layouts with their leaves), in bytes.
+pub const PROOFS_CACHE_BYTES: u64 = 128 << 20;
+
+/// Memory for summaries of repositories shown to people, in bytes.
+pub const SUMMARIES_CACHE_BYTES: u64 = 8 << 20;
+
+/// Most packages listed on a repository's page; the page says when there are more.
+pub const PAGE_PACKAGES_MAX: usize = 10_000;
+
+/// Bytes of a blob read from disk, checked and sent at a time (a frame may be larger).
+pub const PIECE_BYTES: u64 = 256 << 10;
+
+/// Largest delivery blob whose leaves are computed because none are stored, in bytes: it is read into memory for that.
+pub const LEAVES_FROM_DELIVERY_BYTES_MAX: u64 = 1 << 30;
+
+/// Blobs whose leaves are computed at the same time.
+pub const LEAVES_COMPUTED_AT_ONCE: usize = 1;
+
+/// Times a small file that changes while it is read is read again.
+pub const SMALL_FILE_READ_ATTEMPTS: usize = 4;
+
+/// Longest `User-Agent` handed to observers, in bytes.
+pub const USER_AGENT_BYTES_MAX: usize = 256;
+
+const _: () = assert!(PIECE_BYTES.is_multiple_of(LEAF_BYTES), "whole leaves are read and checked");
+const _: () = assert!(SMALL_FILE_BYTES_MAX <= SMALL_FILES_CACHE_BYTES, "the largest file fits its cache");
+
+/// Name and value of each limit, for the documentation and its test.
+pub const ALL: &[(&str, u64)] = &[
+    ("REPOSITORIES_MAX", REPOSITORIES_MAX as u64),
+    ("SMALL_FILE_BYTES_MAX", SMALL_FILE_BYTES_MAX),
+    ("SMALL_FILES_CACHE_BYTES", SMALL_FILES_CACHE_BYTES),
+    ("PROOFS_CACHE_BYTES", PROOFS_CACHE_BYTES),
+    ("SUMMARIES_CACHE_BYTES", SUMMARIES_CACHE_BYTES),
+    ("PAGE_PACKAGES_MAX", PAGE_PACKAGES_MAX as u64),
+    ("PIECE_BYTES", PIECE_BYTES),
+    ("LEAVES_FROM_DELIVERY_BYTES_MAX", LEAVES_FROM_DELIVERY_BYTES_MAX),
+    ("LEAVES_COMPUTED_AT_ONCE", LEAVES_COMPUTED_AT_ONCE as u64),
+    ("SMALL_FILE_READ_ATTEMPTS", SMALL_FILE_READ_ATTEMPTS as u64),
+    ("USER_AGENT_BYTES_MAX", USER_AGENT_BYTES_MAX as u64),
+];
