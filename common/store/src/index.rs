@@ -195,7 +195,8 @@ impl Index {
     }
 }
 
-/// Makes an empty index under a name nobody looks at, then moves it: `index.redb` is always a whole database.
+/// Makes an empty index under a name nobody looks at, then moves it: `index.redb` is always a whole database (the commit
+/// synced it).
 fn create(disk: &dyn Disk, temp: &Path, path: &Path) -> Result<(), StoreError> {
     if disk.file_len(temp).at(temp)?.is_some() {
         disk.remove_file(temp).at(temp)?;
@@ -211,7 +212,6 @@ fn create(disk: &dyn Disk, temp: &Path, path: &Path) -> Result<(), StoreError> {
         Ok(())
     };
     make().map_err(|error| damage(temp, error))?;
-    file.sync().at(temp)?;
     disk.rename(temp, path).at(path)?;
     let folder = folder_of(path);
     disk.sync_dir(&folder).at(&folder)
