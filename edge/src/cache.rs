@@ -137,11 +137,6 @@ impl Cache {
         });
         UnitAccess::Filling(flight, false)
     }
-
-    /// Bytes in the memory tier.
-    pub fn memory_bytes(&self) -> u64 {
-        self.tiers.memory.bytes()
-    }
 }
 
 /// Takes a flight off the map when its task ends in whatever way, and fails its waiters if it did not end it.
@@ -223,6 +218,6 @@ impl Tiers {
                 disk.write(key, unit, &self.tasks);
             }
         }
-        self.metrics.memory_bytes.set(self.memory.bytes());
+        self.metrics.memory_bytes.set(i64::try_from(self.memory.bytes()).unwrap_or(i64::MAX));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use colibri_common::{BlobId, ByteRange};
 use colibri_package::delivery::{Encoding, Identity, Layout};
-use colibri_store::{BlobFile, Disk, OsDisk, StoreError};
+use colibri_store::{BlobFile, Disk, HolePunching, OsDisk, StoreError};
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use tokio::sync::Semaphore;
@@ -59,6 +59,7 @@ pub(crate) struct DiskTier {
 struct Inner {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    punching: HolePunching,
     files: Mutex<HashMap<FileKey, Arc<BlobFile>>>,
     policy: Cache<UnitKey, u64, ByBytes, DefaultHashBuilder, Collect>,
     queue: Arc<Semaphore>,
@@ -71,10 +72,10 @@ impl DiskTier {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let dir = config.dir.clone();
         let io = |source| StoreError::Io { path: config.dir.clone(), source };
-        disk.create_dir_all(&dir).map_err(io)?;
-        for name in disk.list_dir(&dir).map_err(io)? {
-            if name.to_str().is_some_and(is_ours) {
-                disk.remove_file(&dir.join(name)).map_err(io)?;
+        std::fs::create_dir_all(&dir).map_err(io)?;
+        for entry in disk.list_dir(&dir).map_err(io)? {
+            if entry.name.to_str().is_some_and(is_ours) {
+                disk.remove_file(&dir.join(entry.name)).map_err(io)?;
             }
         }
         let items = usize::try_from(config.bytes / TYPICAL_UNIT_BYTES).unwrap_or(usize::MAX).max(64);
@@ -86,7 +87,8 @@ impl DiskTier {
             .expect("every required option is given");
         let policy = Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), Collect);
         let queue = Arc::new(Semaphore::new(DISK_QUEUE_MAX));
-        let inner = Inner { disk, dir, files: Mutex::default(), policy, queue, metrics };
+        let punching = HolePunching::probe(&*disk, &dir)?;
+        let inner = Inner { disk, dir, punching, files: Mutex::default(), policy, queue, metrics };
         Ok(Self { inner: Arc::new(inner), admission: config.admission })
     }
 
@@ -151,7 +153,7 @@ impl Inner {
         let mut evicted = Vec::new();
         self.policy.insert_with_lifecycle(key, unit.bytes(), &mut evicted);
         evicted.iter().for_each(|key| self.drop_unit(key));
-        self.metrics.disk_bytes.set(self.policy.weight());
+        self.metrics.disk_bytes.set(i64::try_from(self.policy.weight()).unwrap_or(i64::MAX));
         Ok(())
     }
 
@@ -164,7 +166,7 @@ impl Inner {
         if let Some(file) = files.get(&file_key(key)) {
             return Ok(file.clone());
         }
-        let file = Arc::new(BlobFile::create(self.disk.clone(), &self.path(key), layout.clone())?);
+        let file = Arc::new(BlobFile::create(self.disk.clone(), &self.path(key), layout.clone(), self.punching)?);
         files.insert(file_key(key), file.clone());
         Ok(file)
     }

@@ -11,7 +11,7 @@ use colibri_common::{BlobId, ByteRange, sha512};
 use colibri_fetch::FetchError;
 use colibri_package::delivery::{DeliveryType, Encoding};
 use colibri_transport::{Body, BodySender, Request, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
+use http::header::{CACHE_CONTROL, HeaderMap};
 use http::{HeaderValue, Method};
 use serde_json::Value;
 use tokio_util::task::TaskTracker;
@@ -193,7 +193,7 @@ impl ReadApi {
         let representation = blob_representation(layout.encoded_length().0, etag);
         let plan = head_for(&representation, &asked.method, &asked.headers);
         let Some(range) = plan.body else { return Ok(self.finish(plan, Body::empty(), open_freshness)) };
-        let mut reader = Reader::new(self.cache.clone(), place, opened, range);
+        let reader = Reader::new(self.cache.clone(), place, opened, range);
         let freshness = reader.current.as_ref().map_or(open_freshness, |(_, access)| access.freshness());
         let body = match reader.in_memory() {
             Some(segments) => Body::segments(segments),

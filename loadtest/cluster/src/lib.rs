@@ -1,1 +1,195 @@
-//! Start, fault and stop a whole system: for the demo, the load test and the tests.
+//! A whole system in one process: an origin and edges on loopback, with faults that a test or demo can switch on.
+//!
+//! The faults are wrappers around the real parts ([`fault`]); the parts themselves have no such switch. Deliberately absent:
+//! publishing (`colibri-repository`) and devices: callers bring their own.
+
+pub mod fault;
+mod origin_log;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use colibri_common::SystemClock;
+use colibri_edge::{Admission, DiskTierConfig, Edge, EdgeConfig, EdgeError};
+use colibri_metadata::{RepoConfig, RepoConfigError, Root};
+use colibri_origin::{Origin, OriginConfig, OriginError, RepositoryConfig};
+use colibri_service::metrics::Registry;
+use colibri_transport::{Handler, Server, ServerConfig, ServerTls, TransportError};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use fault::Lies;
+pub use origin_log::OriginLog;
+
+/// How long a stopping node may take to finish its requests.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A system to start.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// Repositories the origin serves: name and folder.
+    pub repositories: Vec<(String, PathBuf)>,
+    /// Number of edges.
+    pub edges: usize,
+    /// Memory tier of each edge, bytes.
+    pub edge_memory_bytes: u64,
+    /// Disk tier of each edge, bytes; in a folder of its own below `work`.
+    pub edge_disk_bytes: u64,
+    /// Folder for what the nodes keep.
+    pub work: PathBuf,
+    /// Bind the UDP port of each node and never answer: HTTP/3 finds nobody.
+    pub block_udp: bool,
+}
+
+/// Why a system did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The origin.
+    #[error("origin: {0}")]
+    Origin(#[from] OriginError),
+    /// An edge.
+    #[error("edge: {0}")]
+    Edge(#[from] EdgeError),
+    /// A listener.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A repository's name.
+    #[error("`{0}` cannot be the name of a repository")]
+    Name(String),
+    /// The port that should swallow datagrams.
+    #[error("UDP {address}: {source}")]
+    Blackhole {
+        /// The address.
+        address: SocketAddr,
+        /// Why it cannot be bound.
+        source: std::io::Error,
+    },
+}
+
+/// A listener under way.
+#[derive(Debug)]
+pub struct Node {
+    address: SocketAddr,
+    stop: CancellationToken,
+    _blackhole: Option<UdpSocket>,
+}
+
+impl Node {
+    /// `https://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn authority(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Stops this node alone.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+/// One edge and its switches.
+#[derive(Debug)]
+pub struct EdgeNode {
+    /// Where it listens.
+    pub node: Node,
+    /// The edge.
+    pub edge: Edge,
+    /// Switch of the byte-flipping wrapper around its blob bodies.
+    pub lies: Lies,
+}
+
+/// A running system.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The origin's listener.
+    pub origin: Node,
+    /// What the origin was asked.
+    pub origin_log: Arc<OriginLog>,
+    /// The edges.
+    pub edges: Vec<EdgeNode>,
+    tasks: TaskTracker,
+}
+
+impl Cluster {
+    /// Starts the origin, then the edges in front of it.
+    pub fn start(config: &ClusterConfig) -> Result<Self, ClusterError> {
+        let tasks = TaskTracker::new();
+        let origin_log = Arc::new(OriginLog::default());
+        let repositories = config.repositories.iter().map(|(name, path)| {
+            let name = name.parse().map_err(|_| ClusterError::Name(name.clone()))?;
+            Ok(RepositoryConfig { name, path: path.clone() })
+        });
+        let repositories = repositories.collect::<Result<_, ClusterError>>()?;
+        let origin_config = OriginConfig { repositories, ..OriginConfig::default() };
+        let origin = Origin::open(origin_config, Arc::new(SystemClock))?.with_observer(origin_log.clone());
+        let origin = listen(origin.handler(), config.block_udp, &tasks)?;
+        let edges = (1..=config.edges).map(|number| start_edge(number, &origin, config, &tasks));
+        let edges = edges.collect::<Result<_, _>>()?;
+        Ok(Self { origin, origin_log, edges, tasks })
+    }
+
+    /// The device-side configuration of a repository with all edges as mirrors, trusting `root`.
+    pub fn device_config(&self, repository: &str, root: &Root) -> Result<RepoConfig, RepoConfigError> {
+        let mirrors: Vec<_> = self.edges.iter().map(|edge| format!("{}/{repository}", edge.node.url())).collect();
+        let first = mirrors.first().cloned().unwrap_or_else(|| format!("{}/{repository}", self.origin.url()));
+        let mut config = RepoConfig::from_root(repository, root, &first)?;
+        let template = config.mirrors[0].clone();
+        config.mirrors.extend(mirrors.into_iter().skip(1).map(|mirror_url| {
+            let mut mirror = template.clone();
+            mirror.mirror_url = mirror_url;
+            mirror
+        }));
+        Ok(config)
+    }
+
+    /// Stops everything, edges first, and waits.
+    pub async fn stop(self) {
+        self.edges.iter().for_each(|edge| edge.node.stop());
+        for edge in &self.edges {
+            edge.edge.finish().await;
+        }
+        self.origin.stop();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+fn start_edge(
+    number: usize,
+    origin: &Node,
+    config: &ClusterConfig,
+    tasks: &TaskTracker,
+) -> Result<EdgeNode, ClusterError> {
+    let name = format!("edge-{number}");
+    let dir = config.work.join(&name);
+    let edge_config = EdgeConfig {
+        upstreams: vec![origin.url()],
+        memory_bytes: config.edge_memory_bytes,
+        disk: Some(DiskTierConfig { dir, bytes: config.edge_disk_bytes, admission: Admission::Always }),
+        name,
+        ..EdgeConfig::default()
+    };
+    let edge = Edge::build(&edge_config, &Registry::new())?;
+    let lies = Lies::default();
+    let handler = fault::lying(edge.handler(), lies.clone(), tasks.clone());
+    let node = listen(handler, config.block_udp, tasks)?;
+    Ok(EdgeNode { node, edge, lies })
+}
+
+fn listen(handler: Handler, block_udp: bool, tasks: &TaskTracker) -> Result<Node, ClusterError> {
+    let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    let tls = ServerTls::self_signed(&["localhost".to_owned(), Ipv4Addr::LOCALHOST.to_string()])?;
+    let server = Server::bind(ServerConfig { quic: !block_udp, ..ServerConfig::secure(loopback, tls) }, handler)?;
+    let address = server.address();
+    let blackhole = block_udp.then(|| UdpSocket::bind(address)).transpose();
+    let blackhole = blackhole.map_err(|source| ClusterError::Blackhole { address, source })?;
+    let stop = CancellationToken::new();
+    tasks.spawn(server.serve(stop.clone(), DRAIN));
+    Ok(Node { address, stop, _blackhole: blackhole })
+}

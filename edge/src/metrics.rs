@@ -1,0 +1,72 @@
+//! [`Metrics`]: one counter for each arrow of the read path. Cheap to clone.
+
+use colibri_service::metrics::{IntCounter, IntGauge, MetricsError, Registry};
+
+/// What an edge counts.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Units that readers asked for.
+    pub units_asked: IntCounter,
+    /// Of these, answered from memory.
+    pub memory_hits: IntCounter,
+    /// Of these, joined to a fill under way.
+    pub joined: IntCounter,
+    /// Of these, read back from disk.
+    pub disk_hits: IntCounter,
+    /// Units fetched from upstream, those that came with the opening of a small blob included.
+    pub fills: IntCounter,
+    /// Fills that failed.
+    pub fill_failures: IntCounter,
+    /// Verified bytes that came from upstream, encoded form.
+    pub filled_bytes: IntCounter,
+    /// Units that memory let go.
+    pub evictions: IntCounter,
+    /// Bytes of units in memory.
+    pub memory_bytes: IntGauge,
+    /// Bytes of units on disk.
+    pub disk_bytes: IntGauge,
+    /// Bytes written to disk.
+    pub disk_written_bytes: IntCounter,
+    /// Units not written because the disk did not keep up.
+    pub disk_dropped: IntCounter,
+    /// Reads and writes of the disk tier that failed.
+    pub disk_errors: IntCounter,
+    /// Metadata documents that clients asked for.
+    pub documents_asked: IntCounter,
+    /// Of these, questions upstream.
+    pub documents_fetched: IntCounter,
+    /// Of these, answered stale because upstream was away.
+    pub documents_stale: IntCounter,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn register(registry: &Registry) -> Result<Self, MetricsError> {
+        let counter = |name, help| registry.counter(name, help);
+        Ok(Self {
+            units_asked: counter("colibri_edge_units_asked_total", "units that readers asked for")?,
+            memory_hits: counter("colibri_edge_memory_hits_total", "units answered from memory")?,
+            joined: counter("colibri_edge_joined_total", "readers that joined a fill under way")?,
+            disk_hits: counter("colibri_edge_disk_hits_total", "units read back from disk")?,
+            fills: counter("colibri_edge_fills_total", "units fetched from upstream")?,
+            fill_failures: counter("colibri_edge_fill_failures_total", "fills that failed")?,
+            filled_bytes: counter("colibri_edge_filled_bytes_total", "verified bytes that came from upstream")?,
+            evictions: counter("colibri_edge_evictions_total", "units that memory let go")?,
+            memory_bytes: registry.gauge("colibri_edge_memory_bytes", "bytes of units in memory")?,
+            disk_bytes: registry.gauge("colibri_edge_disk_bytes", "bytes of units on disk")?,
+            disk_written_bytes: counter("colibri_edge_disk_written_bytes_total", "bytes written to disk")?,
+            disk_dropped: counter("colibri_edge_disk_dropped_total", "units the disk did not keep up with")?,
+            disk_errors: counter("colibri_edge_disk_errors_total", "failed reads and writes of the disk tier")?,
+            documents_asked: counter("colibri_edge_documents_asked_total", "metadata documents asked for")?,
+            documents_fetched: counter("colibri_edge_documents_fetched_total", "metadata questions upstream")?,
+            documents_stale: counter("colibri_edge_documents_stale_total", "metadata answered stale")?,
+        })
+    }
+
+    /// Units answered without upstream, of those asked for; 0 if none was.
+    pub fn hit_ratio(&self) -> f64 {
+        let asked = self.units_asked.get();
+        let hits = self.memory_hits.get() + self.disk_hits.get() + self.joined.get();
+        if asked == 0 { 0.0 } else { hits as f64 / asked as f64 }
+    }
+}

@@ -1,0 +1,119 @@
+//! An edge as a process: configuration of listeners, start, drain. Nothing starts before everything is built, so a bad
+//! certificate stops the process before a port is open.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use colibri_service::metrics::Registry;
+use colibri_service::{Admin, Health, ServiceError};
+use colibri_transport::{Server, ServerConfig, ServerTls};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Edge, EdgeConfig, EdgeError};
+
+/// Configuration of an edge process. The edge's own keys stand in the table `edge`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EdgeServerConfig {
+    /// Address for HTTP/3 (UDP) and TLS (TCP).
+    pub listen: SocketAddr,
+    /// Address for HTTP/1.1 and HTTP/2 without TLS, if any.
+    pub listen_plain: Option<SocketAddr>,
+    /// Address for metrics and health, if any.
+    pub listen_admin: Option<SocketAddr>,
+    /// Answer HTTP/3.
+    pub http3: bool,
+    /// Folder with `cert.pem` and `key.pem`; made on first start.
+    pub tls_dir: PathBuf,
+    /// Host names in a certificate that is made.
+    pub tls_names: Vec<String>,
+    /// How long requests in flight may take after SIGTERM.
+    pub drain_s: u64,
+    /// The edge itself.
+    pub edge: EdgeConfig,
+}
+
+impl Default for EdgeServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 8443),
+            listen_plain: None,
+            listen_admin: None,
+            http3: true,
+            tls_dir: PathBuf::from("colibri-edge-tls"),
+            tls_names: vec!["localhost".to_owned()],
+            drain_s: 25,
+            edge: EdgeConfig::default(),
+        }
+    }
+}
+
+/// Why an edge process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeProcessError {
+    /// The edge or a listener.
+    #[error(transparent)]
+    Edge(#[from] EdgeError),
+    /// The admin port.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
+
+/// An edge with its ports open, not yet answering.
+#[derive(Debug)]
+pub struct EdgeProcess {
+    edge: Edge,
+    secure: Server,
+    plain: Option<Server>,
+    admin: Option<Admin>,
+    health: std::sync::Arc<Health>,
+    drain: Duration,
+}
+
+impl EdgeProcess {
+    /// Builds the edge, then opens its ports.
+    pub fn start(config: &EdgeServerConfig) -> Result<Self, EdgeProcessError> {
+        let registry = Registry::new();
+        let edge = Edge::build(&config.edge, &registry)?;
+        let tls = ServerTls::load_or_create(&config.tls_dir, &config.tls_names).map_err(EdgeError::from)?;
+        let secure = ServerConfig { quic: config.http3, ..ServerConfig::secure(config.listen, tls) };
+        let secure = Server::bind(secure, edge.handler()).map_err(EdgeError::from)?;
+        let plain = config.listen_plain.map(|address| Server::bind(ServerConfig::plain(address), edge.handler()));
+        let plain = plain.transpose().map_err(EdgeError::from)?;
+        let health = Health::new();
+        let admin = config.listen_admin.map(|address| Admin::start(address, registry, health.clone())).transpose()?;
+        Ok(Self { edge, secure, plain, admin, health, drain: Duration::from_secs(config.drain_s) })
+    }
+
+    /// Where HTTP/3 and TLS are answered.
+    pub fn address(&self) -> SocketAddr {
+        self.secure.address()
+    }
+
+    /// Where plain HTTP is answered.
+    pub fn plain_address(&self) -> Option<SocketAddr> {
+        self.plain.as_ref().map(Server::address)
+    }
+
+    /// Where metrics and health are answered.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    /// Answers until `stop`, then drains. Readiness stays true while draining: a load balancer that sees it fall would take
+    /// the datagrams of requests in flight elsewhere.
+    pub async fn serve(self, stop: CancellationToken) {
+        self.health.set_ready(true);
+        let secure = self.secure.serve(stop.clone(), self.drain);
+        let plain = async {
+            if let Some(plain) = self.plain {
+                plain.serve(stop.clone(), self.drain).await;
+            }
+        };
+        tokio::join!(secure, plain);
+        self.edge.finish().await;
+        self.health.set_ready(false);
+    }
+}
