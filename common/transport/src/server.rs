@@ -126,7 +126,7 @@ impl Server {
             Some(identity) if config.quic => Some(quic_config(identity, &config.limits)?),
             _ => None,
         };
-        let (listener, address, endpoint) = bind_both(config.address, quic)?;
+        let (listener, address, endpoint) = bind_both(config.address, quic.as_ref())?;
         let alt_svc = endpoint.as_ref().and_then(|_| {
             let port = config.alt_svc_port.unwrap_or(address.port());
             HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok()
@@ -182,12 +182,12 @@ fn quic_config(identity: &ServerTls, limits: &ServerLimits) -> Result<quinn::Ser
 
 fn bind_both(
     address: SocketAddr,
-    quic: Option<quinn::ServerConfig>,
+    quic: Option<&quinn::ServerConfig>,
 ) -> Result<(TcpListener, SocketAddr, Option<quinn::Endpoint>), TransportError> {
     let mut attempt = 1;
     loop {
         let (listener, bound) = bind_tcp(address).map_err(|source| bind_error(address, "TCP", source))?;
-        let Some(config) = &quic else { return Ok((listener, bound, None)) };
+        let Some(config) = quic else { return Ok((listener, bound, None)) };
         match socket::bind(bound).and_then(|udp| socket::endpoint(udp, Some(config.clone()))) {
             Ok(endpoint) => return Ok((listener, bound, Some(endpoint))),
             Err(_) if address.port() == 0 && attempt < PORT_ATTEMPTS => attempt += 1,

@@ -37,7 +37,7 @@ impl Dispatch {
                 extensions.insert(Secure(origin.secure));
                 (self.handler)(request).await
             }
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         };
         settle_body(&mut response, head);
         if let Some(alt_svc) = &self.alt_svc
@@ -50,7 +50,7 @@ impl Dispatch {
     }
 
     /// Bounds the request body, or says why the request is refused.
-    fn admit(&self, request: &mut Request) -> Result<(), Response> {
+    fn admit(&self, request: &mut Request) -> Result<(), Box<Response>> {
         if request.method() == Method::CONNECT {
             return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not offered here"));
         }
@@ -89,9 +89,9 @@ fn settle_body(response: &mut Response, head: bool) {
     }
 }
 
-fn refusal(status: StatusCode, reason: &str) -> Response {
+fn refusal(status: StatusCode, reason: &str) -> Box<Response> {
     let mut response = Response::new(Body::full(format!("{reason}\n")));
     *response.status_mut() = status;
     response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
+    Box::new(response)
 }

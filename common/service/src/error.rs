@@ -1,0 +1,25 @@
+//! What can go wrong when a process starts, apart from its configuration ([`crate::ConfigErrors`]).
+
+use colibri_transport::TransportError;
+
+/// A process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The admin port cannot be opened.
+    #[error("admin port: {0}")]
+    Admin(#[from] TransportError),
+    /// The admin thread cannot be started.
+    #[error("admin thread cannot be started: {0}")]
+    AdminThread(std::io::Error),
+    /// The log filter is not valid.
+    #[error("log filter {filter:?} is not valid: {reason}; use for example info or colibri_edge=debug,warn")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Logging was set up before.
+    #[error("logging was already set up in this process")]
+    TelemetryTwice,
+}

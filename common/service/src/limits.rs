@@ -1,0 +1,21 @@
+//! Every bound of this package.
+
+/// Largest configuration file in bytes.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Mistakes that one report of a bad configuration lists.
+pub const CONFIG_MISTAKES_MAX: usize = 100;
+/// Connections of the admin port.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Largest request header section on the admin port in bytes.
+pub const ADMIN_HEADER_BYTES_MAX: usize = 8 * 1024;
+/// Labels that one metric may have.
+pub const METRIC_LABELS_MAX: usize = 6;
+
+/// Name and value of each limit, for the documentation and its test.
+pub const ALL: &[(&str, u64)] = &[
+    ("CONFIG_FILE_BYTES_MAX", CONFIG_FILE_BYTES_MAX),
+    ("CONFIG_MISTAKES_MAX", CONFIG_MISTAKES_MAX as u64),
+    ("ADMIN_CONNECTIONS_MAX", ADMIN_CONNECTIONS_MAX as u64),
+    ("ADMIN_HEADER_BYTES_MAX", ADMIN_HEADER_BYTES_MAX as u64),
+    ("METRIC_LABELS_MAX", METRIC_LABELS_MAX as u64),
+];
