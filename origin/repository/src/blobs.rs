@@ -4,6 +4,7 @@
 //! leaf list. A leaf list therefore is the durable receipt that the blob beside it was proven.
 
 use std::fmt::Display;
+use std::io;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use colibri_common::merkle::{Leaves, Tree};
 use colibri_common::{BlobId, ByteRange, UnixSeconds};
 use colibri_package::delivery::{self, DeliveryType, Layout, UNIT_H_PROBE_BYTES};
-use colibri_store::Documents;
+use colibri_store::{Disk, Documents};
 
 use crate::error::RepositoryError;
 use crate::{layout, limits};
@@ -31,6 +32,19 @@ pub(crate) struct BlobFolder {
 impl BlobFolder {
     pub fn new(documents: Documents) -> Self {
         Self { documents }
+    }
+
+    /// Makes the folders of `ty`, so that workers do not meet while making them. Each write makes them durable.
+    pub fn make_folders(&self, disk: &dyn Disk, ty: DeliveryType) -> Result<(), RepositoryError> {
+        let served = self.documents.dir().join(layout::SERVED);
+        let blobs = served.join("blobs");
+        for folder in [served, blobs.clone(), blobs.join(ty.to_string()), blobs.join("leaves")] {
+            match disk.create_dir(&folder) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(RepositoryError::read(&folder, e)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn stored(id: BlobId, reason: &dyn Display) -> RepositoryError {

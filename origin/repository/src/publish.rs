@@ -148,6 +148,7 @@ impl Repository {
             bytes_done: 0,
             bytes_total: distinct.values().filter_map(|sources| sources.first()).map(|blob| blob.size).sum(),
         };
+        self.blobs.make_folders(self.disk.as_ref(), encoding.ty)?;
         let mut stored = HashMap::new();
         ingest::ingest(&self.blobs, &distinct, encoding, |id, outcome| {
             stored.insert(id, outcome);

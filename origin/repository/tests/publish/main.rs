@@ -1,0 +1,8 @@
+//! Repositories made, published into and damaged, as a publisher and a device see them.
+
+mod fixture;
+
+mod create;
+mod damage;
+mod release;
+mod sources;
