@@ -9,6 +9,7 @@ pub mod error;
 mod fetch;
 pub mod keep;
 pub mod limits;
+pub mod materialise;
 pub mod repositories;
 
 pub use config::{DeviceConfig, Preference};
