@@ -130,19 +130,21 @@ pub(crate) fn create_dir_durably(disk: &dyn Disk, dir: &Path) -> io::Result<()> 
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,
     };
-    match disk.create_dir(dir) {
-        Ok(()) => disk.sync_dir(parent),
+    let made = match disk.create_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             create_dir_durably(disk, parent)?;
-            disk.create_dir(dir)?;
-            disk.sync_dir(parent)
+            disk.create_dir(dir)
         }
+        made => made,
+    };
+    match made {
+        // There before, or made by somebody else just now.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match disk.sync_dir(parent) {
             // The parent of an existing folder may be somebody else's, unreadable to us.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
             synced => synced,
         },
-        Err(error) => Err(error),
+        made => made.and_then(|()| disk.sync_dir(parent)),
     }
 }
 

@@ -90,6 +90,28 @@ fn only_one_of_many_makes_a_new_document() {
 }
 
 #[test]
+fn many_make_the_same_new_folders_at_once() {
+    on_both_disks(|disk, dir| {
+        std::thread::scope(|scope| {
+            for writer in 0..8 {
+                let disk = &disk;
+                scope.spawn(move || {
+                    for round in 0..20 {
+                        // Nothing of the path is there when each round begins.
+                        let documents = Documents::open(disk.clone(), &dir.join(format!("{round}/x/y"))).unwrap();
+                        documents.put(&name(&format!("a/b/{writer}")), b"x").unwrap();
+                    }
+                });
+            }
+        });
+        for round in 0..20 {
+            let documents = Documents::open(disk.clone(), &dir.join(format!("{round}/x/y"))).unwrap();
+            assert_eq!(documents.list("a/b/").unwrap().len(), 8);
+        }
+    });
+}
+
+#[test]
 fn limits_hold_for_reading_and_writing() {
     on_both_disks(|disk, dir| {
         let documents = open(&disk, dir);
