@@ -4,7 +4,7 @@
 //! sectors, in any combination, since a page cache writes back as it likes; names not yet synced in their folder are lost or
 //! kept likewise; a moved file may show under both names. Injected on top: a full disk (half of the refused write is there)
 //! and plain I/O errors, from the N-th change on. Deliberately absent: reordering across a sync, damage to synced data
-//! (see [`CrashDisk::flip_bit`]), lost renames within one folder being half done.
+//! (write to the file), lost renames within one folder being half done.
 
 mod world;
 
@@ -93,15 +93,6 @@ impl CrashDisk {
             _ => None,
         };
         self.state().log.iter().filter_map(synced).collect()
-    }
-
-    /// Flips the lowest bit of a byte at rest. Panics if there is no such file or byte.
-    pub fn flip_bit(&self, path: &Path, offset: u64) {
-        let mut state = self.state();
-        let file = state.live.file(path).expect("a file to damage");
-        let mut byte = [0];
-        assert_eq!(state.live.read(file, offset, &mut byte), 1, "a byte to damage");
-        state.live.write(file, offset, &[byte[0] ^ 1]);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
