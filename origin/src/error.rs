@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use colibri_api::{ApiError, RepositoryName};
 use colibri_common::BlobId;
+use colibri_service::{MetricsError, ServiceError};
+use colibri_transport::TransportError;
 
 use crate::limits::{REPOSITORIES_MAX, SMALL_FILE_BYTES_MAX};
 
@@ -59,6 +61,15 @@ pub enum OriginError {
         /// What is wrong.
         reason: String,
     },
+    /// A port or certificate cannot be used.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The admin port cannot be used.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The metrics cannot be made.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// A task of the process ended early, as while stopping.
     #[error("the server is stopping")]
     Stopping,

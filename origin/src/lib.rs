@@ -15,9 +15,11 @@ mod origin;
 mod pages;
 mod proof;
 mod repository;
+mod serve;
 mod small_files;
 
 pub use config::{OriginConfig, RepositoryConfig};
 pub use error::OriginError;
 pub use observe::{Count, Counters, ObservedRequest, RequestObserver};
 pub use origin::Origin;
+pub use serve::{OriginServer, OriginServerConfig, run};

@@ -78,7 +78,7 @@ impl Counters {
 pub(crate) struct Observation {
     pub request: ObservedRequest,
     pub counters: Arc<Counters>,
-    pub observer: Option<Arc<dyn RequestObserver>>,
+    pub observers: Arc<[Arc<dyn RequestObserver>]>,
 }
 
 impl Observation {
@@ -86,7 +86,7 @@ impl Observation {
     pub fn finish(mut self, body_bytes: u64) {
         self.request.body_bytes = body_bytes;
         self.counters.add(&self.request);
-        if let Some(observer) = &self.observer {
+        for observer in self.observers.iter() {
             observer.observe(&self.request);
         }
     }

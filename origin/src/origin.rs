@@ -24,7 +24,7 @@ use crate::small_files::SmallFiles;
 #[derive(Clone)]
 pub struct Origin {
     shared: Arc<Shared>,
-    observer: Option<Arc<dyn RequestObserver>>,
+    observers: Arc<[Arc<dyn RequestObserver>]>,
 }
 
 /// What all answers draw on.
@@ -63,13 +63,13 @@ impl Origin {
             counters: Arc::default(),
             config,
         };
-        Ok(Self { shared: Arc::new(shared), observer: None })
+        Ok(Self { shared: Arc::new(shared), observers: Arc::default() })
     }
 
-    /// The same origin, telling `observer` of every request it answers.
+    /// The same origin, telling `observer` too of every request it answers.
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn RequestObserver>) -> Self {
-        self.observer = Some(observer);
+        self.observers = self.observers.iter().cloned().chain([observer]).collect();
         self
     }
 
@@ -160,6 +160,6 @@ impl Origin {
             peer: parts.extensions.get::<Peer>().map(|peer| peer.0),
             user_agent: user_agent.map(|text| text.chars().take(USER_AGENT_BYTES_MAX).collect()),
         };
-        Observation { request, counters: self.shared.counters.clone(), observer: self.observer.clone() }
+        Observation { request, counters: self.shared.counters.clone(), observers: self.observers.clone() }
     }
 }

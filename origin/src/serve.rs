@@ -1,0 +1,206 @@
+//! [`OriginServer`]: an origin as a process: its ports, its certificate, its metrics, its end.
+
+use std::future::Future;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use colibri_api::Route;
+use colibri_common::{Clock, hex};
+use colibri_service::metrics::{IntCounterVec, Registry};
+use colibri_service::{Admin, Health, MetricsError};
+use colibri_transport::{Server, ServerConfig, ServerTls};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{OriginConfig, RepositoryConfig};
+use crate::error::OriginError;
+use crate::observe::{ObservedRequest, RequestObserver};
+use crate::origin::Origin;
+
+/// Configuration of an origin process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OriginServerConfig {
+    /// Where to answer HTTP/3, 2 and 1.1 with TLS; port 0 picks one.
+    pub listen: SocketAddr,
+    /// Where to answer HTTP/1.1 and 2 without TLS, as the real tools do; nothing for nowhere.
+    pub plain_listen: Option<SocketAddr>,
+    /// Whether to answer HTTP/3.
+    pub quic: bool,
+    /// Folder of `tls.crt` and `tls.key`; both are made on first start.
+    pub tls_dir: PathBuf,
+    /// Host names and addresses in a certificate that is made.
+    pub tls_names: Vec<String>,
+    /// The port that `Alt-Svc` announces, if it is not the one listened on.
+    pub alt_svc_port: Option<u16>,
+    /// Where metrics and health are answered; nothing for nowhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// How long requests under way may take when the process is told to end, in seconds.
+    pub drain_s: u64,
+    /// See [`OriginConfig::repositories`].
+    pub repositories: Vec<RepositoryConfig>,
+    /// See [`OriginConfig::timestamp_max_age_s`].
+    pub timestamp_max_age_s: u64,
+    /// See [`OriginConfig::cache_name`].
+    pub cache_name: String,
+    /// See [`OriginConfig::keep_computed_leaves`].
+    pub keep_computed_leaves: bool,
+}
+
+impl Default for OriginServerConfig {
+    fn default() -> Self {
+        let OriginConfig { repositories, timestamp_max_age_s, cache_name, keep_computed_leaves } =
+            OriginConfig::default();
+        Self {
+            listen: (Ipv6Addr::UNSPECIFIED, 8443).into(),
+            plain_listen: Some((Ipv6Addr::UNSPECIFIED, 8083).into()),
+            quic: true,
+            tls_dir: PathBuf::from("tls"),
+            tls_names: vec!["localhost".to_owned()],
+            alt_svc_port: None,
+            admin_listen: Some((Ipv6Addr::LOCALHOST, 9100).into()),
+            drain_s: 30,
+            repositories,
+            timestamp_max_age_s,
+            cache_name,
+            keep_computed_leaves,
+        }
+    }
+}
+
+impl OriginServerConfig {
+    /// The part that concerns the repositories.
+    pub fn origin(&self) -> OriginConfig {
+        OriginConfig {
+            repositories: self.repositories.clone(),
+            timestamp_max_age_s: self.timestamp_max_age_s,
+            cache_name: self.cache_name.clone(),
+            keep_computed_leaves: self.keep_computed_leaves,
+        }
+    }
+}
+
+/// An origin whose ports are open and which answers once [`OriginServer::serve`] runs.
+pub struct OriginServer {
+    secure: Server,
+    plain: Option<Server>,
+    admin: Option<Admin>,
+    health: Arc<Health>,
+    origin: Origin,
+    tls: ServerTls,
+    drain: Duration,
+}
+
+impl OriginServer {
+    /// Opens repositories, certificate and ports. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Names the repository, the file or the address at fault.
+    pub fn bind(config: &OriginServerConfig, clock: Arc<dyn Clock>) -> Result<Self, OriginError> {
+        let registry = Registry::new();
+        let metrics = RequestMetrics::register(&registry)?;
+        let origin = Origin::open(config.origin(), clock)?.with_observer(Arc::new(metrics));
+        let tls = ServerTls::load_or_create(&config.tls_dir, &config.tls_names)?;
+        let secure = ServerConfig {
+            quic: config.quic,
+            alt_svc_port: config.alt_svc_port,
+            ..ServerConfig::secure(config.listen, tls.clone())
+        };
+        let secure = Server::bind(secure, origin.handler())?;
+        let plain = config.plain_listen.map(|address| Server::bind(ServerConfig::plain(address), origin.handler()));
+        let plain = plain.transpose()?;
+        let health = Health::new();
+        let admin = config.admin_listen.map(|address| Admin::start(address, registry, health.clone())).transpose()?;
+        Ok(Self { secure, plain, admin, health, origin, tls, drain: Duration::from_secs(config.drain_s) })
+    }
+
+    /// The origin that answers.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Where it answers with TLS, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.secure.address()
+    }
+
+    /// Where it answers without TLS, with the real port.
+    pub fn plain_address(&self) -> Option<SocketAddr> {
+        self.plain.as_ref().map(Server::address)
+    }
+
+    /// Where metrics and health are, with the real port.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    /// SHA-256 of the certificate's SubjectPublicKeyInfo, for a client's `pin:`.
+    pub fn certificate_pin(&self) -> [u8; 32] {
+        self.tls.certificate_pin()
+    }
+
+    /// Answers until `stop`, then finishes the requests under way. Readiness stays true while it drains.
+    pub async fn serve(self, stop: CancellationToken) {
+        let Self { secure, plain, admin, health, drain, .. } = self;
+        health.set_ready(true);
+        let plain = async {
+            if let Some(plain) = plain {
+                plain.serve(stop.clone(), drain).await;
+            }
+        };
+        tokio::join!(secure.serve(stop.clone(), drain), plain);
+        // Closing the admin port waits for its thread.
+        _ = tokio::task::spawn_blocking(move || drop(admin)).await;
+    }
+}
+
+/// Binds, says where it answers, serves until `shutdown` completes, drains.
+///
+/// # Errors
+/// As [`OriginServer::bind`].
+pub async fn run(
+    config: &OriginServerConfig,
+    clock: Arc<dyn Clock>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), OriginError> {
+    let server = OriginServer::bind(config, clock)?;
+    let (address, pin) = (server.address(), hex(&server.certificate_pin()));
+    let plain_address = server.plain_address().map(tracing::field::display);
+    let admin_address = server.admin_address().map(tracing::field::display);
+    tracing::info!(%address, plain_address, admin_address, pin, "the origin serves");
+    let stop = CancellationToken::new();
+    let stopping = async {
+        shutdown.await;
+        tracing::info!("the origin stops accepting and finishes what is under way");
+        stop.cancel();
+    };
+    tokio::join!(server.serve(stop.clone()), stopping);
+    Ok(())
+}
+
+/// Requests and bytes, for Prometheus.
+struct RequestMetrics {
+    requests: IntCounterVec,
+    body_bytes: IntCounterVec,
+}
+
+impl RequestMetrics {
+    fn register(registry: &Registry) -> Result<Self, MetricsError> {
+        let requests = "Requests answered, by kind of path and status.";
+        let body_bytes = "Body bytes handed to connections, by kind of path.";
+        Ok(Self {
+            requests: registry.counter_vec("colibri_origin_requests_total", requests, &["route", "status"])?,
+            body_bytes: registry.counter_vec("colibri_origin_body_bytes_total", body_bytes, &["route"])?,
+        })
+    }
+}
+
+impl RequestObserver for RequestMetrics {
+    fn observe(&self, request: &ObservedRequest) {
+        let kind = request.route.as_ref().map_or("none", Route::kind);
+        self.requests.with_label_values(&[kind, request.status.as_str()]).inc();
+        self.body_bytes.with_label_values(&[kind]).inc_by(request.body_bytes);
+    }
+}
