@@ -6,6 +6,8 @@
 mod blobs;
 mod collect;
 mod contents;
+#[cfg(test)]
+mod crash_tests;
 mod error;
 mod ingest;
 mod keys;

@@ -192,6 +192,18 @@ impl MetadataFolder {
         Ok(())
     }
 
+    /// Makes the first draft visible. `root.json` comes last: before it there is no repository, and after a crash `create`
+    /// starts afresh.
+    pub fn commit_first(&self, draft: &Draft) -> Result<(), RepositoryError> {
+        for file in draft.files.iter().filter(|file| file.role != Role::Timestamp) {
+            self.documents.put(&layout::numbered_role(file.role, file.version)?, &file.bytes)?;
+        }
+        for file in draft.files.iter().rev() {
+            self.documents.put(&layout::role(file.role)?, &file.bytes)?;
+        }
+        Ok(())
+    }
+
     /// The entries of the committed targets, with all that they say.
     pub fn entries(&self, committed: &TrustedSet) -> Result<Map<String, Value>, RepositoryError> {
         let previous = Previous::of(committed).ok_or_else(|| self.damaged("a role cannot be read again"))?;

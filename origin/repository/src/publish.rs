@@ -182,7 +182,7 @@ impl Repository {
     }
 
     /// Everything that the package's own meta.far names, recursively, is here and proven.
-    fn check_whole(
+    pub(crate) fn check_whole(
         &self,
         package: &PackagePath,
         hash: BlobId,

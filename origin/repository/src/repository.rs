@@ -119,7 +119,7 @@ impl Repository {
         }
         let terms = Terms { now: options.now, time_versioning: options.time_versioning, expiries: repository.expiries };
         let draft = repository.metadata.first_draft(&keys, roles::first_root(&keys), &terms)?;
-        repository.metadata.commit(&draft)?;
+        repository.metadata.commit_first(&draft)?;
         Ok(repository)
     }
 
