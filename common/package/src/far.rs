@@ -1,4 +1,4 @@
-//! FAR archives (reference "Fuchsia formats" §2): numbers, entries and errors here; [`read`], [`write`] below.
+//! FAR archives (reference "Fuchsia formats" §2): numbers, entries and errors here; reading and writing in the files below.
 //!
 //! Names are bytes, as FAR allows; packages ask for UTF-8 later. There is deliberately no repair of malformed archives: a
 //! reader accepts exactly what the format allows and names the rule that was broken.
