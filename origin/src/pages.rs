@@ -66,3 +66,28 @@ fn html_page(title: &str, body: &str) -> Page {
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::PackageLine;
+
+    fn page(name: &str, package_count: usize) -> String {
+        let line = PackageLine { name: name.to_owned(), hash: None, meta_far_bytes: None };
+        let name = "devhost".parse().expect("a name");
+        let summary = Summary { name, targets_version: None, package_count, packages: vec![line] };
+        String::from_utf8(repository(&summary, false).bytes.to_vec()).expect("UTF-8")
+    }
+
+    #[test]
+    fn names_are_text_and_never_markup() {
+        let html = page("<script src=\"x\">&/0", 1);
+        assert!(html.contains("&lt;script src=&quot;x&quot;&gt;&amp;/0") && !html.contains("<script"), "{html}");
+    }
+
+    #[test]
+    fn a_cut_list_says_so() {
+        assert!(page("a/0", 5).contains("5 packages") && page("a/0", 5).contains("Only the first 1"));
+        assert!(!page("a/0", 1).contains("Only the first"));
+    }
+}
