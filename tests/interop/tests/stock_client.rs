@@ -1,0 +1,193 @@
+//! A repository made by Colibri, read by the stock `tuf` client and by our own: both find the same, both refuse the same.
+//!
+//! The stock client asks the machine for the time, so these repositories are signed now.
+
+use std::fs;
+use std::path::Path;
+
+use bytes::Bytes;
+use colibri_common::{BlobId, Clock, SystemClock, merkle};
+use colibri_metadata::{Answer, MetadataError, Role, Start, Step, TrustAnchor, TrustedSet, Update};
+use colibri_package::{AbiRevision, PackageBuild, far};
+use colibri_repository::{CreateOptions, Publish, Repository};
+use futures_executor::block_on;
+use futures_util::AsyncReadExt;
+use tuf::client::{Client, Config};
+use tuf::crypto::{HashAlgorithm, PublicKey, SignatureScheme};
+use tuf::metadata::{Metadata, MetadataVersion, RawSignedMetadata, RootMetadata, TargetPath};
+use tuf::pouf::Pouf1;
+use tuf::repository::{EphemeralRepository, FileSystemRepository, FileSystemRepositoryBuilder};
+
+type Stock = Client<Pouf1, EphemeralRepository<Pouf1>, FileSystemRepository<Pouf1>>;
+
+fn remote(repository: &Repository) -> FileSystemRepository<Pouf1> {
+    FileSystemRepositoryBuilder::new(repository.served_dir()).targets_prefix("targets").build()
+}
+
+/// The stock client, given the first root.
+fn stock(repository: &Repository) -> Stock {
+    let root = fs::read(repository.served_dir().join("1.root.json")).unwrap();
+    let root = RawSignedMetadata::<Pouf1, RootMetadata>::new(root);
+    let local = EphemeralRepository::new();
+    block_on(Client::with_trusted_root(Config::default(), &root, local, remote(repository))).unwrap()
+}
+
+/// The stock client, configured with bare root keys as devices are.
+fn stock_by_keys(repository: &Repository) -> tuf::Result<Stock> {
+    let key = |key: colibri_metadata::PublicKey| {
+        PublicKey::from_ed25519_with_keyid_hash_algorithms(key.as_bytes().to_vec(), None).unwrap()
+    };
+    let keys: Vec<PublicKey> = repository.root_keys().unwrap().into_iter().map(key).collect();
+    assert!(keys.iter().all(|key| *key.scheme() == SignatureScheme::Ed25519));
+    let local = EphemeralRepository::new();
+    let version = MetadataVersion::Number(1);
+    block_on(Client::with_trusted_root_keys(Config::default(), version, 1, &keys, local, remote(repository)))
+}
+
+/// What a device is told of the repository.
+fn anchor(repository: &Repository) -> Start {
+    let root_keys = repository.root_keys().unwrap();
+    Start::FromAnchor(TrustAnchor::Keys { root_keys, root_threshold: 1, root_version: 1 })
+}
+
+/// Our client over the same files.
+fn ours(repository: &Repository, start: Start) -> Result<TrustedSet, MetadataError> {
+    let mut update = Update::start(start, SystemClock.now());
+    while let Step::Want(want) = update.next() {
+        let answer = fs::read(repository.served_dir().join(&want.name));
+        update.supply(answer.map_or(Answer::NotFound, |bytes| Answer::Found(Bytes::from(bytes))))?;
+    }
+    update.finish()
+}
+
+/// A package archive of NAME with one file.
+fn archive(dir: &Path, name: &str, content: &[u8]) -> (std::path::PathBuf, BlobId) {
+    let id = merkle::build(content).id;
+    let mut build = PackageBuild::new(name.parse().unwrap(), AbiRevision(1));
+    build.add_content("data/file", id).unwrap();
+    let meta_far = build.finish().unwrap();
+    let files = [(id.to_string(), content.to_vec()), ("meta.far".to_owned(), meta_far.to_vec())];
+    let path = dir.join(format!("{name}.far"));
+    fs::write(&path, far::to_bytes(&files.into_iter().collect()).unwrap()).unwrap();
+    (path, merkle::build(&meta_far).id)
+}
+
+fn publish(repository: &Repository, archives: &[&Path], refresh_root: bool) {
+    let publish = Publish {
+        package_archives: archives.iter().map(|path| path.to_path_buf()).collect(),
+        compression_level: Some(1),
+        refresh_root,
+        ..Publish::new(SystemClock.now())
+    };
+    repository.publish(&publish).unwrap();
+}
+
+/// Both clients find `name` with `hash`, agree on all that targets says of it, and the stock one fetches the very meta.far.
+fn both_find(stock: &mut Stock, set: &TrustedSet, name: &str, hash: BlobId) {
+    let path = TargetPath::new(name).unwrap();
+    let theirs = block_on(stock.fetch_target_description(&path)).unwrap();
+    let ours = set.find(&name.parse().unwrap()).unwrap();
+    assert_eq!(theirs.custom()["merkle"].as_str(), Some(hash.to_string().as_str()));
+    assert_eq!(ours.merkle(), Some(hash));
+    assert_eq!((theirs.length(), theirs.custom()["size"].as_u64()), (ours.length, ours.size()));
+    let sha512 = theirs.hashes()[&HashAlgorithm::Sha512].value();
+    assert_eq!(Some(sha512), ours.hashes.sha512.as_deref());
+    let mut content = Vec::new();
+    block_on(async {
+        stock.fetch_target(&path).await.unwrap().read_to_end(&mut content).await.unwrap();
+    });
+    assert_eq!(merkle::build(&content).id, hash);
+    assert!(ours.hashes.check(&content).is_ok());
+}
+
+/// A repository with one published package, and that package.
+fn published(dir: &Path) -> (Repository, BlobId) {
+    let repository = Repository::create(&dir.join("repo"), CreateOptions::new(SystemClock.now())).unwrap();
+    let (path, hash) = archive(dir, "hello", b"one");
+    publish(&repository, &[&path], false);
+    (repository, hash)
+}
+
+#[test]
+fn both_clients_read_what_colibri_publishes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, first) = published(dir.path());
+    let mut theirs = stock(&repository);
+    assert!(block_on(theirs.update()).unwrap());
+    let set = ours(&repository, anchor(&repository)).unwrap();
+    both_find(&mut theirs, &set, "hello/0", first);
+
+    // A second release, with a new root: the same clients go on.
+    let (hello, second) = archive(dir.path(), "hello", b"two");
+    let (other, other_hash) = archive(dir.path(), "other", &[7; 100_000]);
+    publish(&repository, &[&hello, &other], true);
+    assert!(block_on(theirs.update()).unwrap());
+    let set = ours(&repository, Start::FromSet(set)).unwrap();
+    assert_ne!(first, second);
+    both_find(&mut theirs, &set, "hello/0", second);
+    both_find(&mut theirs, &set, "other/0", other_hash);
+    assert_eq!(theirs.database().trusted_root().version(), 2);
+    assert_eq!(set.version(Role::Root), Some(2));
+
+    // Only signed again.
+    repository.refresh(SystemClock.now()).unwrap();
+    assert!(block_on(theirs.update()).unwrap());
+    let set = ours(&repository, Start::FromSet(set)).unwrap();
+    both_find(&mut theirs, &set, "hello/0", second);
+    assert!(!block_on(theirs.update()).unwrap(), "nothing new");
+}
+
+#[test]
+fn both_clients_start_from_bare_root_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, hash) = published(dir.path());
+    let mut theirs = stock_by_keys(&repository).unwrap();
+    block_on(theirs.update()).unwrap();
+    both_find(&mut theirs, &ours(&repository, anchor(&repository)).unwrap(), "hello/0", hash);
+}
+
+#[test]
+fn both_clients_refuse_a_tampered_repository() {
+    for name in ["timestamp.json", "2.snapshot.json", "2.targets.json"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (repository, _) = published(dir.path());
+        let told = anchor(&repository);
+        let mut theirs = stock(&repository);
+        let path = repository.served_dir().join(name);
+        let good = fs::read_to_string(&path).unwrap();
+        // A later expiry: still well-formed, no longer what was signed.
+        let tampered = good.replacen("\"expires\":\"2", "\"expires\":\"3", 1);
+        assert_ne!(good, tampered);
+        fs::write(&path, tampered).unwrap();
+        assert!(block_on(theirs.update()).is_err(), "{name}");
+        assert_eq!(ours(&repository, told).unwrap_err().file(), name);
+        fs::write(&path, good).unwrap();
+        assert!(block_on(theirs.update()).is_ok() && ours(&repository, anchor(&repository)).is_ok());
+    }
+}
+
+#[test]
+fn both_clients_refuse_another_root_and_a_rollback() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, _) = published(dir.path());
+    let mut theirs = stock(&repository);
+    block_on(theirs.update()).unwrap();
+    let set = ours(&repository, anchor(&repository)).unwrap();
+    let old = fs::read(repository.served_dir().join("timestamp.json")).unwrap();
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (other, _) = published(elsewhere.path());
+    let path = repository.served_dir().join("2.root.json");
+    fs::copy(other.served_dir().join("1.root.json"), &path).unwrap();
+    assert!(block_on(theirs.update()).is_err());
+    assert_eq!(ours(&repository, Start::FromSet(set.clone())).unwrap_err().role(), Role::Root);
+    fs::remove_file(path).unwrap();
+
+    let (hello, _) = archive(dir.path(), "hello", b"two");
+    publish(&repository, &[&hello], false);
+    block_on(theirs.update()).unwrap();
+    let set = ours(&repository, Start::FromSet(set)).unwrap();
+    fs::write(repository.served_dir().join("timestamp.json"), old).unwrap();
+    assert!(block_on(theirs.update()).is_err());
+    assert_eq!(ours(&repository, Start::FromSet(set)).unwrap_err().role(), Role::Timestamp);
+}
