@@ -16,6 +16,8 @@ use colibri_package::AbiRevision;
 
 use crate::files::FilesError;
 
+pub use build::build;
+
 /// Works on packages.
 #[derive(Debug, clap::Args)]
 pub struct Args {

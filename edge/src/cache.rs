@@ -14,8 +14,8 @@ use colibri_package::delivery::{Encoding, VerifiedPieces};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use crate::catalog::{Freshness, Opened};
 use crate::catalog::Catalog;
+pub(crate) use crate::catalog::{Freshness, Opened};
 use crate::config::{Admission, EdgeConfig};
 use crate::disk::DiskTier;
 use crate::flight::Flight;

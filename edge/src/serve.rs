@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use colibri_api::{
-    ApiError, BlobForm, CacheStatus, ETag, Forward, Representation, ResponsePlan, Route, cache as cache_control, head_for,
-    parse_path,
+    ApiError, BlobForm, CacheStatus, ETag, Forward, Representation, ResponsePlan, Route, cache as cache_control,
+    head_for, parse_path,
 };
 use colibri_common::{BlobId, ByteRange, sha512};
 use colibri_fetch::FetchError;
@@ -86,7 +86,9 @@ impl ReadApi {
             }
             Route::Target { name, .. } => self.target(name, route, path, asked).await,
             Route::RepoConfig { repository } => self.repo_config(repository.as_str(), path, asked).await,
-            Route::PmConfig => Err(ApiError::NotFound("an edge has no /config.json: ask for /REPO/repo.config".to_owned())),
+            Route::PmConfig => {
+                Err(ApiError::NotFound("an edge has no /config.json: ask for /REPO/repo.config".to_owned()))
+            }
             Route::Index | Route::RepositoryIndex { .. } => {
                 let text = format!("colibri edge `{}`: packages are at /REPO/, blobs at /blobs/\n", self.name);
                 Ok(self.send_plain(text.into(), asked))
@@ -241,7 +243,9 @@ fn api_error(error: &FetchError) -> ApiError {
     let text = error.to_string();
     match error {
         FetchError::NotFound { .. } => ApiError::NotFound(text),
-        FetchError::AllFailed { .. } | FetchError::NoSource(_) | FetchError::Metadata { .. } => ApiError::BadGateway(text),
+        FetchError::AllFailed { .. } | FetchError::NoSource(_) | FetchError::Metadata { .. } => {
+            ApiError::BadGateway(text)
+        }
         FetchError::Url { .. } | FetchError::Local(_) => ApiError::Internal(text),
     }
 }

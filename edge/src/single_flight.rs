@@ -60,7 +60,8 @@ where
             let _entry = entry;
             work.await
         });
-        let failed = move |error: tokio::task::JoinError| FetchError::Local(format!("fetching {what} stopped: {error}"));
+        let failed =
+            move |error: tokio::task::JoinError| FetchError::Local(format!("fetching {what} stopped: {error}"));
         task.map(move |joined| joined.unwrap_or_else(|error| Err(failed(error)))).boxed().shared()
     }
 }

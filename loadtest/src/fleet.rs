@@ -35,6 +35,9 @@ pub struct FleetConfig {
     pub seed: u64,
 }
 
+/// Longest latency told apart, microseconds: an hour.
+const LATENCY_US_MAX: u64 = 3_600_000_000;
+
 /// What one device did.
 struct DeviceOutcome {
     packages: u64,
@@ -56,7 +59,7 @@ pub async fn run(config: FleetConfig, clock: Arc<dyn Clock>, done: Arc<AtomicU64
         seed: config.seed,
     });
     let mut report = FleetReport::new(config.seed);
-    let mut latencies = Latencies::new(3).expect("3 digits are supported");
+    let mut latencies = Latencies::new_with_bounds(1, LATENCY_US_MAX, 3).expect("fixed bounds");
     let config = Arc::new(config);
     let meta_fars = Arc::new(MetaFars::default());
     let places = Arc::new(Semaphore::new(DEVICES_AT_ONCE_MAX));

@@ -24,7 +24,7 @@ const DEPFILE: &str = "meta.far.d";
 
 /// What was built and where it lies.
 #[derive(Debug)]
-pub(super) struct Built {
+pub struct Built {
     pub manifest: PackageManifest,
     pub meta_far: PathBuf,
     pub package_manifest: PathBuf,
@@ -56,7 +56,7 @@ impl Built {
 }
 
 /// Builds the package; the manifest is written last.
-pub(super) fn build(args: &Build) -> Result<Built, FilesError> {
+pub fn build(args: &Build) -> Result<Built, FilesError> {
     let abi_revision = abi_revision(args)?;
     let repository = args.repository.clone();
     if let Some(host) = &repository {

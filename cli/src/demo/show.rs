@@ -1,0 +1,72 @@
+//! What a person sees while the demo runs: a spinner or bar on a terminal, plain lines elsewhere; always on standard error.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How often a spinner turns.
+const TICK: Duration = Duration::from_millis(100);
+
+/// One step of the story under way.
+pub(super) struct Step {
+    bar: ProgressBar,
+    plain: bool,
+}
+
+/// Begins a step.
+pub(super) fn step(title: &str) -> Step {
+    let bar = ProgressBar::new_spinner();
+    let plain = bar.is_hidden();
+    bar.set_style(style("{spinner:.green} {msg}"));
+    bar.set_message(title.to_owned());
+    if plain {
+        eprintln!("… {title}");
+    } else {
+        bar.enable_steady_tick(TICK);
+    }
+    Step { bar, plain }
+}
+
+impl Step {
+    /// How far the step is, of how much, in the unit the title speaks of.
+    pub fn progress(&self, done: u64, total: u64) {
+        if self.bar.length() != Some(total) {
+            self.bar.set_length(total);
+            self.bar.set_style(style("{spinner:.green} {msg} [{bar:30}] {pos}/{len}"));
+        }
+        self.bar.set_position(done);
+    }
+
+    /// Ends the step with what came of it.
+    pub fn done(self, outcome: &str) {
+        self.bar.finish_and_clear();
+        let prefix = if self.plain { "  " } else { "✓ " };
+        eprintln!("{prefix}{outcome}");
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a fixed template").progress_chars("=> ")
+}
+
+/// Bytes for people, in powers of 1000.
+pub(super) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn bytes_for_people() {
+        assert_eq!(super::bytes(999), "999 B");
+        assert_eq!(super::bytes(1_000), "1.0 kB");
+        assert_eq!(super::bytes(23_456_789), "23.5 MB");
+    }
+}
