@@ -34,6 +34,8 @@ pub struct TrustedSet {
     pub(crate) timestamp: Option<Held<Timestamp>>,
     pub(crate) snapshot: Option<Held<Snapshot>>,
     pub(crate) targets: Option<Held<Targets>>,
+    /// Kept, because finding out hashes whole files; see [`TrustedSet::settle`].
+    whole: bool,
     set_aside: Vec<MetadataError>,
 }
 
@@ -50,7 +52,8 @@ impl TrustedSet {
     }
 
     pub(crate) fn from_root(bytes: Bytes, root: Root) -> Self {
-        Self { root: Held::new(bytes, root), timestamp: None, snapshot: None, targets: None, set_aside: Vec::new() }
+        let root = Held::new(bytes, root);
+        Self { root, timestamp: None, snapshot: None, targets: None, whole: false, set_aside: Vec::new() }
     }
 
     /// Takes back stored files under their unnumbered names (see [`Self::files`]; other names are ignored), re-verified
@@ -72,6 +75,7 @@ impl TrustedSet {
         set.timestamp = set.take_back(timestamp);
         set.snapshot = set.take_back(snapshot);
         set.targets = set.take_back(targets);
+        set.settle();
         Ok(set)
     }
 
@@ -122,6 +126,15 @@ impl TrustedSet {
 
     /// Whether all four roles are there and name each other: false after an update that broke off half-way.
     pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Finds out whether the set is whole, after it was put together or changed.
+    pub(crate) fn settle(&mut self) {
+        self.whole = self.names_itself();
+    }
+
+    fn names_itself(&self) -> bool {
         let (Some(timestamp), Some(snapshot), Some(targets)) = (&self.timestamp, &self.snapshot, &self.targets) else {
             return false;
         };

@@ -335,7 +335,10 @@ impl Update {
     /// The update failed, or is not done.
     pub fn finish(self) -> Result<TrustedSet, MetadataError> {
         match self.phase {
-            Phase::Done(set) => Ok(set),
+            Phase::Done(mut set) => {
+                set.settle();
+                Ok(set)
+            }
             Phase::Failed(_, error) => Err(error),
             other => {
                 let role = other.role();
@@ -347,7 +350,9 @@ impl Update {
     /// What was proven so far, also after a failure: newer roots, timestamps and snapshots are a floor for the next
     /// attempt, and the caller should store them (§5.3.8, §5.4.5, §5.5.7). Nothing if not even a root was.
     pub fn into_floor(self) -> Option<TrustedSet> {
-        self.phase.into_set()
+        let mut set = self.phase.into_set()?;
+        set.settle();
+        Some(set)
     }
 
     /// The root trusted at this point of the update.

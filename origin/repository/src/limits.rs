@@ -12,8 +12,8 @@ pub const SUBPACKAGE_DEPTH_MAX: u64 = 64;
 pub const PACKAGES_PER_PUBLISH_MAX: u64 = 100_000;
 /// Largest content of one blob in bytes: a blob is encoded in memory.
 pub const BLOB_CONTENT_BYTES_MAX: u64 = 4 << 30;
-/// Largest package archive in bytes.
-pub const ARCHIVE_BYTES_MAX: u64 = 16 << 30;
+/// Largest package archive in bytes: an archive is read into memory.
+pub const ARCHIVE_BYTES_MAX: u64 = 4 << 30;
 /// Blobs up to this many bytes are worked on several at a time; larger ones one after another on all cores.
 pub const PARALLEL_BLOB_BYTES_MAX: u64 = 4 << 20;
 /// Most blobs worked on at a time; waiting for the disk is most of the work for small ones.

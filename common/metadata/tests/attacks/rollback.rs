@@ -50,7 +50,11 @@ fn a_new_snapshot_naming_older_targets_is_refused() {
     let driven = again(&set, &repo);
     rolled_back(&driven, "4.snapshot.json", "targets.json", 2, 3);
     // The newer timestamp was proven: it is a floor from now on.
-    assert_eq!(driven.floor.unwrap().version(Role::Timestamp), Some(4));
+    let floor = driven.floor.unwrap();
+    assert_eq!(floor.version(Role::Timestamp), Some(4));
+    // But it does not lead to the targets held, so nothing is found in it.
+    assert!(!floor.is_whole() && floor.find(&"hello/0".parse().unwrap()).is_none());
+    assert!(set.find(&"hello/0".parse().unwrap()).is_some());
 }
 
 #[test]
