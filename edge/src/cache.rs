@@ -10,7 +10,7 @@ use bytes::Bytes;
 use colibri_common::merkle::Leaves;
 use colibri_common::{BlobId, ByteRange};
 use colibri_fetch::{BlobFetcher, FetchError};
-use colibri_package::delivery::{Encoding, VerifiedPieces};
+use colibri_package::delivery::{DeliveryType, Encoding, VerifiedPieces};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -79,16 +79,20 @@ impl Cache {
         metrics: Metrics,
         tasks: TaskTracker,
     ) -> Self {
-        let catalog = Catalog::new(fetcher.clone(), &tasks);
         let memory = MemoryTier::new(config.memory_bytes);
         let flights = Mutex::default();
         let places = Semaphore::new(FLIGHTS_MAX);
-        Self { catalog, tiers: Arc::new(Tiers { fetcher, memory, disk, flights, places, metrics, tasks }) }
+        let tiers = Arc::new(Tiers { fetcher, memory, disk, flights, places, metrics, tasks });
+        let keeping = tiers.clone();
+        let keep_early = Box::new(move |opened: &Opened, early| keeping.keep_early(opened, early));
+        let catalog = Catalog::new(tiers.fetcher.clone(), &tiers.tasks, keep_early);
+        Self { catalog, tiers }
     }
 
     /// The checked leaves of a blob.
     pub(crate) async fn leaves(&self, place: &str, id: BlobId) -> (Result<Leaves, FetchError>, Freshness) {
-        self.catalog.leaves(place, id).await
+        // Devices ask for the first delivery type after the leaves: a one-leaf blob is proven in that form.
+        self.catalog.leaves(place, id, Encoding::Delivery(DeliveryType::Type1)).await
     }
 
     /// A blob's proven shape in one encoding.
@@ -98,8 +102,7 @@ impl Cache {
         id: BlobId,
         encoding: Encoding,
     ) -> (Result<Arc<Opened>, FetchError>, Freshness) {
-        let tiers = self.tiers.clone();
-        self.catalog.open(place, id, encoding, move |opened, early| tiers.keep_early(opened, early)).await
+        self.catalog.open(place, id, encoding).await
     }
 
     /// One unit of an opened blob: decides once between memory, joining a flight, and starting one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use colibri_common::merkle::Leaves;
 use colibri_common::{BlobId, VerifiedLength};
-use colibri_fetch::{BlobFetcher, FetchError};
+use colibri_fetch::{BlobFetcher, FetchError, OpenedBlob, ProvenLeaves};
 use colibri_package::delivery::{Encoding, Layout, VerifiedPieces};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -44,20 +44,30 @@ impl Weighter<(BlobId, Encoding), Arc<Opened>> for ByBytes {
     }
 }
 
+/// Takes what was verified while a blob was opened, once, in the task that opened it.
+type KeepEarly = Box<dyn Fn(&Opened, Vec<VerifiedPieces>) + Send + Sync>;
+
 /// Leaves and layouts of recently opened blobs.
-#[derive(Debug)]
 pub(crate) struct Catalog {
     fetcher: BlobFetcher,
+    keep_early: KeepEarly,
     leaves: Cache<BlobId, Leaves, ByBytes>,
     opened: Cache<(BlobId, Encoding), Arc<Opened>, ByBytes>,
     leaves_flights: SingleFlight<BlobId, Leaves>,
     open_flights: SingleFlight<(BlobId, Encoding), Arc<Opened>>,
 }
 
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog").field("blobs", &self.opened.len()).finish_non_exhaustive()
+    }
+}
+
 impl Catalog {
-    pub fn new(fetcher: BlobFetcher, tasks: &TaskTracker) -> Arc<Self> {
+    pub fn new(fetcher: BlobFetcher, tasks: &TaskTracker, keep_early: KeepEarly) -> Arc<Self> {
         Arc::new(Self {
             fetcher,
+            keep_early,
             leaves: Cache::with_weighter(ESTIMATED_ITEMS, CATALOG_BYTES_MAX / 2, ByBytes),
             opened: Cache::with_weighter(ESTIMATED_ITEMS, CATALOG_BYTES_MAX / 2, ByBytes),
             leaves_flights: SingleFlight::new(tasks.clone()),
@@ -65,8 +75,13 @@ impl Catalog {
         })
     }
 
-    /// The leaves, and whether upstream had to be asked.
-    pub async fn leaves(self: &Arc<Self>, place: &str, id: BlobId) -> (Result<Leaves, FetchError>, Freshness) {
+    /// The leaves, and whether upstream had to be asked. `expected` is the encoding that will be asked for next.
+    pub async fn leaves(
+        self: &Arc<Self>,
+        place: &str,
+        id: BlobId,
+        expected: Encoding,
+    ) -> (Result<Leaves, FetchError>, Freshness) {
         if let Some(leaves) = self.leaves.get(&id) {
             return (Ok(leaves), Freshness::Hit);
         }
@@ -75,7 +90,10 @@ impl Catalog {
             if let Some(leaves) = this.leaves.get(&id) {
                 return Ok(leaves);
             }
-            let leaves = this.fetcher.leaves(&place, id).await?;
+            let ProvenLeaves { leaves, shown } = this.fetcher.leaves(&place, id, expected).await?;
+            if let Some(shown) = shown {
+                this.keep(shown);
+            }
             this.leaves.insert(id, leaves.clone());
             Ok(leaves)
         };
@@ -83,36 +101,40 @@ impl Catalog {
         (answer, if joined { Freshness::Joined } else { Freshness::Miss })
     }
 
-    /// The opened blob. What was verified while opening goes to `keep`, once, in the task that opens.
+    /// The opened blob.
     pub async fn open(
         self: &Arc<Self>,
         place: &str,
         id: BlobId,
         encoding: Encoding,
-        keep: impl FnOnce(&Opened, Vec<VerifiedPieces>) + Send + 'static,
     ) -> (Result<Arc<Opened>, FetchError>, Freshness) {
         if let Some(opened) = self.opened.get(&(id, encoding)) {
             return (Ok(opened), Freshness::Hit);
         }
         let (this, place) = (self.clone(), place.to_owned());
         let work = async move {
-            if let Some(opened) = this.opened.get(&(id, encoding)) {
-                return Ok(opened);
-            }
-            let leaves = match this.leaves(&place, id).await.0 {
+            let leaves = match this.leaves(&place, id, encoding).await.0 {
                 Ok(leaves) => Some(leaves),
                 Err(FetchError::NotFound { .. }) => None,
                 Err(error) => return Err(error),
             };
+            // Proving the leaves may have opened the blob on the way; another flight may have landed.
+            if let Some(opened) = this.opened.get(&(id, encoding)) {
+                return Ok(opened);
+            }
             let blob = this.fetcher.open_with(&place, id, encoding, leaves).await?;
-            let opened = Arc::new(Opened { layout: blob.layout, length: blob.length });
-            this.leaves.insert(id, opened.layout.leaves().clone());
-            keep(&opened, blob.early);
-            this.opened.insert((id, encoding), opened.clone());
-            Ok(opened)
+            this.leaves.insert(id, blob.layout.leaves().clone());
+            Ok(this.keep(blob))
         };
         let (answer, joined) = self.open_flights.join((id, encoding), work).await;
         (answer, if joined { Freshness::Joined } else { Freshness::Miss })
+    }
+
+    fn keep(&self, blob: OpenedBlob) -> Arc<Opened> {
+        let opened = Arc::new(Opened { layout: blob.layout, length: blob.length });
+        (self.keep_early)(&opened, blob.early);
+        self.opened.insert((opened.layout.id(), opened.layout.encoding()), opened.clone());
+        opened
     }
 
     /// Forgets the shape of a blob: no source has this encoded form any more.

@@ -41,6 +41,15 @@ pub struct OpenedBlob {
     pub early: Vec<VerifiedPieces>,
 }
 
+/// Leaves that belong to their blob, and what had to be shown to prove it.
+#[derive(Debug, Clone)]
+pub struct ProvenLeaves {
+    /// The leaves.
+    pub leaves: Leaves,
+    /// A blob of one leaf, as its source showed it.
+    pub shown: Option<OpenedBlob>,
+}
+
 impl BlobFetcher {
     /// A fetcher that introduces itself as `agent` (`User-Agent`).
     pub fn new(client: Client, sources: Arc<Sources>, agent: &str) -> Self {
@@ -62,12 +71,15 @@ impl BlobFetcher {
         &self.client
     }
 
-    /// The checked leaves of a blob. `place` is `/REPO` for sources that serve several repositories, else empty.
-    pub async fn leaves(&self, place: &str, id: BlobId) -> Result<Leaves, FetchError> {
+    /// The proven leaves of a blob. `place` is `/REPO` for sources that serve several repositories, else empty.
+    ///
+    /// A list of hashes proves itself. An empty list only claims that the blob has one leaf, so the source that says so
+    /// must show the blob: in the `expected` encoding, else raw. What it showed comes along.
+    pub async fn leaves(&self, place: &str, id: BlobId, expected: Encoding) -> Result<ProvenLeaves, FetchError> {
         let what = format!("leaves of blob {id}");
         let mut round = Round::new(&self.sources, Subject { what, blob: Some(id), encoding: None, unit: HEAD });
         while let Some(source) = round.next().await {
-            match self.leaves_from(source, place, id).await {
+            match self.leaves_from(source, place, id, expected).await {
                 Ok(leaves) => {
                     source.succeeded();
                     return Ok(leaves);
@@ -78,25 +90,40 @@ impl BlobFetcher {
         Err(round.give_up())
     }
 
-    async fn leaves_from(&self, source: &Source, place: &str, id: BlobId) -> Result<Leaves, AttemptError> {
+    async fn leaves_from(
+        &self,
+        source: &Source,
+        place: &str,
+        id: BlobId,
+        expected: Encoding,
+    ) -> Result<ProvenLeaves, AttemptError> {
         let url = blob_url(source, place, &format!("/leaves/{id}"));
         let answer = self.get(source, &url, None).await?;
         let list = attempt::read_all(source, answer.body, LEAVES_LIST_BYTES_MAX).await?;
-        Ok(Leaves::check(id, list)?)
+        let leaves = Leaves::check(id, list)?;
+        if leaves.count() > 1 {
+            return Ok(ProvenLeaves { leaves, shown: None });
+        }
+        let shown = match self.open_from(source, place, &leaves, expected).await {
+            Err(AttemptError::NotFound) if expected != Encoding::Raw => self.open_raw(source, place, &leaves).await?,
+            shown => shown?,
+        };
+        Ok(ProvenLeaves { leaves, shown: Some(shown) })
     }
 
     /// Opens a blob in one encoding: fetches and proves what a reader must know before the first byte is announced.
     /// From sources without leaves the whole blob is fetched and verified.
     pub async fn open(&self, place: &str, id: BlobId, encoding: Encoding) -> Result<OpenedBlob, FetchError> {
-        let leaves = match self.leaves(place, id).await {
-            Ok(leaves) => Some(leaves),
+        let leaves = match self.leaves(place, id, encoding).await {
+            Ok(ProvenLeaves { shown: Some(shown), .. }) if shown.layout.encoding() == encoding => return Ok(shown),
+            Ok(ProvenLeaves { leaves, .. }) => Some(leaves),
             Err(FetchError::NotFound { .. }) => None,
             Err(error) => return Err(error),
         };
         self.open_with(place, id, encoding, leaves).await
     }
 
-    /// [`Self::open`] for a caller that has looked for the leaves already.
+    /// [`Self::open`] for a caller that has looked for the leaves already and found these, or none.
     pub async fn open_with(
         &self,
         place: &str,
@@ -108,10 +135,9 @@ impl BlobFetcher {
         let subject = Subject { what, blob: Some(id), encoding: Some(encoding), unit: HEAD };
         let mut round = Round::new(&self.sources, subject);
         while let Some(source) = round.next().await {
-            let attempt = match (&leaves, encoding) {
-                (None, _) => self.open_whole(source, place, id, encoding).await,
-                (Some(leaves), Encoding::Raw) => self.open_raw(source, place, leaves).await,
-                (Some(leaves), Encoding::Delivery(kind)) => self.open_delivery(source, place, leaves, kind).await,
+            let attempt = match &leaves {
+                None => self.open_whole(source, place, id, encoding).await,
+                Some(leaves) => self.open_from(source, place, leaves, encoding).await,
             };
             match attempt {
                 Ok(opened) => {
@@ -122,6 +148,19 @@ impl BlobFetcher {
             }
         }
         Err(round.give_up())
+    }
+
+    async fn open_from(
+        &self,
+        source: &Source,
+        place: &str,
+        leaves: &Leaves,
+        encoding: Encoding,
+    ) -> Result<OpenedBlob, AttemptError> {
+        match encoding {
+            Encoding::Raw => self.open_raw(source, place, leaves).await,
+            Encoding::Delivery(kind) => self.open_delivery(source, place, leaves, kind).await,
+        }
     }
 
     async fn open_raw(&self, source: &Source, place: &str, leaves: &Leaves) -> Result<OpenedBlob, AttemptError> {

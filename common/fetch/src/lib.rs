@@ -16,7 +16,7 @@ mod round;
 pub mod source;
 pub mod trust_store;
 
-pub use blob::{BlobFetcher, OpenedBlob};
+pub use blob::{BlobFetcher, OpenedBlob, ProvenLeaves};
 pub use document::Unverified;
 pub use error::{AttemptError, Blame, FetchError};
 pub use source::{Source, SourceOrder, SourceUrl, Sources};
