@@ -1,2 +1,39 @@
-//! `colibri`: arguments, printing, progress, exit codes.
-fn main() {}
+//! The commands of the house: `cargo xtask check` is all that CI runs, `cargo xtask acceptance` the long list with outside
+//! tools, where a missing tool is a loud failure and never a skip.
+
+mod acceptance;
+mod check;
+mod demo;
+mod run;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  check        format, lints, tests, documentation, the demo and its figures, interop: what CI runs
+  acceptance   what needs outside tools or long time: images, compose file, Helm chart, licences
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["check"] => check::check(),
+        ["acceptance"] => acceptance::acceptance(),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("\nxtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
