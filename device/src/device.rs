@@ -117,11 +117,23 @@ impl Device {
             return Ok(set);
         }
         let fetched =
-            metadata::refresh(&inner.client, repository.sources(), "", &inner.agent, &repository.start(), now).await;
+            metadata::refresh(&inner.client, repository.sources(), "", &inner.agent, repository.start(), now).await;
+        let fetched = match fetched {
+            Ok(set) => {
+                inner.repositories.trust(&repository, set, Some(now))?;
+                Ok(())
+            }
+            Err(unfinished) => {
+                if let Some(floor) = unfinished.floor {
+                    inner.repositories.trust(&repository, floor, None)?;
+                }
+                Err(unfinished.error)
+            }
+        };
         match (fetched, repository.trusted()) {
-            (Ok(set), _) => inner.repositories.trust(&repository, set, now)?,
+            (Ok(()), _) => {}
             (Err(error @ (FetchError::AllFailed { .. } | FetchError::NotFound { .. })), Some(old))
-                if old.is_whole() && now < old.earliest_expiry() =>
+                if now < old.earliest_expiry() =>
             {
                 tracing::warn!(%host, %error, "metadata could not be refreshed: using what is trusted already");
             }

@@ -21,7 +21,10 @@ const CONFIG_BYTES_MAX: u64 = 4 << 20;
 pub struct Repository {
     config: RepoConfig,
     sources: Arc<Sources>,
-    trust: Mutex<Option<Arc<TrustedSet>>>,
+    /// The newest that was proven, whole or not: the floor, and where the next refresh starts.
+    floor: Mutex<Option<Arc<TrustedSet>>>,
+    /// The newest whole set: what packages are looked up in.
+    whole: Mutex<Option<Arc<TrustedSet>>>,
     checked_at: Mutex<Option<UnixSeconds>>,
     /// One refresh at a time.
     pub(crate) refreshing: tokio::sync::Mutex<()>,
@@ -38,9 +41,9 @@ impl Repository {
         &self.sources
     }
 
-    /// The newest trusted metadata, if there is any yet.
+    /// The newest whole set of trusted metadata, if there is any yet.
     pub fn trusted(&self) -> Option<Arc<TrustedSet>> {
-        lock(&self.trust).clone()
+        lock(&self.whole).clone()
     }
 
     /// When metadata was last refreshed with success.
@@ -49,8 +52,8 @@ impl Repository {
     }
 
     pub(crate) fn start(&self) -> Start {
-        match self.trusted() {
-            Some(set) => Start::FromSet((*set).clone()),
+        match &*lock(&self.floor) {
+            Some(set) => Start::FromSet((**set).clone()),
             None => Start::FromAnchor(self.config.trust_anchor()),
         }
     }
@@ -95,7 +98,7 @@ impl Repositories {
             let same_keys = old.config.root_keys == config.root_keys;
             same_keys && old.config.root_threshold == config.root_threshold
         });
-        let trusted = old.filter(|_| same_root).and_then(|old| old.trusted()).map(|set| (*set).clone());
+        let trusted = old.filter(|_| same_root).and_then(|old| lock(&old.floor).as_deref().cloned());
         if let Some((_, trust)) = self.kept.as_ref().filter(|_| !same_root) {
             trust.remove(&host).map_err(|error| metadata_error(&host, error))?;
         }
@@ -127,15 +130,26 @@ impl Repositories {
         lock(&self.by_host).values().cloned().collect()
     }
 
-    /// Takes a newer trusted set: durable first, then visible.
-    pub(crate) fn trust(&self, repository: &Repository, set: TrustedSet, now: UnixSeconds) -> Result<(), DeviceError> {
+    /// Takes a newer trusted set: durable first, then visible. `checked_at` is given when the refresh came to its end.
+    pub(crate) fn trust(
+        &self,
+        repository: &Repository,
+        set: TrustedSet,
+        checked_at: Option<UnixSeconds>,
+    ) -> Result<(), DeviceError> {
         let host = repository.config.host();
-        let newer = repository.trusted().is_none_or(|old| !old.files().eq(set.files()));
+        let newer = lock(&repository.floor).as_ref().is_none_or(|old| !old.files().eq(set.files()));
         if let Some((_, trust)) = self.kept.as_ref().filter(|_| newer) {
             trust.save(host, &set).map_err(|error| metadata_error(host, error))?;
         }
-        *lock(&repository.trust) = Some(Arc::new(set));
-        *lock(&repository.checked_at) = Some(now);
+        let set = Arc::new(set);
+        if set.is_whole() {
+            *lock(&repository.whole) = Some(set.clone());
+        }
+        *lock(&repository.floor) = Some(set);
+        if checked_at.is_some() {
+            *lock(&repository.checked_at) = checked_at;
+        }
         Ok(())
     }
 
@@ -165,10 +179,12 @@ fn repository(config: RepoConfig, trusted: Option<TrustedSet>) -> Result<Reposit
             None => Source::new(url),
         });
     }
+    let trusted = trusted.map(Arc::new);
     Ok(Repository {
         config,
         sources: Arc::new(Sources::new(list, SourceOrder::Spread)),
-        trust: Mutex::new(trusted.map(Arc::new)),
+        whole: Mutex::new(trusted.clone().filter(|set| set.is_whole())),
+        floor: Mutex::new(trusted),
         checked_at: Mutex::default(),
         refreshing: tokio::sync::Mutex::default(),
     })

@@ -96,55 +96,76 @@ pub enum RefreshError {
     Refused(#[from] MetadataError),
 }
 
+/// A refresh that did not come to its end, and what was proven before: newer roots, newer versions. The caller keeps the
+/// floor, so that nobody can take it back behind what was once proven.
+#[derive(Debug)]
+pub struct Unfinished<E> {
+    /// Why it ended.
+    pub error: E,
+    /// What was proven.
+    pub floor: Option<TrustedSet>,
+}
+
 /// One refresh from one source.
 pub async fn refresh_from<S: MetadataSource + Sync>(
     source: &S,
     start: Start,
     now: UnixSeconds,
-) -> Result<TrustedSet, RefreshError> {
+) -> Result<TrustedSet, Unfinished<RefreshError>> {
     let mut update = Update::start(start, now);
     while let Step::Want(want) = update.next() {
         let answer = source.fetch(&want).await;
-        let answer = answer.map_err(|error| RefreshError::Attempt { name: want.name.clone(), error })?;
-        update.supply(answer)?;
+        let answer = answer.map_err(|error| RefreshError::Attempt { name: want.name.clone(), error });
+        let supplied = answer.and_then(|answer| Ok(update.supply(answer)?));
+        if let Err(error) = supplied {
+            return Err(Unfinished { error, floor: update.into_floor() });
+        }
     }
-    Ok(update.finish()?)
+    update.finish().map_err(|error| Unfinished { error: error.into(), floor: None })
 }
 
-/// One refresh from the first source that can give a set we believe. `start` is cloned for each source that is tried.
+/// One refresh from the first source that can give a set we believe. What one source proved before it failed is the start
+/// for the next.
 pub async fn refresh(
     client: &Client,
     sources: &Sources,
     place: &str,
     agent: &str,
-    start: &Start,
+    mut start: Start,
     now: UnixSeconds,
-) -> Result<TrustedSet, FetchError> {
+) -> Result<TrustedSet, Unfinished<FetchError>> {
     let agent = HeaderValue::from_str(agent).unwrap_or(HeaderValue::from_static("colibri"));
     let what = "repository metadata".to_owned();
     let mut round = Round::new(sources, Subject { what, blob: None, encoding: None, unit: 0 });
-    let mut refused = None;
+    let (mut refused, mut floor) = (None, None);
     while let Some(source) = round.next().await {
         let mirror = HttpMirror { client, source, place, agent: &agent, no_cache: true };
-        match refresh_from(&mirror, start.clone(), now).await {
+        let unfinished = match refresh_from(&mirror, start.clone(), now).await {
             Ok(set) => {
                 source.succeeded();
                 return Ok(set);
             }
-            Err(RefreshError::Attempt { name, error }) => {
+            Err(unfinished) => unfinished,
+        };
+        if let Some(proven) = unfinished.floor {
+            start = Start::FromSet(proven.clone());
+            floor = Some(proven);
+        }
+        match unfinished.error {
+            RefreshError::Attempt { name, error } => {
                 tracing::debug!(source = %source.url, file = %name, %error, "metadata could not be fetched");
                 round.failed(source, &error);
             }
-            Err(RefreshError::Refused(error)) => {
+            RefreshError::Refused(error) => {
                 tracing::warn!(source = %source.url, %error, "metadata refused");
-                let cause = AttemptError::Unexpected(error.to_string());
+                round.refused(source, &AttemptError::Unexpected(error.to_string()));
                 refused = Some((source.url.authority().to_owned(), error));
-                round.refused(source, &cause);
             }
         }
     }
-    match refused {
-        Some((source_name, error)) => Err(FetchError::Metadata { source_name, error: Arc::new(error) }),
-        None => Err(round.give_up()),
-    }
+    let error = match refused {
+        Some((source_name, error)) => FetchError::Metadata { source_name, error: Arc::new(error) },
+        None => round.give_up(),
+    };
+    Err(Unfinished { error, floor })
 }
