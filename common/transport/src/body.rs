@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::error::{BodyError, ReaderGone};
-use crate::limits::BODY_CHANNEL_CHUNKS;
+use crate::limits::{BODY_CHANNEL_CHUNKS, PIECE_BYTES};
 
 /// Bytes from somewhere, pulled by the reader.
 pub(crate) type Stream = Pin<Box<dyn PieceStream>>;
@@ -62,6 +62,7 @@ pub struct Body {
     ended: bool,
     idle: Option<Idle>,
     held: Option<Box<dyn Held>>,
+    pieces: Option<Bytes>,
     progress: Option<Arc<AtomicU64>>,
 }
 
@@ -79,7 +80,17 @@ impl fmt::Debug for Body {
 
 impl Body {
     fn new(source: Source, expected: Option<u64>) -> Self {
-        Self { source, expected, bytes_max: None, read: 0, ended: false, idle: None, held: None, progress: None }
+        Self {
+            source,
+            expected,
+            bytes_max: None,
+            read: 0,
+            ended: false,
+            idle: None,
+            held: None,
+            pieces: None,
+            progress: None,
+        }
     }
 
     /// No bytes.
@@ -135,6 +146,12 @@ impl Body {
     /// The same body, keeping `held` alive while it is read.
     pub(crate) fn holding(mut self, held: impl Held + 'static) -> Self {
         self.held = Some(Box::new(held));
+        self
+    }
+
+    /// The same body in pieces of at most [`PIECE_BYTES`]: time limits per piece must not depend on how it was fed.
+    pub(crate) fn in_pieces(mut self) -> Self {
+        self.pieces = Some(Bytes::new());
         self
     }
 
@@ -208,6 +225,20 @@ impl Body {
         Some(Ok(joined.map_or(first, BytesMut::freeze)))
     }
 
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if let Some(rest) = self.pieces.as_mut().filter(|rest| !rest.is_empty()) {
+            return Poll::Ready(Some(Ok(rest.split_to(rest.len().min(PIECE_BYTES)))));
+        }
+        let polled = self.poll_source(cx);
+        match (polled, &mut self.pieces) {
+            (Poll::Ready(Some(Ok(mut piece))), Some(rest)) if piece.len() > PIECE_BYTES => {
+                *rest = piece.split_off(PIECE_BYTES);
+                Poll::Ready(Some(Ok(piece)))
+            }
+            (polled, _) => polled,
+        }
+    }
+
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         match &mut self.source {
             Source::Segments(segments) => Poll::Ready(segments.pop_front().map(Ok)),
@@ -223,12 +254,12 @@ impl Body {
         }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         if self.ended {
             return Poll::Ready(None);
         }
         loop {
-            let Poll::Ready(piece) = self.poll_source(cx) else {
+            let Poll::Ready(piece) = self.poll_piece(cx) else {
                 return self.poll_idle(cx).map(|error| Some(Err(self.fail(error))));
             };
             if let Some(idle) = &mut self.idle {

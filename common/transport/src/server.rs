@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod http3;
+mod patience;
 mod tcp;
 
 use std::net::SocketAddr;
@@ -160,8 +161,12 @@ impl Server {
         stop.cancelled().await;
         context.drain.cancel();
         context.tracker.close();
-        if timeout_at(Instant::now() + drain, context.tracker.wait()).await.is_err() {
-            tracing::warn!(tasks = context.tracker.len(), "drain deadline passed: closing connections that still work");
+        let deadline = Instant::now() + drain;
+        tokio::select! {
+            ended = timeout_at(deadline, context.tracker.wait()) => if ended.is_err() {
+                tracing::warn!(tasks = context.tracker.len(), "drain deadline passed: closing connections that still work");
+            },
+            () = http3::refuse(endpoint.as_ref()) => {}
         }
         drop(guard);
         _ = accepting.await;

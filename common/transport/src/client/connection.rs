@@ -22,13 +22,23 @@ pub(super) struct Outgoing {
     pub(super) head: request::Parts,
     pub(super) body: Body,
     /// Bytes of the body taken so far: an upload that moves is not a peer that is silent.
-    pub(super) progress: Arc<AtomicU64>,
+    pub(super) progress: Progress,
+}
+
+/// Counts bytes of a body as they are taken.
+#[derive(Debug, Default)]
+pub(super) struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Outgoing {
     pub(super) fn new(head: request::Parts, body: Body) -> Self {
-        let progress = Arc::new(AtomicU64::new(0));
-        Self { head, body: body.counting(progress.clone()), progress }
+        let progress = Progress::default();
+        Self { head, body: body.in_pieces().counting(progress.0.clone()), progress }
     }
 }
 
@@ -89,15 +99,19 @@ impl Connection {
     }
 }
 
-/// Awaits `future` for as long as each `limit` sees it or the upload move.
-pub(super) async fn while_moving<F: Future>(future: F, progress: &AtomicU64, limit: Duration) -> Option<F::Output> {
+/// Awaits `future` for as long as each `limit` sees it complete or `progress` change.
+pub(super) async fn while_moving<F: Future>(
+    future: F,
+    progress: impl Fn() -> u64,
+    limit: Duration,
+) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
-    let mut seen = progress.load(Ordering::Relaxed);
+    let mut seen = progress();
     loop {
         if let Ok(output) = timeout(limit, future.as_mut()).await {
             return Some(output);
         }
-        let now = progress.load(Ordering::Relaxed);
+        let now = progress();
         if now == seen {
             return None;
         }

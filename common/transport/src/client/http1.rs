@@ -26,7 +26,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = hyper::client::conn::http1::Builder::new()
-        .max_buf_size(limits::HEADER_BYTES_MAX.max(limits::PIECE_BYTES_MIN))
+        .max_buf_size(limits::HEADER_BYTES_MAX.max(limits::PIECE_BYTES))
         .max_headers(limits::HEADER_FIELDS_MAX)
         .handshake(TokioIo::new(stream))
         .await
@@ -84,7 +84,7 @@ impl Http1 {
         count(&dialer.counters.h1_requests);
         let sending = self.sender.try_send_request(http::Request::from_parts(head, body));
         let limit = dialer.config.header_timeout;
-        let Some(result) = while_moving(sending, &progress, limit).await else {
+        let Some(result) = while_moving(sending, || progress.bytes(), limit).await else {
             return Err(Failure::header_timeout(name, limit));
         };
         let response = result.map_err(|mut error| match error.take_message() {

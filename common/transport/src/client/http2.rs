@@ -88,7 +88,7 @@ impl Http2 {
         count(&dialer.counters.h2_requests);
         let sending = sender.try_send_request(http::Request::from_parts(head, body));
         let limit = dialer.config.header_timeout;
-        let Some(result) = while_moving(sending, &progress, limit).await else {
+        let Some(result) = while_moving(sending, || progress.bytes(), limit).await else {
             return Err(Failure::header_timeout(&self.name, limit));
         };
         let response = result.map_err(|mut error| match error.take_message() {

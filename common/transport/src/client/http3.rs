@@ -85,7 +85,7 @@ impl Http3 {
         count(&dialer.counters.h3_requests);
         let mut requests = self.requests.clone();
         let opening = requests.send_request(http::Request::from_parts(head, ()));
-        let stream = match while_moving(opening, &progress, limit).await {
+        let stream = match while_moving(opening, || 0, limit).await {
             None => return Err(Failure { untouched_body: Some(body), ..self.silent(limit) }),
             Some(Err(error)) => return Err(Failure { untouched_body: Some(body), ..self.failed(&error) }),
             Some(Ok(stream)) => stream,
@@ -98,7 +98,12 @@ impl Http3 {
         } else {
             Some(AbortOnDropHandle::new(tokio::spawn(async move { upload(&mut send, &mut body).await })))
         };
-        let response = match while_moving(receive_head(&mut receive), &progress, limit).await {
+        // Much of an upload may be under way long after its last byte was taken: packets count as progress, too.
+        let moved = || match &upload {
+            Some(_) => progress.bytes() + self.quic.stats().udp_tx.bytes / limits::PIECE_BYTES as u64,
+            None => 0,
+        };
+        let response = match while_moving(receive_head(&mut receive), moved, limit).await {
             None => return Err(self.silent(limit)),
             Some(Err(error)) => return Err(self.failed(&error)),
             Some(Ok(response)) => response,
@@ -128,7 +133,7 @@ impl Http3 {
 
 /// Sends the body; breaks the stream off where the body breaks off.
 async fn upload(send: &mut Send, body: &mut Body) {
-    while let Some(piece) = body.next_gathered(limits::PIECE_BYTES_MIN).await {
+    while let Some(piece) = body.next_gathered(limits::PIECE_BYTES).await {
         match piece {
             // A server that has answered already may stop listening; its answer tells.
             Ok(piece) => {

@@ -13,9 +13,10 @@ use tokio::time::{sleep, timeout};
 
 use super::Context;
 use super::dispatch::Origin;
+use crate::body::Body;
 use crate::handler::{Protocol, Response};
 use crate::http3_body;
-use crate::limits::PIECE_BYTES_MIN;
+use crate::limits::PIECE_BYTES;
 use crate::quic::{BidiStream, Connection, RecvStream, SendStream, Shared};
 
 /// How long a drained connection waits for its client to close it, once all its responses have been acknowledged.
@@ -24,13 +25,13 @@ const GOAWAY_LINGER: Duration = Duration::from_millis(500);
 type Send = RequestStream<SendStream<Bytes>, Bytes>;
 type Receive = RequestStream<RecvStream, Bytes>;
 
-/// Accepts connections until the drain begins; then refuses new ones.
+/// Accepts connections until the drain begins.
 pub(super) async fn accept(endpoint: quinn::Endpoint, context: Arc<Context>) {
     loop {
         let incoming = tokio::select! {
             biased;
-            () = context.drain.cancelled() => break,
-            () = context.abort.cancelled() => break,
+            () = context.drain.cancelled() => return,
+            () = context.abort.cancelled() => return,
             incoming = endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { return };
@@ -45,7 +46,16 @@ pub(super) async fn accept(endpoint: quinn::Endpoint, context: Arc<Context>) {
             Err(_) => incoming.refuse(),
         }
     }
-    endpoint.set_server_config(None);
+}
+
+/// Refuses connections for as long as it is polled, so that clients go elsewhere at once; never completes.
+pub(super) async fn refuse(endpoint: Option<&quinn::Endpoint>) {
+    if let Some(endpoint) = endpoint {
+        while let Some(incoming) = endpoint.accept().await {
+            incoming.refuse();
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 async fn connection(incoming: quinn::Incoming, context: Arc<Context>, _permit: OwnedSemaphorePermit) {
@@ -125,7 +135,7 @@ async fn request(
     let request = head.map(|()| http3_body::server(receive, state));
     let origin = Origin { protocol: Protocol::Http3, peer, secure: true };
     let respond = async {
-        let response = context.dispatch.answer(request, origin).await;
+        let response = context.dispatch.answer(request, origin).await.map(Body::in_pieces);
         respond(&mut send, response, context.limits.stall_timeout).await
     };
     // The handler, and what it holds, goes when the client no longer wants the answer.
@@ -151,7 +161,7 @@ async fn respond(send: &mut Send, response: Response, stall: Duration) -> Result
     let stalled = |_| "the client has stopped reading".to_owned();
     let text = |error: h3::error::StreamError| error.to_string();
     timeout(stall, send.send_response(http::Response::from_parts(head, ()))).await.map_err(stalled)?.map_err(text)?;
-    while let Some(piece) = body.next_gathered(PIECE_BYTES_MIN).await {
+    while let Some(piece) = body.next_gathered(PIECE_BYTES).await {
         let piece = piece.map_err(|error| error.to_string())?;
         timeout(stall, send.send_data(piece)).await.map_err(stalled)?.map_err(text)?;
     }

@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Context;
 use super::dispatch::Origin;
+use super::patience::Patience;
 use crate::body::{Body, Held};
 use crate::handler::Protocol;
 use crate::hyper_body;
@@ -93,17 +94,21 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::new());
+    let patience = Arc::new(Patience::default());
     let builder = builder(context, http2);
     let service = {
-        let (dispatch, activity) = (context.dispatch.clone(), activity.clone());
+        let (dispatch, activity, patience) = (context.dispatch.clone(), activity.clone(), patience.clone());
         service_fn(move |request: http::Request<Incoming>| {
-            let (dispatch, busy) = (dispatch.clone(), Busy::new(activity.clone()));
+            let (dispatch, patience, busy) = (dispatch.clone(), patience.clone(), Busy::new(activity.clone()));
             async move {
                 let version = request.version();
                 let protocol = if version == http::Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
                 let request = request.map(hyper_body::incoming);
                 let response = dispatch.answer(request, Origin { protocol, ..origin }).await;
-                let response = response.map(|body| if body.is_end_stream() { body } else { body.holding(busy) });
+                let response = response.map(|body| match body.is_end_stream() {
+                    true => body,
+                    false => patience.watch(body.in_pieces()).holding(busy),
+                });
                 Ok::<http::Response<Body>, Infallible>(response)
             }
         })
@@ -122,6 +127,7 @@ where
                 closing = true;
                 connection.as_mut().graceful_shutdown();
             }
+            () = patience.end_after(context.limits.stall_timeout) => {}
             () = activity.idle_for(context.limits.idle_timeout) => {
                 if closing {
                     return;
