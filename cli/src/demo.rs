@@ -6,7 +6,6 @@
 mod inputs;
 mod play;
 mod report;
-mod show;
 
 use std::io::Write;
 use std::path::PathBuf;

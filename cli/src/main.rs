@@ -8,6 +8,7 @@ mod far;
 mod file_hash;
 mod files;
 mod package;
+mod progress;
 
 use std::io::Write;
 use std::process::ExitCode;

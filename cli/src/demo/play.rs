@@ -18,9 +18,9 @@ use colibri_store::{Store, StoreError};
 use super::Args;
 use super::inputs::{self, HELD_BACK, Staged};
 use super::report::DemoReport;
-use super::show::{bytes, step};
 use crate::files::FilesError;
 use crate::package;
+use crate::progress::{bytes, step};
 
 /// Name of the repository, and host of its URLs.
 const REPOSITORY: &str = "devhost";

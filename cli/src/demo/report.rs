@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::show::bytes;
+use crate::progress::bytes;
 
 /// Measurements of one run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

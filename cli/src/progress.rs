@@ -1,4 +1,4 @@
-//! What a person sees while the demo runs: a spinner or bar on a terminal, plain lines elsewhere; always on standard error.
+//! What a person sees while something takes time: a spinner or bar on a terminal, plain lines elsewhere; always on standard error.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// How often a spinner turns.
 const TICK: Duration = Duration::from_millis(100);
 
-/// One step of the story under way.
-pub(super) struct Step {
+/// One step under way.
+pub(crate) struct Step {
     bar: ProgressBar,
     plain: bool,
 }
 
 /// Begins a step.
-pub(super) fn step(title: &str) -> Step {
+pub(crate) fn step(title: &str) -> Step {
     let bar = ProgressBar::new_spinner();
     let plain = bar.is_hidden();
     bar.set_style(style("{spinner:.green} {msg}"));
@@ -50,7 +50,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 /// Bytes for people, in powers of 1000.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut value = count as f64;
     let mut unit = 0;
