@@ -137,7 +137,7 @@ impl Client {
         let idempotent = is_idempotent(&outgoing.head.method);
         let head = outgoing.head.clone();
         let connection = authority.acquire().await?;
-        let reused = connection.reused();
+        let (reused, admission) = (connection.reused(), connection.admission());
         let failure = match connection.send(outgoing, &self.dialer).await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
@@ -150,6 +150,9 @@ impl Client {
         let Some(body) = failure.untouched_body.or(replay).filter(|_| again) else { return Err(failure.error) };
         tracing::debug!(error = %failure.error, "request is sent again on a new connection");
         count(&self.dialer.counters.retries);
+        if let Some(admission) = admission {
+            admission.close();
+        }
         authority.drop_idle();
         let connection = authority.acquire().await?;
         connection.send(Outgoing::new(head, body), &self.dialer).await.map_err(|failure| failure.error)

@@ -4,27 +4,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
-use h3::error::StreamError;
+use bytes::Bytes;
 
 use crate::body::{Body, PieceStream};
 use crate::error::BodyError;
 use crate::quic::{RecvStream, StreamState, take_all};
-
-fn piece(
-    polled: Poll<Result<Option<impl Buf>, StreamError>>,
-    state: &StreamState,
-) -> Poll<Option<Result<Bytes, BodyError>>> {
-    polled.map(|result| match result {
-        Ok(Some(buffer)) => {
-            let bytes = take_all(buffer);
-            state.delivered(bytes.len());
-            Some(Ok(bytes))
-        }
-        Ok(None) => None,
-        Err(error) => Some(Err(BodyError::Connection(error.to_string()))),
-    })
-}
 
 macro_rules! stream {
     ($name:ident, $receive:ty) => {
@@ -35,8 +19,15 @@ macro_rules! stream {
 
         impl PieceStream for $name {
             fn poll_piece(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-                let this = &mut *self;
-                piece(this.receive.poll_recv_data(cx), &this.state)
+                loop {
+                    return Poll::Ready(match std::task::ready!(self.receive.poll_recv_data(cx)) {
+                        Ok(Some(buffer)) => Some(Ok(take_all(buffer))),
+                        // An empty frame or trailers; the end is still to come.
+                        Ok(None) if !self.state.received_all() => continue,
+                        Ok(None) => None,
+                        Err(error) => Some(Err(BodyError::Connection(error.to_string()))),
+                    });
+                }
             }
         }
     };

@@ -16,8 +16,6 @@ pub const REQUEST_BODY_BYTES_MAX: u64 = 1 << 20;
 pub const BODY_CHANNEL_CHUNKS: usize = 4;
 /// Pieces are sent in this size where more is ready: smaller ones are gathered (HTTP/3), larger ones cut, in bytes.
 pub const PIECE_BYTES: usize = 64 * 1024;
-/// Received but undelivered payload of one HTTP/3 stream above the QUIC window, in bytes.
-pub const STREAM_BUFFER_BYTES_MAX: u64 = 256 * 1024;
 /// Receive window of one stream on the client, in bytes: 100 ms at 1 Gb/s.
 pub const CLIENT_STREAM_WINDOW_BYTES: u32 = 12_500_000;
 /// Receive window of one connection on the client, in bytes: eight stalled readers do not stop the ninth.
@@ -44,7 +42,6 @@ pub const PEM_BYTES_MAX: u64 = 4 << 20;
 pub const PINS_MAX: usize = 64;
 
 const _: () = assert!(STREAMS_MAX <= 100, "more streams were measured to cost memory without throughput");
-const _: () = assert!(PIECE_BYTES as u64 <= STREAM_BUFFER_BYTES_MAX, "one piece fits the stream buffer");
 const _: () = assert!(CLIENT_STREAM_WINDOW_BYTES <= CLIENT_CONNECTION_WINDOW_BYTES, "a stream fits its connection");
 const _: () = assert!(SERVER_STREAM_WINDOW_BYTES <= SERVER_CONNECTION_WINDOW_BYTES, "a stream fits its connection");
 
@@ -58,7 +55,6 @@ pub const ALL: &[(&str, u64)] = &[
     ("REQUEST_BODY_BYTES_MAX", REQUEST_BODY_BYTES_MAX),
     ("BODY_CHANNEL_CHUNKS", BODY_CHANNEL_CHUNKS as u64),
     ("PIECE_BYTES", PIECE_BYTES as u64),
-    ("STREAM_BUFFER_BYTES_MAX", STREAM_BUFFER_BYTES_MAX),
     ("CLIENT_STREAM_WINDOW_BYTES", CLIENT_STREAM_WINDOW_BYTES as u64),
     ("CLIENT_CONNECTION_WINDOW_BYTES", CLIENT_CONNECTION_WINDOW_BYTES as u64),
     ("SERVER_STREAM_WINDOW_BYTES", SERVER_STREAM_WINDOW_BYTES as u64),

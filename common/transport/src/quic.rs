@@ -1,8 +1,7 @@
 //! The seam between `h3` and `quinn`: our own, because a stream that is dropped half-way must be reset and never look
 //! finished, and because `h3` by itself buffers whatever a peer frames.
 //!
-//! What it adds to the plain mapping: reset on drop, [`FrameWatch`] on everything received, a bound on undelivered payload,
-//! a way to learn that the peer lost interest or has everything ([`StreamState::stopped`]), and notice of GOAWAY.
+//! What it adds to the plain mapping: reset on drop, [`FrameWatch`] on everything received, a way to learn that the peer lost interest or has everything ([`StreamState::stopped`]), and notice of GOAWAY.
 
 mod frames;
 pub(crate) mod socket;
@@ -10,7 +9,7 @@ mod streams;
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -29,15 +28,15 @@ type BiResult = Result<(QuinnSend, QuinnRecv), ConnectionError>;
 /// What the stream's users share with the adapter beneath `h3`.
 #[derive(Default)]
 pub(crate) struct StreamState {
-    /// Payload bytes handed to the reader so far.
-    delivered: AtomicU64,
+    /// The peer has ended its side, cleanly, and every byte of it was handed up.
+    received_all: AtomicBool,
     stopped: Mutex<Option<BoxFuture<()>>>,
 }
 
 impl StreamState {
-    /// Tells the adapter that the reader took `bytes` of payload.
-    pub(crate) fn delivered(&self, bytes: usize) {
-        self.delivered.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Whether the stream was received to its clean end. `h3` alone takes an empty DATA frame for the end, too.
+    pub(crate) fn received_all(&self) -> bool {
+        self.received_all.load(Ordering::Relaxed)
     }
 
     /// Completes when the peer has acknowledged everything, or no longer wants it, or the connection is gone. The first
@@ -90,7 +89,7 @@ impl Shared {
     fn bidi(self: &Arc<Self>, (send, recv): (QuinnSend, QuinnRecv)) -> BidiStream<bytes::Bytes> {
         let stopped = send.stopped();
         let state = Arc::new(StreamState {
-            delivered: AtomicU64::new(0),
+            received_all: AtomicBool::new(false),
             stopped: Mutex::new(Some(Box::pin(async move { drop(stopped.await) }))),
         });
         self.lock().insert(send.id().into(), state.clone());

@@ -10,6 +10,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 
@@ -23,9 +24,11 @@ pub(crate) const ALPN_H2: &[u8] = b"h2";
 /// ALPN name of HTTP/1.1.
 pub(crate) const ALPN_H1: &[u8] = b"http/1.1";
 
-/// The crypto provider that every configuration here is built with.
+/// The crypto provider that every configuration here is built with: AES-128-GCM first, measured cheapest.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }
 
 /// SHA-256 of the SubjectPublicKeyInfo of `certificate` (as in RFC 7469 §2.4): it survives a renewal with the same key.

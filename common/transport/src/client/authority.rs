@@ -1,6 +1,7 @@
 //! [`Authority`]: the connections to one server, and what was learnt about the way to it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::Uri;
 use http::uri::Scheme;
@@ -15,6 +16,9 @@ use super::http1::{Http1, Sender};
 use super::http2::Http2;
 use super::http3::Http3;
 use crate::error::{ClientError, ClientErrorKind};
+
+/// How long QUIC may still try once TCP has failed.
+const QUIC_LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// What a connection pool is keyed by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -241,10 +245,7 @@ impl Authority {
                     biased;
                     result = quic.as_mut() => match result {
                         Ok(connection) => return Ok(Dialed::Http3(connection)),
-                        Err(error) => {
-                            self.udp_died(&error);
-                            return tcp.await.map_err(|tcp_error| both(&self.name, &error, &tcp_error));
-                        }
+                        Err(error) => return self.after_quic_failed(&error, tcp.await),
                     },
                     result = tcp.as_mut() => match result {
                         Ok(dialed) => {
@@ -252,15 +253,25 @@ impl Authority {
                             return Ok(dialed);
                         }
                         Err(tcp_error) => {
-                            let connection = quic.await.map_err(|error| both(&self.name, &error, &tcp_error))?;
-                            return Ok(Dialed::Http3(connection));
+                            // Most likely nobody is there; QUIC gets a last moment.
+                            return match timeout(QUIC_LAST_MOMENT, quic).await {
+                                Ok(Ok(connection)) => Ok(Dialed::Http3(connection)),
+                                Ok(Err(error)) => Err(both(&self.name, &error, &tcp_error)),
+                                Err(_) => Err(tcp_error),
+                            };
                         }
                     },
                 }
             }
         };
-        self.udp_died(&quic_error);
-        self.dialer.tcp(&self.key, &self.name).await.map_err(|tcp_error| both(&self.name, &quic_error, &tcp_error))
+        self.after_quic_failed(&quic_error, self.dialer.tcp(&self.key, &self.name).await)
+    }
+
+    /// Only if TCP gets through is UDP at fault and not the whole way.
+    fn after_quic_failed(&self, error: &ClientError, tcp: Result<Dialed, ClientError>) -> Result<Dialed, ClientError> {
+        let dialed = tcp.map_err(|tcp_error| both(&self.name, error, &tcp_error))?;
+        self.udp_died(error);
+        Ok(dialed)
     }
 
     fn clone_dialer(&self) -> Arc<Dialer> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode, request};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::dial::Dialer;
@@ -86,6 +86,15 @@ impl Connection {
             Self::Http3(connection) => connection.used(),
             Self::Http2(connection) => connection.used(),
             Self::Http1(connection) => connection.reused,
+        }
+    }
+
+    /// What closes a shared connection to further requests; HTTP/1.1 connections are not shared.
+    pub(super) fn admission(&self) -> Option<Arc<Semaphore>> {
+        match self {
+            Self::Http3(connection) => Some(connection.admission()),
+            Self::Http2(connection) => Some(connection.admission()),
+            Self::Http1(_) => None,
         }
     }
 

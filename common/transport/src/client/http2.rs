@@ -66,6 +66,11 @@ impl Http2 {
         !self.sender.is_closed() && !self.streams.is_closed()
     }
 
+    /// Closed, it admits no further request; those in flight go on.
+    pub(super) fn admission(&self) -> Arc<Semaphore> {
+        self.streams.clone()
+    }
+
     pub(super) fn used(&self) -> bool {
         self.used.load(Ordering::Relaxed)
     }

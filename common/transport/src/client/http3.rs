@@ -65,6 +65,11 @@ impl Http3 {
         self.quic.close_reason().is_none() && !self.shared.is_peer_going_away() && !self.streams.is_closed()
     }
 
+    /// Closed, it admits no further request; those in flight go on.
+    pub(super) fn admission(&self) -> Arc<Semaphore> {
+        self.streams.clone()
+    }
+
     pub(super) fn used(&self) -> bool {
         self.used.load(Ordering::Relaxed)
     }

@@ -1,7 +1,8 @@
 //! [`FrameWatch`]: follows the framing of one received HTTP/3 stream (RFC 9114 §7.1) without keeping any of it.
 //!
-//! `h3` waits for a whole HEADERS or unknown frame before it looks at it, and takes an end inside a DATA frame for the end
-//! of the body. So the sizes and the end are watched here, one layer below.
+//! `h3` waits for a whole HEADERS or unknown frame before it looks at it, reads one chunk more than it uses at every turn,
+//! and takes an end inside a DATA frame for the end of the body. So sizes and the end are watched one layer below, and
+//! bytes are handed up in the portions that `h3` uses: it then holds next to nothing.
 
 use std::fmt;
 
@@ -73,43 +74,45 @@ pub(crate) struct FrameWatch {
     state: State,
     number: VarIntReader,
     frame_bytes_max: u64,
-    data_bytes: u64,
     saw_goaway: bool,
 }
 
 impl FrameWatch {
     /// Frames other than DATA may have at most `frame_bytes_max` bytes of payload.
     pub(crate) fn new(frame_bytes_max: u64) -> Self {
-        Self { state: State::Type, number: VarIntReader::default(), frame_bytes_max, data_bytes: 0, saw_goaway: false }
+        Self { state: State::Type, number: VarIntReader::default(), frame_bytes_max, saw_goaway: false }
     }
 
-    /// Follows the next received bytes.
-    pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Result<(), FrameFault> {
-        while let Some(&first) = bytes.first() {
+    /// Follows the next received bytes up to the end of an element, and says how many those are: the header of a DATA frame,
+    /// what is here of its payload, any other frame, or all bytes if they end inside one.
+    pub(crate) fn element(&mut self, bytes: &[u8]) -> Result<usize, FrameFault> {
+        let mut taken = 0;
+        while let Some(&next) = bytes.get(taken) {
             match self.state {
                 State::Type => {
-                    if let Some(kind) = self.number.push(first) {
+                    taken += 1;
+                    if let Some(kind) = self.number.push(next) {
                         self.state = State::Length { kind };
                     }
-                    bytes = &bytes[1..];
                 }
                 State::Length { kind } => {
-                    if let Some(length) = self.number.push(first) {
+                    taken += 1;
+                    if let Some(length) = self.number.push(next) {
                         self.start(kind, length)?;
+                        if kind == DATA || length == 0 {
+                            break;
+                        }
                     }
-                    bytes = &bytes[1..];
                 }
                 State::Payload { kind, left } => {
-                    let here = left.min(bytes.len() as u64);
-                    bytes = &bytes[here as usize..];
-                    if kind == DATA {
-                        self.data_bytes += here;
-                    }
+                    let here = left.min((bytes.len() - taken) as u64);
+                    taken += here as usize;
                     self.state = if here == left { State::Type } else { State::Payload { kind, left: left - here } };
+                    break;
                 }
             }
         }
-        Ok(())
+        Ok(taken)
     }
 
     fn start(&mut self, kind: u64, length: u64) -> Result<(), FrameFault> {
@@ -126,11 +129,6 @@ impl FrameWatch {
         if self.state == State::Type && self.number.is_empty() { Ok(()) } else { Err(FrameFault::EndInsideFrame) }
     }
 
-    /// Payload bytes of DATA frames so far.
-    pub(crate) fn data_bytes(&self) -> u64 {
-        self.data_bytes
-    }
-
     /// Whether a GOAWAY frame has begun.
     pub(crate) fn saw_goaway(&self) -> bool {
         self.saw_goaway
@@ -144,14 +142,33 @@ mod tests {
     /// HEADERS of 3 bytes, DATA of 5 in a two-byte length, an empty unknown frame, GOAWAY.
     const STREAM: &[u8] = &[1, 3, 9, 9, 9, 0, 0x40, 5, 1, 2, 3, 4, 5, 0x21, 0, 7, 1, 0];
 
+    fn elements(watch: &mut FrameWatch, mut bytes: &[u8]) -> Result<Vec<usize>, FrameFault> {
+        let mut elements = Vec::new();
+        while !bytes.is_empty() {
+            let taken = watch.element(bytes)?;
+            elements.push(taken);
+            bytes = &bytes[taken..];
+        }
+        Ok(elements)
+    }
+
+    #[test]
+    fn elements_end_where_h3_looks() {
+        let mut watch = FrameWatch::new(100);
+        // HEADERS whole, the header of DATA, its payload, the unknown frame, GOAWAY.
+        assert_eq!(elements(&mut watch, STREAM), Ok(vec![5, 3, 5, 2, 3]));
+        assert!(watch.saw_goaway());
+    }
+
     #[test]
     fn follows_frames_however_they_are_cut() {
         for step in 1..=STREAM.len() {
             let mut watch = FrameWatch::new(100);
             for piece in STREAM.chunks(step) {
-                watch.push(piece).unwrap();
+                let all: usize = elements(&mut watch, piece).unwrap().into_iter().sum();
+                assert_eq!(all, piece.len());
             }
-            assert_eq!((watch.data_bytes(), watch.saw_goaway(), watch.end()), (5, true, Ok(())), "step {step}");
+            assert_eq!((watch.saw_goaway(), watch.end()), (true, Ok(())), "step {step}");
         }
     }
 
@@ -160,7 +177,7 @@ mod tests {
         let boundaries = [0, 5, 13, 15, 18];
         for end in 0..=STREAM.len() {
             let mut watch = FrameWatch::new(100);
-            watch.push(&STREAM[..end]).unwrap();
+            elements(&mut watch, &STREAM[..end]).unwrap();
             let expected = if boundaries.contains(&end) { Ok(()) } else { Err(FrameFault::EndInsideFrame) };
             assert_eq!(watch.end(), expected, "cut at {end}");
         }
@@ -170,10 +187,9 @@ mod tests {
     fn a_large_frame_is_refused_when_announced_but_data_is_not() {
         let mut watch = FrameWatch::new(100);
         let announced = FrameFault::FrameTooLarge { announced_bytes: 101, bytes_max: 100 };
-        assert_eq!(watch.push(&[1, 0x40, 101]), Err(announced));
+        assert_eq!(watch.element(&[1, 0x40, 101]), Err(announced));
         let mut watch = FrameWatch::new(100);
-        watch.push(&[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).unwrap();
-        watch.push(&[0; 1000]).unwrap();
-        assert_eq!(watch.data_bytes(), 1000);
+        assert_eq!(watch.element(&[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), Ok(9));
+        assert_eq!(watch.element(&[0; 1000]), Ok(1000));
     }
 }

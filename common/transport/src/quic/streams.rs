@@ -10,9 +10,8 @@ use h3::error::Code;
 use h3::quic::{self, StreamErrorIncoming, StreamId, WriteBuf};
 use quinn::{ReadError, VarInt, WriteError};
 
-use super::frames::VarIntReader;
+use super::frames::{FrameFault, VarIntReader};
 use super::{FrameWatch, Shared, StreamState, stream_error};
-use crate::limits::STREAM_BUFFER_BYTES_MAX;
 
 /// Stream type of the HTTP/3 control stream (RFC 9114 §6.2.1).
 const CONTROL_STREAM: u64 = 0x0;
@@ -105,58 +104,56 @@ enum Watch {
 /// The receiving half. Dropped early, it tells the peer to stop.
 pub(crate) struct RecvStream {
     stream: quinn::RecvStream,
+    /// Received and not yet handed up.
+    pending: Bytes,
     watch: Watch,
 }
 
 impl RecvStream {
     pub(super) fn request(stream: quinn::RecvStream, header_bytes_max: u64, state: Arc<StreamState>) -> Self {
-        Self { stream, watch: Watch::Request { frames: FrameWatch::new(header_bytes_max), state } }
+        let watch = Watch::Request { frames: FrameWatch::new(header_bytes_max), state };
+        Self { stream, pending: Bytes::new(), watch }
     }
 
     pub(super) fn unidirectional(stream: quinn::RecvStream, shared: Arc<Shared>) -> Self {
-        Self { stream, watch: Watch::Unknown { kind: VarIntReader::default(), shared } }
+        let watch = Watch::Unknown { kind: VarIntReader::default(), shared };
+        Self { stream, pending: Bytes::new(), watch }
     }
 
-    /// Whether the reader is so far behind that `h3` must first hand over what it holds. `h3` asks again after each piece it
-    /// delivered, so nothing needs to wake it.
-    fn is_full(&self) -> bool {
-        match &self.watch {
-            Watch::Request { frames, state } => {
-                frames.data_bytes().saturating_sub(state.delivered.load(Ordering::Relaxed)) > STREAM_BUFFER_BYTES_MAX
-            }
-            _ => false,
-        }
-    }
-
-    fn follow(&mut self, mut bytes: &[u8]) -> Result<(), StreamErrorIncoming> {
-        if let Watch::Unknown { kind, shared } = &mut self.watch {
-            let mut found = None;
-            while let (None, Some((first, rest))) = (found, bytes.split_first()) {
-                found = kind.push(*first);
-                bytes = rest;
-            }
-            match found {
-                None => return Ok(()),
-                Some(CONTROL_STREAM) => {
-                    let frames = FrameWatch::new(CONTROL_FRAME_BYTES_MAX);
-                    self.watch = Watch::Control { frames, shared: shared.clone() };
-                }
-                Some(_) => self.watch = Watch::Other,
-            }
-        }
-        match &mut self.watch {
-            Watch::Request { frames, .. } => {
-                frames.push(bytes).map_err(|fault| StreamErrorIncoming::Unknown(Box::new(fault)))
-            }
+    /// The next portion of what is pending.
+    fn portion(&mut self) -> Result<Bytes, FrameFault> {
+        let length = match &mut self.watch {
+            Watch::Request { frames, .. } => frames.element(&self.pending)?,
             Watch::Control { frames, shared } => {
-                let result = frames.push(bytes).map_err(|fault| StreamErrorIncoming::Unknown(Box::new(fault)));
+                let length = frames.element(&self.pending)?;
                 if frames.saw_goaway() {
                     shared.set_going_away();
                 }
-                result
+                length
             }
-            Watch::Unknown { .. } | Watch::Other => Ok(()),
+            Watch::Unknown { kind, shared } => {
+                let found = kind.push(self.pending[0]);
+                match found {
+                    None => {}
+                    Some(CONTROL_STREAM) => {
+                        let frames = FrameWatch::new(CONTROL_FRAME_BYTES_MAX);
+                        self.watch = Watch::Control { frames, shared: shared.clone() };
+                    }
+                    Some(_) => self.watch = Watch::Other,
+                }
+                1
+            }
+            Watch::Other => self.pending.len(),
+        };
+        Ok(self.pending.split_to(length))
+    }
+
+    fn end(&self) -> Result<(), FrameFault> {
+        if let Watch::Request { frames, state } = &self.watch {
+            frames.end()?;
+            state.received_all.store(true, Ordering::Relaxed);
         }
+        Ok(())
     }
 }
 
@@ -164,23 +161,15 @@ impl quic::RecvStream for RecvStream {
     type Buf = Bytes;
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
-        if self.is_full() {
-            return Poll::Pending;
-        }
-        // Reading is cancel-safe and the waker stays registered, so the future need not outlive this call.
-        let chunk = ready!(pin!(self.stream.read_chunk(usize::MAX, true)).poll(cx)).map_err(read_error)?;
-        match chunk {
-            Some(chunk) => {
-                self.follow(&chunk.bytes)?;
-                Poll::Ready(Ok(Some(chunk.bytes)))
+        while self.pending.is_empty() {
+            // Reading is cancel-safe and the waker stays registered, so the future need not outlive this call.
+            let chunk = ready!(pin!(self.stream.read_chunk(usize::MAX, true)).poll(cx)).map_err(read_error)?;
+            match chunk {
+                Some(chunk) => self.pending = chunk.bytes,
+                None => return Poll::Ready(self.end().map(|()| None).map_err(frame_fault)),
             }
-            None => match &self.watch {
-                Watch::Request { frames, .. } => Poll::Ready(
-                    frames.end().map(|()| None).map_err(|fault| StreamErrorIncoming::Unknown(Box::new(fault))),
-                ),
-                _ => Poll::Ready(Ok(None)),
-            },
         }
+        Poll::Ready(self.portion().map(Some).map_err(frame_fault))
     }
 
     fn stop_sending(&mut self, error_code: u64) {
@@ -243,6 +232,10 @@ impl<B: Buf> quic::SendStream<B> for BidiStream<B> {
     fn send_id(&self) -> StreamId {
         self.send.send_id()
     }
+}
+
+fn frame_fault(fault: FrameFault) -> StreamErrorIncoming {
+    StreamErrorIncoming::Unknown(Box::new(fault))
 }
 
 fn write_error(error: WriteError) -> StreamErrorIncoming {

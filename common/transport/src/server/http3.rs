@@ -19,7 +19,7 @@ use crate::http3_body;
 use crate::limits::PIECE_BYTES;
 use crate::quic::{BidiStream, Connection, RecvStream, SendStream, Shared};
 
-/// How long a drained connection waits for its client to close it, once all its responses have been acknowledged.
+/// How long a connection that said GOAWAY waits for its client to close it, once all responses have been acknowledged.
 const GOAWAY_LINGER: Duration = Duration::from_millis(500);
 
 type Send = RequestStream<SendStream<Bytes>, Bytes>;
@@ -91,6 +91,7 @@ async fn serve(
     let mut requests = JoinSet::new();
     let mut draining = false;
     loop {
+        let idle = requests.is_empty();
         tokio::select! {
             accepted = http3.accept() => match accepted {
                 Ok(Some(resolver)) => {
@@ -103,18 +104,25 @@ async fn serve(
                 }
             },
             Some(_) = requests.join_next() => {}
-            () = context.drain.cancelled(), if !draining => {
+            () = ending(context, idle), if !draining => {
                 draining = true;
                 // One more than the last accepted: no request that is being answered may seem refused.
                 if http3.shutdown(1).await.is_err() {
                     return;
                 }
             }
-            () = sleep(GOAWAY_LINGER), if draining && requests.is_empty() => return,
-            () = sleep(context.limits.idle_timeout), if !draining && requests.is_empty() => return,
+            () = sleep(GOAWAY_LINGER), if draining && idle => return,
         }
     }
     while requests.join_next().await.is_some() {}
+}
+
+/// Completes when the server drains, or when an idle connection has been so for too long.
+async fn ending(context: &Context, idle: bool) {
+    tokio::select! {
+        () = context.drain.cancelled() => {}
+        () = sleep(context.limits.idle_timeout), if idle => {}
+    }
 }
 
 async fn request(

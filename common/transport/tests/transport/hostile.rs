@@ -111,17 +111,26 @@ async fn http3_headers_without_end_are_refused_by_the_client() {
     assert!(error.to_string().contains("announced a frame of 1073741824 bytes"), "{error}");
 }
 
-#[tokio::test]
-async fn http3_headers_without_end_are_refused_by_the_server() {
-    let server = Running::way(Way::Http3, says("never"));
+/// A QUIC connection to `address` with an HTTP/3 control stream and nothing else.
+async fn http3_by_hand(address: SocketAddr) -> (quinn::Connection, quinn::SendStream) {
     let mut tls = crate::trust::accepts_anything();
     tls.alpn_protocols = vec![b"h3".to_vec()];
     let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
     let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let config = quinn::ClientConfig::new(Arc::new(tls));
-    let connection = endpoint.connect_with(config, server.address, "localhost").unwrap().await.unwrap();
+    let connection = endpoint.connect_with(config, address, "localhost").unwrap().await.unwrap();
     let mut control = connection.open_uni().await.unwrap();
     control.write_all(&[0, 4, 0]).await.unwrap();
+    (connection, control)
+}
+
+/// HEADERS with `:path /`, `:method POST`, `:scheme https` of the static table and `:authority x` spelled out.
+const POST: &[u8] = &[1, 8, 0, 0, 0xc1, 0xd4, 0xd7, 0x50, 1, b'x'];
+
+#[tokio::test]
+async fn http3_headers_without_end_are_refused_by_the_server() {
+    let server = Running::way(Way::Http3, says("never"));
+    let (connection, _control) = http3_by_hand(server.address).await;
     let (mut send, mut receive) = connection.open_bi().await.unwrap();
     send.write_all(&[1, 0x80 | 0x40, 0, 0, 0, 0x40, 0, 0, 0]).await.unwrap();
     // The server stops reading long before the announced gigabyte; without the bound this would go on for ever.
@@ -134,6 +143,75 @@ async fn http3_headers_without_end_are_refused_by_the_server() {
     receive.read_to_end(1000).await.expect_err("there is no answer");
     // The server is well.
     assert_eq!(fetch(&Way::Http3.client(), &Way::Http3.url(server.address, "/")).await.unwrap(), "never");
+}
+
+#[tokio::test]
+async fn http3_bodies_in_tiny_and_empty_frames_arrive_whole() {
+    let server = Running::way(
+        Way::Http3,
+        handler(|request: Request| async move {
+            match request.into_body().read_all(1 << 20).await {
+                Ok(bytes) => {
+                    respond(Body::full(format!("{} {}", bytes.len(), bytes.iter().map(|b| u64::from(*b)).sum::<u64>())))
+                }
+                Err(error) => respond(Body::full(error.to_string())),
+            }
+        }),
+    );
+    let (connection, _control) = http3_by_hand(server.address).await;
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    let mut frames = POST.to_vec();
+    for number in 0..100_000u32 {
+        // An empty DATA frame, one of one byte, an unknown frame now and then.
+        frames.extend([0, 0, 0, 1, (number % 251) as u8]);
+        if number.is_multiple_of(1000) {
+            frames.extend([0x21, 2, 9, 9]);
+        }
+    }
+    // Trailers: none but the empty prefix.
+    frames.extend([1, 2, 0, 0]);
+    send.write_all(&frames).await.unwrap();
+    send.finish().unwrap();
+    let answer = receive.read_to_end(1000).await.unwrap();
+    let sum: u64 = (0..100_000).map(|number| number % 251).sum();
+    let expected = format!("100000 {sum}");
+    assert!(answer.ends_with(expected.as_bytes()), "{:?}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn http3_frames_do_not_pile_up_behind_a_slow_handler() {
+    let (read, mut wait) = tokio::sync::mpsc::channel(1);
+    let server = Running::way(
+        Way::Http3,
+        handler(move |request: Request| {
+            let read = read.clone();
+            async move {
+                let mut body = request.into_body();
+                for _ in 0..10_000 {
+                    body.next().await.unwrap().unwrap();
+                }
+                read.send(()).await.unwrap();
+                std::future::pending().await
+            }
+        }),
+    );
+    let (connection, _control) = http3_by_hand(server.address).await;
+    let (mut send, _receive) = connection.open_bi().await.unwrap();
+    send.write_all(POST).await.unwrap();
+    let frames: Bytes = [0, 1, 7].repeat(10_000).into();
+    let (mut sent, mut done) = (0, false);
+    // Writes until nothing more is taken, after the handler has read its ten thousand bytes.
+    loop {
+        tokio::select! {
+            biased;
+            result = send.write_chunk(frames.clone()) => { result.unwrap(); sent += frames.len(); }
+            _ = wait.recv(), if !done => done = true,
+            () = tokio::time::sleep(std::time::Duration::from_millis(300)), if done => break,
+        }
+    }
+    let window = colibri_transport::limits::SERVER_STREAM_WINDOW_BYTES as usize;
+    let own_buffer = 10 << 20;
+    assert!(sent < window + own_buffer + (2 << 20), "{sent} bytes were taken for 10,000 read");
 }
 
 #[tokio::test]

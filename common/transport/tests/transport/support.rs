@@ -41,7 +41,7 @@ impl Way {
 
     pub fn client_config(self) -> ClientConfig {
         // A generous head start: on a busy machine HTTP/3 must win where the test is about HTTP/3.
-        let http3_head_start = Duration::from_secs(20);
+        let http3_head_start = Duration::from_secs(5);
         ClientConfig {
             http3: self == Self::Http3,
             http3_head_start,
