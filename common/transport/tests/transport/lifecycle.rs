@@ -114,7 +114,9 @@ async fn a_client_that_leaves_cancels_its_handler() {
         );
         let client = way.client();
         let url = way.url(server.address, "/");
-        let request = tokio::spawn(async move { client.send(get(&url)).await });
+        // The client stays: only the request is given up, its connection may live on.
+        let asking = client.clone();
+        let request = tokio::spawn(async move { asking.send(get(&url)).await });
         arrived.acquire().await.unwrap().forget();
         request.abort();
         dropped.acquire().await.unwrap().forget();
