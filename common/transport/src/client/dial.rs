@@ -85,7 +85,8 @@ impl Dialer {
                 http1::connect(stream, name, &self.counters).await.map(Dialed::Http1)
             }
         };
-        self.in_time(name, dialing).await
+        // Boxed: a handshake's buffers would otherwise be part of every request's future.
+        self.in_time(name, Box::pin(dialing)).await
     }
 
     /// An HTTP/3 connection. Owns what it needs, so that it can outlive a lost race.
