@@ -4,11 +4,14 @@
 
 mod blob;
 mod demo;
+mod edge;
 mod far;
 mod file_hash;
 mod files;
+mod origin;
 mod package;
 mod progress;
+mod serve;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -27,6 +30,10 @@ struct Cli {
 enum Verb {
     /// Plays the whole system on this machine: publish, serve, update, a fleet, a lying edge
     Demo(demo::Args),
+    /// Serves repositories
+    Origin(origin::Args),
+    /// Serves as a cache in front of an origin or another edge
+    Edge(edge::Args),
     /// Builds packages
     Package(package::Args),
     /// Compresses, decompresses and hashes delivery blobs
@@ -42,6 +49,8 @@ fn main() -> ExitCode {
     let mut out = std::io::stdout().lock();
     let outcome = match &cli.verb {
         Verb::Demo(args) => report(demo::run(args, &mut out), |_| ExitCode::FAILURE),
+        Verb::Origin(args) => report(origin::run(args, &mut out), serve::ServeError::exit_code),
+        Verb::Edge(args) => report(edge::run(args, &mut out), serve::ServeError::exit_code),
         Verb::Package(args) => report(package::run(args, &mut out), files::FilesError::exit_code),
         Verb::Blob(args) => report(blob::run(args, &mut out), files::FilesError::exit_code),
         Verb::Far(args) => report(far::run(args, &mut out), files::FilesError::exit_code),

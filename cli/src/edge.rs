@@ -1,0 +1,214 @@
+//! `colibri edge serve`: a cache in front of an origin or another edge.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use colibri_edge::process::{EdgeProcess, EdgeProcessError, EdgeServerConfig};
+use colibri_edge::{Edge, EdgeConfig};
+use colibri_service::Registry;
+use serde_json::Value;
+
+use crate::serve::{self, Flags, Listeners, ServeArgs, ServeError};
+
+/// Environment variables of an edge begin so.
+const ENVIRONMENT_PREFIX: &str = "COLIBRI_EDGE_";
+
+/// Works as an edge.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What an edge does.
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Serves the read API in front of anything that speaks it, verifying every byte
+    #[command(
+        after_help = "Later layers win: defaults, --config FILE, environment, flags. --check-config prints every \
+                            key; COLIBRI_EDGE_EDGE__MEMORY_BYTES=N sets edge.memory_bytes."
+    )]
+    Serve(Box<Serve>),
+}
+
+/// Arguments of `edge serve`.
+#[derive(Debug, Default, clap::Args)]
+pub struct Serve {
+    /// Base URL of what it stands in front of, best first (repeatable)
+    #[arg(long, value_name = "URL")]
+    pub upstream: Vec<String>,
+    /// Address for HTTP/3 and TLS
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Address for HTTP without TLS
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_plain: Option<String>,
+    /// Address for metrics and health
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_admin: Option<String>,
+    /// Its name in Cache-Status and towards upstream
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Budget of the memory tier, in bytes
+    #[arg(long, value_name = "N")]
+    pub memory_bytes: Option<String>,
+    /// Folder of the disk tier; its content may be deleted at any time
+    #[arg(long, value_name = "DIR")]
+    pub disk_dir: Option<String>,
+    /// Budget of the disk tier, in bytes
+    #[arg(long, value_name = "N")]
+    pub disk_bytes: Option<String>,
+    /// Folder of the certificate and its key; both are made on first start
+    #[arg(long, value_name = "DIR")]
+    pub tls_dir: Option<String>,
+    /// Answer only HTTP/2 and HTTP/1.1
+    #[arg(long)]
+    pub no_http3: bool,
+    /// What all servers have
+    #[command(flatten)]
+    pub common: ServeArgs,
+}
+
+impl Serve {
+    fn flags(&self) -> Flags {
+        Flags::new(&self.common)
+            .list("edge.upstreams", self.upstream.iter().map(|url| Value::from(url.as_str())).collect())
+            .text("listen", self.listen.as_ref())
+            .text("listen_plain", self.listen_plain.as_ref())
+            .text("listen_admin", self.listen_admin.as_ref())
+            .text("edge.name", self.name.as_ref())
+            .number("edge.memory_bytes", self.memory_bytes.as_ref())
+            .text("edge.disk.dir", self.disk_dir.as_ref())
+            .number("edge.disk.bytes", self.disk_bytes.as_ref())
+            .text("tls_dir", self.tls_dir.as_ref())
+            .off("http3", self.no_http3)
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
+    let Verb::Serve(args) = &args.verb;
+    let loaded = args.flags().load::<EdgeServerConfig>(&args.common, ENVIRONMENT_PREFIX)?;
+    if args.common.check_config {
+        serve::describe(&loaded, out)?;
+        return check(&loaded.value.edge);
+    }
+    let config = loaded.value;
+    serve::block_on(&args.common, async {
+        let process = EdgeProcess::start(&config)?;
+        let listeners = Listeners {
+            title: format!("edge {}", config.edge.name),
+            secure: process.address(),
+            http3: config.http3,
+            plain: process.plain_address(),
+            admin: process.admin_address(),
+            certificate_pin: None,
+        };
+        serve::until_signal(&args.common, &listeners, |drain| process.serve(drain.token())).await
+    })
+}
+
+/// Builds the edge without opening its disk tier or any port: finds what the types of the configuration cannot.
+fn check(config: &EdgeConfig) -> Result<ExitCode, ServeError> {
+    let config = EdgeConfig { disk: None, ..config.clone() };
+    serve::runtime()?
+        .block_on(async { Edge::build(&config, &Registry::new()).map(drop) })
+        .map_err(EdgeProcessError::from)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use colibri_edge::{Admission, DiskTierConfig};
+    use colibri_service::Source;
+    use colibri_service::config::load_with;
+
+    use super::*;
+    use crate::files::tests::Fixture;
+
+    fn text(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    fn full() -> Serve {
+        Serve {
+            upstream: vec!["https://one".to_owned(), "https://two".to_owned()],
+            listen: text("127.0.0.1:1"),
+            listen_plain: text("127.0.0.1:2"),
+            listen_admin: text("127.0.0.1:3"),
+            name: text("7"),
+            memory_bytes: text("1000"),
+            disk_dir: text("tier"),
+            disk_bytes: text("2000"),
+            tls_dir: text("tls"),
+            no_http3: true,
+            common: ServeArgs::default(),
+        }
+    }
+
+    #[test]
+    fn every_flag_reaches_its_key() {
+        let args = full();
+        let loaded = load_with::<EdgeServerConfig>(args.flags().sources(&args.common, ENVIRONMENT_PREFIX), []).unwrap();
+        let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        let edge = EdgeConfig {
+            name: "7".to_owned(),
+            upstreams: vec!["https://one".to_owned(), "https://two".to_owned()],
+            memory_bytes: 1000,
+            disk: Some(DiskTierConfig { dir: "tier".into(), bytes: 2000, admission: Admission::default() }),
+            ..EdgeConfig::default()
+        };
+        let expected = EdgeServerConfig {
+            listen: address(1),
+            listen_plain: Some(address(2)),
+            listen_admin: Some(address(3)),
+            http3: false,
+            tls_dir: "tls".into(),
+            edge,
+            ..EdgeServerConfig::default()
+        };
+        assert_eq!(loaded.value, expected);
+        assert_eq!(loaded.sources["edge.name"], Source::Flag);
+    }
+
+    #[test]
+    fn files_give_way_to_the_environment_and_that_to_flags() {
+        let dir = Fixture::new(&[("edge.toml", b"drain_s = 1\n[edge]\nname = \"file\"\nmemory_bytes = 1\n")]);
+        let args = Serve {
+            name: text("flag"),
+            common: ServeArgs { config: Some(dir.path("edge.toml")), ..ServeArgs::default() },
+            ..Serve::default()
+        };
+        let environment = [("COLIBRI_EDGE_EDGE__MEMORY_BYTES", "2"), ("COLIBRI_EDGE_EDGE__NAME", "environment")];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let sources = args.flags().sources(&args.common, ENVIRONMENT_PREFIX);
+        let loaded = load_with::<EdgeServerConfig>(sources, environment).unwrap();
+        let EdgeServerConfig { drain_s, edge, .. } = &loaded.value;
+        assert_eq!((*drain_s, edge.memory_bytes, edge.name.as_str()), (1, 2, "flag"));
+    }
+
+    #[test]
+    fn all_mistakes_of_the_flags_are_told_together() {
+        let common = ServeArgs { set: vec![("edge.colour".to_owned(), "red".to_owned())], ..ServeArgs::default() };
+        let args = Serve { listen: text("nowhere"), memory_bytes: text("much"), common, ..Serve::default() };
+        let sources = args.flags().sources(&args.common, ENVIRONMENT_PREFIX);
+        let mistakes = load_with::<EdgeServerConfig>(sources, []).unwrap_err().0;
+        let keys: Vec<_> = mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
+        assert_eq!(keys, ["edge.colour", "edge.memory_bytes", "listen"], "{mistakes:?}");
+    }
+
+    #[test]
+    fn a_check_finds_what_types_cannot() {
+        let upstreams = |url: &str| EdgeConfig { upstreams: vec![url.to_owned()], ..EdgeConfig::default() };
+        check(&upstreams("https://origin.example")).unwrap();
+        let trust = EdgeConfig { upstream_tls: "everybody".to_owned(), ..upstreams("https://origin.example") };
+        for (config, named) in
+            [(EdgeConfig::default(), "upstream"), (upstreams("gopher:"), "gopher"), (trust, "everybody")]
+        {
+            let error = check(&config).unwrap_err();
+            assert!(error.to_string().contains(named), "{error}");
+            assert_eq!(format!("{:?}", error.exit_code()), format!("{:?}", ExitCode::from(64)));
+        }
+    }
+}

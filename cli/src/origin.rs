@@ -1,0 +1,181 @@
+//! `colibri origin serve`: repositories on disk, behind the read API.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use colibri_common::SystemClock;
+use colibri_origin::{Origin, OriginServer, OriginServerConfig};
+use serde_json::json;
+
+use crate::serve::{self, Flags, Listeners, ServeArgs, ServeError};
+
+/// Environment variables of an origin begin so.
+const ENVIRONMENT_PREFIX: &str = "COLIBRI_ORIGIN_";
+
+/// Works as an origin.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What an origin does.
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Serves repositories, proving each blob before announcing it
+    #[command(
+        after_help = "Later layers win: defaults, --config FILE, environment, flags. --check-config prints every \
+                            key; COLIBRI_ORIGIN_TIMESTAMP_MAX_AGE_S=N sets timestamp_max_age_s."
+    )]
+    Serve(Box<Serve>),
+}
+
+/// Arguments of `origin serve`.
+#[derive(Debug, Default, clap::Args)]
+pub struct Serve {
+    /// Serve the repository in this folder under this name (repeatable)
+    #[arg(long, value_name = "NAME=DIR", value_parser = serve::key_value)]
+    pub repo: Vec<(String, String)>,
+    /// Address for HTTP/3 and TLS
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Address for HTTP without TLS
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_plain: Option<String>,
+    /// Address for metrics and health
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_admin: Option<String>,
+    /// Its name in Cache-Status
+    #[arg(long)]
+    pub name: Option<String>,
+    /// How long caches may keep a timestamp, in seconds
+    #[arg(long, value_name = "N")]
+    pub timestamp_max_age_s: Option<String>,
+    /// Folder of the certificate and its key; both are made on first start
+    #[arg(long, value_name = "DIR")]
+    pub tls_dir: Option<String>,
+    /// Answer only HTTP/2 and HTTP/1.1
+    #[arg(long)]
+    pub no_http3: bool,
+    /// What all servers have
+    #[command(flatten)]
+    pub common: ServeArgs,
+}
+
+impl Serve {
+    fn flags(&self) -> Flags {
+        let repositories = self.repo.iter().map(|(name, path)| json!({ "name": name, "path": path })).collect();
+        Flags::new(&self.common)
+            .list("repositories", repositories)
+            .text("listen", self.listen.as_ref())
+            .text("plain_listen", self.listen_plain.as_ref())
+            .text("admin_listen", self.listen_admin.as_ref())
+            .text("cache_name", self.name.as_ref())
+            .number("timestamp_max_age_s", self.timestamp_max_age_s.as_ref())
+            .text("tls_dir", self.tls_dir.as_ref())
+            .off("quic", self.no_http3)
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
+    let Verb::Serve(args) = &args.verb;
+    let loaded = args.flags().load::<OriginServerConfig>(&args.common, ENVIRONMENT_PREFIX)?;
+    if args.common.check_config {
+        serve::describe(&loaded, out)?;
+        Origin::open(loaded.value.origin(), Arc::new(SystemClock))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = loaded.value;
+    serve::block_on(&args.common, async {
+        let server = OriginServer::bind(&config, Arc::new(SystemClock))?;
+        let listeners = Listeners {
+            title: format!("origin {}", config.cache_name),
+            secure: server.address(),
+            http3: config.quic,
+            plain: server.plain_address(),
+            admin: server.admin_address(),
+            certificate_pin: Some(server.certificate_pin()),
+        };
+        serve::until_signal(&args.common, &listeners, |drain| server.serve(drain.token())).await
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use colibri_origin::RepositoryConfig;
+    use colibri_service::config::load_with;
+
+    use super::*;
+    use crate::files::tests::{Fixture, printed};
+
+    fn text(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn every_flag_reaches_its_key() {
+        let args = Serve {
+            repo: vec![("one".to_owned(), "a=b".to_owned()), ("two".to_owned(), "c".to_owned())],
+            listen: text("127.0.0.1:1"),
+            listen_plain: text("127.0.0.1:2"),
+            listen_admin: text("127.0.0.1:3"),
+            name: text("7"),
+            timestamp_max_age_s: text("8"),
+            tls_dir: text("certificates"),
+            no_http3: true,
+            common: ServeArgs::default(),
+        };
+        let loaded = load_with::<OriginServerConfig>(args.flags().sources(&args.common, ENVIRONMENT_PREFIX), []);
+        let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        let repository = |name: &str, path: &str| RepositoryConfig { name: name.parse().unwrap(), path: path.into() };
+        let expected = OriginServerConfig {
+            listen: address(1),
+            plain_listen: Some(address(2)),
+            admin_listen: Some(address(3)),
+            quic: false,
+            tls_dir: "certificates".into(),
+            repositories: vec![repository("one", "a=b"), repository("two", "c")],
+            timestamp_max_age_s: 8,
+            cache_name: "7".to_owned(),
+            ..OriginServerConfig::default()
+        };
+        assert_eq!(loaded.unwrap().value, expected);
+    }
+
+    #[test]
+    fn all_mistakes_of_the_flags_are_told_together() {
+        let args = Serve {
+            repo: vec![("blobs".to_owned(), "dir".to_owned())],
+            timestamp_max_age_s: text("soon"),
+            common: ServeArgs { set: vec![("colour".to_owned(), "red".to_owned())], ..ServeArgs::default() },
+            ..Serve::default()
+        };
+        let sources = args.flags().sources(&args.common, ENVIRONMENT_PREFIX);
+        let mistakes = load_with::<OriginServerConfig>(sources, []).unwrap_err().0;
+        let keys: Vec<_> = mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
+        assert_eq!(keys, ["colour", "repositories", "timestamp_max_age_s"], "{mistakes:?}");
+    }
+
+    #[test]
+    fn a_check_prints_and_then_looks_at_the_repositories() {
+        let dir = Fixture::new(&[]);
+        let check = |repo: &[(&str, String)]| {
+            let repo = repo.iter().map(|(name, path)| ((*name).to_owned(), path.clone())).collect();
+            let common = ServeArgs { check_config: true, ..ServeArgs::default() };
+            let verb = Verb::Serve(Box::new(Serve { repo, common, ..Serve::default() }));
+            printed(|out| run(&Args { verb }, out))
+        };
+        let missing = dir.path("missing").display().to_string();
+        let (outcome, text) = check(&[("devhost", missing)]);
+        assert!(outcome.unwrap_err().to_string().contains("missing"));
+        assert!(
+            text.lines().any(|line| line.starts_with("repositories = ") && line.ends_with("# command line")),
+            "{text}"
+        );
+        let (outcome, _) = check(&[]);
+        assert_eq!(format!("{:?}", outcome.unwrap_err().exit_code()), format!("{:?}", ExitCode::from(64)));
+    }
+}
