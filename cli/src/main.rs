@@ -11,6 +11,7 @@ mod files;
 mod origin;
 mod package;
 mod progress;
+mod repo;
 mod serve;
 
 use std::io::Write;
@@ -34,6 +35,8 @@ enum Verb {
     Origin(origin::Args),
     /// Serves as a cache in front of an origin or another edge
     Edge(edge::Args),
+    /// Makes, fills and reads repositories
+    Repo(repo::Args),
     /// Builds packages
     Package(package::Args),
     /// Compresses, decompresses and hashes delivery blobs
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => report(demo::run(args, &mut out), |_| ExitCode::FAILURE),
         Verb::Origin(args) => report(origin::run(args, &mut out), serve::ServeError::exit_code),
         Verb::Edge(args) => report(edge::run(args, &mut out), serve::ServeError::exit_code),
+        Verb::Repo(args) => report(repo::run(args, &mut out), |_| ExitCode::FAILURE),
         Verb::Package(args) => report(package::run(args, &mut out), files::FilesError::exit_code),
         Verb::Blob(args) => report(blob::run(args, &mut out), files::FilesError::exit_code),
         Verb::Far(args) => report(far::run(args, &mut out), files::FilesError::exit_code),

@@ -1,0 +1,94 @@
+//! `colibri repo create|publish|list` and `repo package list`: repositories in folders, at the desk of whoever holds keys.
+//!
+//! Nothing here signs or stores: that is the library `colibri-repository`, which servers and the demo use too.
+
+mod create;
+mod list;
+mod packages;
+mod publish;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use colibri_common::UnixSeconds;
+use colibri_repository::{RepositoryError, Versions};
+use serde_json::json;
+
+use crate::files::FilesError;
+
+/// Makes, fills and reads repositories.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do with repositories.
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Makes a repository without packages and prints the ids of its root keys
+    Create(create::Create),
+    /// Adds packages to what a repository offers, and signs it
+    Publish(publish::Publish),
+    /// Shows versions, expiry dates and the number of packages
+    List(list::List),
+    /// Looks at the packages of a repository
+    Package(packages::Args),
+}
+
+/// Why a verb on repositories failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RepoError {
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// A file that was given.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// Standard output.
+    #[error("printing failed: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
+    match &args.verb {
+        Verb::Create(args) => create::run(args, out),
+        Verb::Publish(args) => publish::run(args, out),
+        Verb::List(args) => list::run(args, out),
+        Verb::Package(args) => packages::run(args, out),
+    }
+}
+
+/// The versions of the four roles, for programs.
+fn versions_json(versions: Versions) -> serde_json::Value {
+    let Versions { root, targets, snapshot, timestamp } = versions;
+    json!({ "root": root, "targets": targets, "snapshot": snapshot, "timestamp": timestamp })
+}
+
+/// The versions of the four roles, for people.
+fn versions_line(versions: Versions) -> String {
+    let Versions { root, targets, snapshot, timestamp } = versions;
+    format!("root {root}, targets {targets}, snapshot {snapshot}, timestamp {timestamp}")
+}
+
+/// A date as metadata writes it; beyond the year 9999, the number.
+fn date(at: UnixSeconds) -> String {
+    colibri_metadata::utc::format(at).unwrap_or_else(|| at.0.to_string())
+}
+
+/// Prints rows in columns, two spaces apart, the last one as long as it is.
+fn print_table(out: &mut dyn Write, rows: &[Vec<String>]) -> std::io::Result<()> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell: &String| cell.chars().count()).max();
+    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    for row in rows {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}

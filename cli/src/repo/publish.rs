@@ -1,0 +1,125 @@
+//! `colibri repo publish`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use colibri_common::{Clock, SystemClock, UnixSeconds};
+use colibri_package::delivery::DeliveryType;
+use colibri_package::manifest::PackageManifestList;
+use colibri_repository::{PublishProgress, PublishReport, Repository};
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{RepoError, versions_json, versions_line};
+use crate::files::{self, FilesError};
+use crate::progress::{bytes, step};
+
+/// Arguments of `repo publish`.
+#[derive(Debug, clap::Args)]
+pub struct Publish {
+    /// A package_manifest.json (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub package: Vec<PathBuf>,
+    /// A list of package manifests (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub package_list: Vec<PathBuf>,
+    /// A package archive, a .far with the blobs inside (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub package_archive: Vec<PathBuf>,
+    /// Offer only these packages, not those offered so far
+    #[arg(long)]
+    pub clean: bool,
+    /// Sign the root again too
+    #[arg(long)]
+    pub refresh_root: bool,
+    /// Metadata versions are seconds since 1970 instead of the next number
+    #[arg(long)]
+    pub time_versioning: bool,
+    /// The time from which expiry dates count, such as 2026-01-31T00:00:00Z; default is now
+    #[arg(long, value_name = "RFC3339", value_parser = moment)]
+    pub metadata_current_time: Option<UnixSeconds>,
+    /// How blobs are stored: 1 or 2
+    #[arg(long, value_name = "N", default_value = "1", value_parser = delivery_type)]
+    pub delivery_blob_type: DeliveryType,
+    /// zstd level instead of the type's own (14 for type 1, 21 for type 2); a low one is quicker while developing
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=22))]
+    pub level: Option<i32>,
+    /// Folder of the private keys; default is REPO_PATH/keys
+    #[arg(long, value_name = "DIR")]
+    pub signing_keys: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// The repository's folder
+    pub repo_path: PathBuf,
+}
+
+fn moment(text: &str) -> Result<UnixSeconds, String> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|error| error.to_string())?;
+    u64::try_from(at.unix_timestamp()).map(UnixSeconds).map_err(|_| "it lies before 1970".to_owned())
+}
+
+fn delivery_type(text: &str) -> Result<DeliveryType, String> {
+    let number: u32 = text.parse().map_err(|error| format!("{error}"))?;
+    DeliveryType::try_from(number).map_err(|error| error.to_string())
+}
+
+/// Publishes: blobs durable and proven first, signed metadata last.
+pub(super) fn run(args: &Publish, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
+    let mut manifests = args.package.clone();
+    for list in &args.package_list {
+        manifests.extend(listed(list)?);
+    }
+    let repository = Repository::open_with_keys(&args.repo_path, args.signing_keys.clone())?;
+    let step = step(&format!("publishing into {}", args.repo_path.display()));
+    let progress = |at: PublishProgress| step.progress(at.bytes_done, at.bytes_total);
+    let publish = colibri_repository::Publish {
+        manifests,
+        package_archives: args.package_archive.clone(),
+        delivery_type: args.delivery_blob_type,
+        compression_level: args.level,
+        clean: args.clean,
+        refresh_root: args.refresh_root,
+        time_versioning: args.time_versioning,
+        progress: Some(&progress),
+        ..colibri_repository::Publish::new(args.metadata_current_time.unwrap_or_else(|| SystemClock.now()))
+    };
+    let report = repository.publish(&publish)?;
+    step.done(&format!("{} blobs are durable and proven", report.blobs));
+    if args.json {
+        files::print_json(out, &report_json(&report))?;
+    } else {
+        print(&report, out)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The manifests that a list names.
+fn listed(path: &Path) -> Result<Vec<PathBuf>, FilesError> {
+    let list = PackageManifestList::parse(&files::read(path)?).map_err(FilesError::package(path))?;
+    Ok(list.manifests.iter().map(|manifest| list.paths_relative.resolve(path, manifest)).collect())
+}
+
+fn print(report: &PublishReport, out: &mut dyn Write) -> std::io::Result<()> {
+    let PublishReport { packages, blobs, blobs_new, bytes_raw, bytes_deduplicated, bytes_stored_new, versions } =
+        *report;
+    let plural = if packages == 1 { "" } else { "s" };
+    writeln!(out, "{packages} package{plural} published: {blobs} blobs, {blobs_new} of them new")?;
+    let [raw, deduplicated, stored] = [bytes_raw, bytes_deduplicated, bytes_stored_new].map(bytes);
+    writeln!(out, "{raw} of content, {deduplicated} of it deduplicated, {stored} newly stored")?;
+    writeln!(out, "now {}", versions_line(versions))
+}
+
+fn report_json(report: &PublishReport) -> serde_json::Value {
+    json!({
+        "packages": report.packages,
+        "blobs": report.blobs,
+        "blobs_new": report.blobs_new,
+        "bytes_raw": report.bytes_raw,
+        "bytes_deduplicated": report.bytes_deduplicated,
+        "bytes_stored_new": report.bytes_stored_new,
+        "versions": versions_json(report.versions),
+    })
+}
