@@ -11,7 +11,7 @@ use colibri_fetch::trust_store::TrustStore;
 use colibri_fetch::{BlobFetcher, FetchError};
 use colibri_metadata::{TargetName, TrustedSet};
 use colibri_package::url::AbsolutePackageUrl;
-use colibri_store::{Documents, OsDisk, Store};
+use colibri_store::{Disk, Documents, OsDisk, Store};
 use colibri_transport::{Client, ClientConfig};
 
 use crate::config::DeviceConfig;
@@ -19,6 +19,7 @@ use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer, PackageFetch, blocking, read_meta_far};
 use crate::keep::Keep;
 use crate::repositories::{Repositories, Repository};
+use crate::writers::Writers;
 
 /// A device. Cheap to clone.
 #[derive(Clone)]
@@ -28,6 +29,7 @@ pub struct Device {
 
 struct Inner {
     keep: Arc<dyn Keep>,
+    writers: Arc<Writers>,
     repositories: Repositories,
     client: Client,
     clock: Arc<dyn Clock>,
@@ -71,7 +73,17 @@ pub struct PackageContents {
 impl Device {
     /// Opens the device kept in `dir`: its store, repositories and trusted metadata.
     pub fn open(dir: &Path, config: DeviceConfig, clock: Arc<dyn Clock>) -> Result<(Self, Arc<Store>), DeviceError> {
-        let disk = Arc::new(OsDisk);
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        Self::open_on(&disk, dir, config, clock)
+    }
+
+    /// [`Device::open`] on any disk.
+    pub fn open_on(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        config: DeviceConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Arc<Store>), DeviceError> {
         let (store, recovery) = Store::open(disk.clone(), &dir.join("store"))?;
         tracing::debug!(?recovery, "the store is open");
         let documents = || Documents::open(disk.clone(), &dir.join("state"));
@@ -91,7 +103,8 @@ impl Device {
         let client = Client::new(client_config)?;
         let agent = format!("colibri-device/{}", env!("CARGO_PKG_VERSION"));
         let config = Arc::new(config);
-        Ok(Self { inner: Arc::new(Inner { keep, repositories, client, clock, config, agent }) })
+        let writers = Arc::default();
+        Ok(Self { inner: Arc::new(Inner { keep, writers, repositories, client, clock, config, agent }) })
     }
 
     /// The repositories it knows.
@@ -159,7 +172,8 @@ impl Device {
     fn package_fetch(&self, repository: &Repository, observer: Observer) -> PackageFetch {
         let inner = &self.inner;
         let fetcher = BlobFetcher::new(inner.client.clone(), repository.sources().clone(), &inner.agent);
-        PackageFetch { fetcher, keep: inner.keep.clone(), config: inner.config.clone(), observer }
+        let (keep, writers) = (inner.keep.clone(), inner.writers.clone());
+        PackageFetch { fetcher, keep, writers, config: inner.config.clone(), observer }
     }
 
     /// Whether the repository lists the package, and whether it is on the device.

@@ -16,6 +16,7 @@ use crate::config::{DeviceConfig, Preference};
 use crate::error::DeviceError;
 use crate::keep::{Keep, KeepError, PartialKeep, Purpose};
 use crate::limits::{BLOBS_PER_RESOLVE_MAX, PACKAGES_PER_RESOLVE_MAX};
+use crate::writers::{Alone, Writers};
 
 /// What happens during a fetch, for progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,13 @@ pub enum Event {
     Present {
         /// The blob.
         id: BlobId,
+    },
+    /// Content of a blob was fetched and verified: it is about to be written, the blob not yet whole.
+    Verified {
+        /// The blob.
+        id: BlobId,
+        /// How much of its content.
+        content_bytes: u64,
     },
     /// A blob was fetched, verified and kept.
     Kept {
@@ -60,6 +68,7 @@ pub struct FetchReport {
 pub(crate) struct PackageFetch {
     pub fetcher: BlobFetcher,
     pub keep: Arc<dyn Keep>,
+    pub writers: Arc<Writers>,
     pub config: Arc<DeviceConfig>,
     pub observer: Observer,
 }
@@ -107,10 +116,6 @@ impl PackageFetch {
 
     /// Fetches one blob if it is not here; its length if it was fetched.
     pub async fn blob(&self, id: BlobId, purpose: Purpose) -> Result<Option<u64>, DeviceError> {
-        if blocking(&self.keep, move |keep| keep.length(&id)).await?.is_some() {
-            (self.observer)(Event::Present { id });
-            return Ok(None);
-        }
         let length = match self.config.preference {
             Preference::Raw => self.blob_as(id, Encoding::Raw, purpose).await?,
             Preference::Delivery(kind) => match self.blob_as(id, Encoding::Delivery(kind), purpose).await {
@@ -122,25 +127,37 @@ impl PackageFetch {
                 other => other?,
             },
         };
-        (self.observer)(Event::Kept { id, content_bytes: length });
-        Ok(Some(length))
+        (self.observer)(match length {
+            None => Event::Present { id },
+            Some(content_bytes) => Event::Kept { id, content_bytes },
+        });
+        Ok(length)
     }
 
-    async fn blob_as(&self, id: BlobId, encoding: Encoding, purpose: Purpose) -> Result<u64, DeviceError> {
+    /// Fetches one blob in one form, unless it is here or comes to be here by another resolve meanwhile.
+    async fn blob_as(&self, id: BlobId, encoding: Encoding, purpose: Purpose) -> Result<Option<u64>, DeviceError> {
+        let alone = self.writers.alone(id).await;
+        if blocking(&self.keep, move |keep| keep.length(&id)).await?.is_some() {
+            return Ok(None);
+        }
         let OpenedBlob { layout, length, early } =
             self.fetcher.open("", id, encoding).await.map_err(DeviceError::Blob)?;
         let leaves = layout.leaves().clone();
         let partial = blocking(&self.keep, move |keep| keep.begin(&leaves, length.into(), purpose)).await?;
         let wanted = wanted_pieces(&layout, &*partial, &early);
-        let (runs, writer) = start_writer(partial, early);
+        early.iter().for_each(|run| self.tell_verified(id, run));
+        let (runs, writer) = start_writer(Writing { partial, _alone: alone }, early);
         let outcome = self.fetch_pieces(&layout, wanted, &runs).await;
         drop(runs);
         // The writer ends when its queue is closed; a partial that is not committed keeps what was verified.
-        let partial = writer.await.map_err(|error| DeviceError::Internal(error.to_string()))??;
+        let writing = writer.await.map_err(|error| DeviceError::Internal(error.to_string()))??;
         outcome.map_err(DeviceError::Blob)?;
-        let committed = tokio::task::spawn_blocking(move || partial.commit()).await;
-        committed.map_err(|error| DeviceError::Internal(error.to_string()))??;
-        Ok(length.bytes())
+        let committed = tokio::task::spawn_blocking(move || {
+            let Writing { partial, _alone } = writing;
+            partial.commit()
+        });
+        committed.await.map_err(|error| DeviceError::Internal(error.to_string()))??;
+        Ok(Some(length.bytes()))
     }
 
     /// Fetches runs of pieces, a few units at once; each from the source that its place in the spread prefers.
@@ -156,12 +173,19 @@ impl PackageFetch {
             while under_way.len() >= self.config.units_at_once.max(1) {
                 under_way.join_next().await.transpose().map_err(stopped)?.transpose()?;
             }
-            let (fetcher, layout, runs) = (self.fetcher.clone(), layout.clone(), runs.clone());
+            let (this, layout, runs) = (self.clone(), layout.clone(), runs.clone());
             under_way.spawn(async move {
-                let mut verified = Vec::new();
-                let fetched = fetcher.pieces("", &layout, unit, pieces, &mut |run| verified.push(run)).await;
-                // What was verified before a failure is kept too: it is never fetched twice.
-                for run in verified {
+                let mut waiting = Vec::new();
+                // What is verified is written as it comes: an end at any moment costs the pieces in flight, no more. While
+                // the disk is slower than the network, at most this unit waits in memory.
+                let mut sink = |run: VerifiedPieces| {
+                    this.tell_verified(layout.id(), &run);
+                    if let Err(refused) = runs.try_send(run) {
+                        waiting.push(refused.into_inner());
+                    }
+                };
+                let fetched = this.fetcher.pieces("", &layout, unit, pieces, &mut sink).await;
+                for run in waiting {
                     runs.send(run).await.map_err(|_| FetchError::Local("the store stopped writing".to_owned()))?;
                 }
                 fetched
@@ -172,6 +196,17 @@ impl PackageFetch {
         }
         Ok(())
     }
+
+    fn tell_verified(&self, id: BlobId, run: &VerifiedPieces) {
+        let content_bytes = run.content().iter().map(|leaves| leaves.bytes().len() as u64).sum();
+        (self.observer)(Event::Verified { id, content_bytes });
+    }
+}
+
+/// A blob being written, and the right to.
+struct Writing {
+    partial: Box<dyn PartialKeep>,
+    _alone: Alone,
 }
 
 impl FetchReport {
@@ -211,22 +246,19 @@ fn wanted_pieces(
     runs.into_iter().flat_map(|(unit, runs)| runs.into_iter().map(move |run| (unit, run))).collect()
 }
 
-type Writer = tokio::task::JoinHandle<Result<Box<dyn PartialKeep>, KeepError>>;
+type Writer = tokio::task::JoinHandle<Result<Writing, KeepError>>;
 
 /// A blocking task that owns the partial and writes what it is sent.
-fn start_writer(
-    mut partial: Box<dyn PartialKeep>,
-    early: Vec<VerifiedPieces>,
-) -> (mpsc::Sender<VerifiedPieces>, Writer) {
+fn start_writer(mut writing: Writing, early: Vec<VerifiedPieces>) -> (mpsc::Sender<VerifiedPieces>, Writer) {
     let (runs, mut queue) = mpsc::channel::<VerifiedPieces>(WRITE_QUEUE);
     let writer = tokio::task::spawn_blocking(move || {
         for pieces in early {
-            pieces.content().iter().try_for_each(|run| partial.write(run))?;
+            pieces.content().iter().try_for_each(|run| writing.partial.write(run))?;
         }
         while let Some(pieces) = queue.blocking_recv() {
-            pieces.content().iter().try_for_each(|run| partial.write(run))?;
+            pieces.content().iter().try_for_each(|run| writing.partial.write(run))?;
         }
-        Ok(partial)
+        Ok(writing)
     });
     (runs, writer)
 }

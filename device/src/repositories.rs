@@ -1,13 +1,13 @@
 //! [`Repositories`]: which repositories a device knows, by host, with their trusted metadata. Configurations and trust are
 //! durable when the device has a folder, and live in memory when it has none (a synthetic device).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use colibri_common::UnixSeconds;
 use colibri_fetch::trust_store::TrustStore;
 use colibri_fetch::{Source, SourceOrder, Sources};
-use colibri_metadata::{RepoConfig, Start, TrustedSet};
+use colibri_metadata::{PublicKey, RepoConfig, Start, TrustedSet};
 use colibri_store::{DocumentName, Documents};
 
 use crate::error::DeviceError;
@@ -95,7 +95,7 @@ impl Repositories {
             return Err(DeviceError::TooMuch(format!("at most {REPOSITORIES_MAX} repositories can be configured")));
         }
         let same_root = old.is_some_and(|old| {
-            let same_keys = old.config.root_keys == config.root_keys;
+            let same_keys = root_keys(&old.config) == root_keys(&config);
             same_keys && old.config.root_threshold == config.root_threshold
         });
         let trusted = old.filter(|_| same_root).and_then(|old| lock(&old.floor).as_deref().cloned());
@@ -159,6 +159,11 @@ impl Repositories {
         let list = serde_json::json!({ "version": "1", "content": content });
         Ok(documents.put(&document_name(), list.to_string().as_bytes())?)
     }
+}
+
+/// The root keys as a set: their order means nothing.
+fn root_keys(config: &RepoConfig) -> BTreeSet<PublicKey> {
+    config.root_keys.iter().map(|key| key.0).collect()
 }
 
 fn document_name() -> DocumentName {
