@@ -4,10 +4,12 @@
 
 mod blob;
 mod demo;
+mod device;
 mod edge;
 mod far;
 mod file_hash;
 mod files;
+mod loadtest;
 mod origin;
 mod package;
 mod progress;
@@ -37,6 +39,10 @@ enum Verb {
     Edge(edge::Args),
     /// Makes, fills and reads repositories
     Repo(repo::Args),
+    /// Resolves packages on a device and looks at them
+    Device(device::Args),
+    /// Runs synthetic fleets
+    Loadtest(loadtest::Args),
     /// Builds packages
     Package(package::Args),
     /// Compresses, decompresses and hashes delivery blobs
@@ -55,6 +61,8 @@ fn main() -> ExitCode {
         Verb::Origin(args) => report(origin::run(args, &mut out), serve::ServeError::exit_code),
         Verb::Edge(args) => report(edge::run(args, &mut out), serve::ServeError::exit_code),
         Verb::Repo(args) => report(repo::run(args, &mut out), |_| ExitCode::FAILURE),
+        Verb::Device(args) => report(device::run(args, &mut out), device::DeviceVerbError::exit_code),
+        Verb::Loadtest(args) => report(loadtest::run(args, &mut out), loadtest::LoadtestError::exit_code),
         Verb::Package(args) => report(package::run(args, &mut out), files::FilesError::exit_code),
         Verb::Blob(args) => report(blob::run(args, &mut out), files::FilesError::exit_code),
         Verb::Far(args) => report(far::run(args, &mut out), files::FilesError::exit_code),

@@ -37,11 +37,33 @@ impl Step {
         self.bar.set_position(done);
     }
 
+    /// Waits for `work`, and shows meanwhile what `at` says: how far it is, of how much.
+    pub async fn watch<T>(&self, work: impl Future<Output = T>, at: impl Fn() -> (u64, u64)) -> T {
+        tokio::pin!(work);
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = tick.tick() => {
+                    let (done, total) = at();
+                    self.progress(done, total);
+                }
+            }
+        }
+    }
+
     /// Ends the step with what came of it.
     pub fn done(self, outcome: &str) {
         self.bar.finish_and_clear();
         let prefix = if self.plain { "  " } else { "✓ " };
         eprintln!("{prefix}{outcome}");
+    }
+}
+
+/// A step that did not come to its end leaves the screen to the error.
+impl Drop for Step {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 

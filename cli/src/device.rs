@@ -1,0 +1,161 @@
+//! `colibri device`: what a person asks of a device: its repositories, resolving packages, looking at them (reference
+//! "Fuchsia command lines" §11.1, `pkgctl`).
+//!
+//! A device is a folder, owned by one process at a time. What the verbs do is in `colibri-device`; here are arguments,
+//! output lines and exit codes. Deliberately absent: a daemon, rewrite rules, collection.
+
+pub(crate) mod configuration;
+mod error;
+mod packages;
+mod repo;
+mod resolve;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use colibri_common::{Clock, SystemClock};
+use colibri_device::{Device, DeviceConfig, DeviceError};
+use colibri_store::{Disk, OsDisk, Store, StoreError};
+
+use configuration::Connection;
+pub use error::DeviceVerbError;
+
+/// Resolves packages and looks at them, on a device that is a folder.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The device's folder: its blobs, repositories and trusted metadata
+    #[arg(long, global = true, value_name = "DIR", env = "COLIBRI_DEVICE_DIR", default_value = "./colibri-device")]
+    pub dir: PathBuf,
+    /// How it connects
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Print JSON on standard output instead of lines
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to ask of a device.
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Prints, adds and removes repositories
+    Repo(repo::Args),
+    /// Resolves a package: fetches and verifies what is missing
+    Resolve(resolve::Resolve),
+    /// Prints the hash that a repository lists for a package, without fetching it
+    GetHash {
+        /// fuchsia-pkg://HOST/NAME[/VARIANT][?hash=HASH]
+        url: String,
+    },
+    /// Lists the contents of a package that is on the device
+    Open {
+        /// The package hash
+        hash: String,
+    },
+    /// Says whether a package is in its repository and on the device
+    ///
+    /// Exit status: 0 in the repository and on the device; 2 in the repository, not on the device; 3 not in the repository;
+    /// 1 any other failure.
+    PkgStatus {
+        /// fuchsia-pkg://HOST/NAME[/VARIANT][?hash=HASH]
+        url: String,
+    },
+}
+
+/// What a verb takes from the machine it runs on.
+pub(crate) struct Surroundings {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Surroundings {
+    fn machine() -> Self {
+        Self { disk: Arc::new(OsDisk), clock: Arc::new(SystemClock) }
+    }
+}
+
+/// Where a verb prints: results, and what is said about them.
+struct Console<'a> {
+    out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
+    json: bool,
+}
+
+impl Console<'_> {
+    fn print_json(&mut self, value: &serde_json::Value) -> Result<(), DeviceVerbError> {
+        Ok(writeln!(self.out, "{value}")?)
+    }
+}
+
+/// Runs the verb; Ctrl-C ends it and loses nothing that was verified.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, DeviceVerbError> {
+    let console = Console { out, err: &mut std::io::stderr(), json: args.json };
+    run_until(args, &Surroundings::machine(), interrupt(), console)
+}
+
+/// Runs the verb until it is done, or `stop` is.
+fn run_until(
+    args: &Args,
+    surroundings: &Surroundings,
+    stop: impl Future<Output = ()>,
+    mut console: Console<'_>,
+) -> Result<ExitCode, DeviceVerbError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(DeviceVerbError::Runtime)?;
+    // After an interrupt the runtime's end waits for writers: what was verified reaches the disk.
+    runtime.block_on(async {
+        tokio::select! {
+            outcome = verb(args, surroundings, &mut console) => outcome,
+            () = stop => Err(DeviceVerbError::Interrupted),
+        }
+    })
+}
+
+/// Resolves when a person presses Ctrl-C.
+pub(crate) async fn interrupt() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Without a handler the signal ends the process anyway.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn verb(
+    args: &Args,
+    surroundings: &Surroundings,
+    console: &mut Console<'_>,
+) -> Result<ExitCode, DeviceVerbError> {
+    let open = |make| open(args, surroundings, make);
+    match &args.verb {
+        Verb::Repo(verb) => repo::run(verb, args, open, console).await,
+        Verb::Resolve(verb) => resolve::run(verb, &args.dir, open, console).await,
+        Verb::GetHash { url } => packages::get_hash(url, open, console).await,
+        Verb::Open { hash } => packages::open(hash, open, console).await,
+        Verb::PkgStatus { url } => packages::status(url, open, console).await,
+    }
+}
+
+/// Whether a device may be made where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Make {
+    Allowed,
+    Refused,
+}
+
+fn open(args: &Args, surroundings: &Surroundings, make: Make) -> Result<(Device, Arc<Store>), DeviceVerbError> {
+    let absent = surroundings.disk.list_dir(&args.dir.join("store")).is_err();
+    if make == Make::Refused && absent {
+        return Err(DeviceVerbError::NoDevice { dir: args.dir.clone() });
+    }
+    let config =
+        DeviceConfig { tls: args.connection.tls.clone(), http3: args.connection.http3(), ..Default::default() };
+    let opened = Device::open_on(&surroundings.disk, &args.dir, config, surroundings.clock.clone());
+    opened.map_err(|error| match error {
+        DeviceError::Store(StoreError::InUse { .. }) => DeviceVerbError::InUse { dir: args.dir.clone() },
+        error => error.into(),
+    })
+}

@@ -1,0 +1,78 @@
+//! How a `device` verb fails: one line each.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use colibri_device::DeviceError;
+use colibri_device::materialise::MaterialiseError;
+
+use super::configuration::ConfigurationError;
+
+/// Why a verb on a device failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceVerbError {
+    /// The asynchronous runtime could not start.
+    #[error("the runtime could not start: {0}")]
+    Runtime(std::io::Error),
+    /// Standard output.
+    #[error("printing failed: {0}")]
+    Output(#[from] std::io::Error),
+    /// An argument that is not what it should be.
+    #[error("`{given}`: {reason}")]
+    Argument {
+        /// As given.
+        given: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is nothing in the folder.
+    #[error("there is no device in {}: make one with `device repo add`, or name its folder with --dir", dir.display())]
+    NoDevice {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// One process at a time.
+    #[error("the device in {} is in use by another process: let it finish, or name another folder with --dir", dir.display())]
+    InUse {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A repository that is to be removed or shown.
+    #[error("no repository {0} is configured: `device repo` lists those that are")]
+    NoRepository(String),
+    /// A repository's configuration.
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Laying out a package's files.
+    #[error(transparent)]
+    Materialise(#[from] MaterialiseError),
+    /// A folder that should be made.
+    #[error("{}: {error}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// A task was lost.
+    #[error("an internal task stopped: {0}")]
+    Task(#[from] tokio::task::JoinError),
+    /// A person pressed Ctrl-C.
+    #[error("interrupted: what was fetched and verified is kept; the same command goes on from there")]
+    Interrupted,
+}
+
+impl DeviceVerbError {
+    /// 2 for wrong usage, else 1.
+    pub fn exit_code(&self) -> ExitCode {
+        let is_usage = match self {
+            Self::Argument { .. } => true,
+            Self::Configuration(error) => error.is_usage(),
+            _ => false,
+        };
+        if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
+    }
+}
