@@ -41,8 +41,17 @@ pub struct Args {
 
 /// Runs the demo.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, DemoError> {
+    // Outlives the runtime, whose end waits for writes under way: nothing is left behind, on Ctrl-C neither.
+    let temporary = tempfile::Builder::new().prefix("colibri-demo-").tempdir()?;
+    let work = args.keep.clone().unwrap_or_else(|| temporary.path().to_owned());
+    std::fs::create_dir_all(&work)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(DemoError::Runtime)?;
-    let report = runtime.block_on(play::play(args))?;
+    let report = runtime.block_on(play::play(args, &work));
+    if matches!(report, Err(DemoError::Interrupted)) {
+        eprintln!("stopping");
+    }
+    drop(runtime);
+    let report = report?;
     if args.json {
         let text = serde_json::to_string(&report).map_err(|error| DemoError::Output(error.into()))?;
         writeln!(out, "{text}").map_err(DemoError::Output)?;

@@ -70,12 +70,12 @@ impl Serve {
         Flags::new(&self.common)
             .list("repositories", repositories)
             .text("listen", self.listen.as_ref())
-            .text("plain_listen", self.listen_plain.as_ref())
-            .text("admin_listen", self.listen_admin.as_ref())
+            .text("listen_plain", self.listen_plain.as_ref())
+            .text("listen_admin", self.listen_admin.as_ref())
             .text("cache_name", self.name.as_ref())
             .number("timestamp_max_age_s", self.timestamp_max_age_s.as_ref())
             .text("tls_dir", self.tls_dir.as_ref())
-            .off("quic", self.no_http3)
+            .off("http3", self.no_http3)
     }
 }
 
@@ -94,7 +94,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
         let listeners = Listeners {
             title: format!("origin {}", config.cache_name),
             secure: server.address(),
-            http3: config.quic,
+            http3: config.http3,
             plain: server.plain_address(),
             admin: server.admin_address(),
             certificate_pin: Some(server.certificate_pin()),
@@ -133,9 +133,9 @@ mod tests {
         let repository = |name: &str, path: &str| RepositoryConfig { name: name.parse().unwrap(), path: path.into() };
         let expected = OriginServerConfig {
             listen: address(1),
-            plain_listen: Some(address(2)),
-            admin_listen: Some(address(3)),
-            quic: false,
+            listen_plain: Some(address(2)),
+            listen_admin: Some(address(3)),
+            http3: false,
             tls_dir: "certificates".into(),
             repositories: vec![repository("one", "a=b"), repository("two", "c")],
             timestamp_max_age_s: 8,

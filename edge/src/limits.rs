@@ -15,9 +15,6 @@ pub const FLIGHTS_MAX: usize = 256;
 /// Units waiting to be written to disk; more are dropped and counted.
 pub const DISK_QUEUE_MAX: usize = 64;
 
-/// Units fetched ahead of a sequential reader.
-pub const READ_AHEAD_UNITS: u32 = 1;
-
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
     ("CATALOG_BYTES_MAX", CATALOG_BYTES_MAX),
@@ -25,5 +22,4 @@ pub const ALL: &[(&str, u64)] = &[
     ("DOCUMENT_BYTES_MAX", DOCUMENT_BYTES_MAX),
     ("FLIGHTS_MAX", FLIGHTS_MAX as u64),
     ("DISK_QUEUE_MAX", DISK_QUEUE_MAX as u64),
-    ("READ_AHEAD_UNITS", READ_AHEAD_UNITS as u64),
 ];

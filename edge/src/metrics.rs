@@ -63,10 +63,10 @@ impl Metrics {
         })
     }
 
-    /// Units answered without upstream, of those asked for; 0 if none was.
-    pub fn hit_ratio(&self) -> f64 {
+    /// Units that readers got without a fill of their own, and units they asked for. A unit that came with the opening of a
+    /// small blob was filled for the reader who opened it, though he then finds it in memory.
+    pub fn hits_and_asked(&self) -> (u64, u64) {
         let asked = self.units_asked.get();
-        let hits = self.memory_hits.get() + self.disk_hits.get() + self.joined.get();
-        if asked == 0 { 0.0 } else { hits as f64 / asked as f64 }
+        (asked.saturating_sub(self.fills.get()), asked)
     }
 }

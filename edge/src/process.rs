@@ -25,7 +25,7 @@ pub struct EdgeServerConfig {
     pub listen_admin: Option<SocketAddr>,
     /// Answer HTTP/3.
     pub http3: bool,
-    /// Folder with `cert.pem` and `key.pem`; made on first start.
+    /// Folder of `tls.crt` and `tls.key`; both are made on first start.
     pub tls_dir: PathBuf,
     /// Host names in a certificate that is made.
     pub tls_names: Vec<String>,

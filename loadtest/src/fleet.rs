@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::limits::{DEVICES_AT_ONCE_MAX, FAILURE_TEXTS_MAX};
 use crate::plan::{Plan, PlanConfig, Wake};
-use crate::report::{FleetReport, Latencies};
+use crate::report::{FleetReport, Latencies, new_latencies};
 use crate::tally::{MetaFars, TallyKeep};
 
 /// A fleet and where it goes.
@@ -34,9 +34,6 @@ pub struct FleetConfig {
     /// Seed of the plan.
     pub seed: u64,
 }
-
-/// Longest latency told apart, microseconds: an hour.
-const LATENCY_US_MAX: u64 = 3_600_000_000;
 
 /// What one device did.
 struct DeviceOutcome {
@@ -59,7 +56,7 @@ pub async fn run(config: FleetConfig, clock: Arc<dyn Clock>, done: Arc<AtomicU64
         seed: config.seed,
     });
     let mut report = FleetReport::new(config.seed);
-    let mut latencies = Latencies::new_with_bounds(1, LATENCY_US_MAX, 3).expect("fixed bounds");
+    let mut latencies = new_latencies();
     let config = Arc::new(config);
     let meta_fars = Arc::new(MetaFars::default());
     let places = Arc::new(Semaphore::new(DEVICES_AT_ONCE_MAX));
@@ -69,11 +66,12 @@ pub async fn run(config: FleetConfig, clock: Arc<dyn Clock>, done: Arc<AtomicU64
         let (config, clock, meta_fars) = (config.clone(), clock.clone(), meta_fars.clone());
         let (places, done) = (places.clone(), done.clone());
         devices.spawn(async move {
-            tokio::time::sleep_until((start + wake.at).into()).await;
+            tokio::time::sleep(wake.at.saturating_sub(start.elapsed())).await;
             let _place = places.acquire().await;
             let mut outcome = one_device(&config, &wake, clock, meta_fars).await;
             // Open loop: the clock started when the device meant to start.
-            outcome.latency_us = u64::try_from((start + wake.at).elapsed().as_micros()).unwrap_or(u64::MAX);
+            let since_intended = start.elapsed().saturating_sub(wake.at);
+            outcome.latency_us = u64::try_from(since_intended.as_micros()).unwrap_or(u64::MAX);
             done.fetch_add(1, Ordering::Relaxed);
             outcome
         });
@@ -142,7 +140,10 @@ fn add(report: &mut FleetReport, latencies: &mut Latencies, outcome: DeviceOutco
     report.h3_requests += outcome.requests.h3_requests;
     report.h2_requests += outcome.requests.h2_requests;
     report.h1_requests += outcome.requests.h1_requests;
-    latencies.saturating_record(outcome.latency_us);
+    // A device that failed fast must not look like a fast device.
+    if outcome.failures.is_empty() {
+        latencies.saturating_record(outcome.latency_us);
+    }
     outcome.failures.into_iter().for_each(|text| fail(report, text));
 }
 

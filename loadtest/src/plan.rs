@@ -43,9 +43,7 @@ impl Plan {
         let wakes = (0..config.devices.min(DEVICES_MAX)).map(|_| {
             // 1 - f64() lies in (0, 1]: its logarithm is finite.
             at += -(1.0 - random.f64()).ln() / config.arrivals_per_s.max(f64::MIN_POSITIVE);
-            let mut packages: Vec<_> = (0..config.packages).collect();
-            random.shuffle(&mut packages);
-            packages.truncate(config.packages_per_device.max(1));
+            let packages = random.choose_multiple(0..config.packages, config.packages_per_device.max(1));
             Wake { at: Duration::try_from_secs_f64(at).unwrap_or(Duration::MAX), packages }
         });
         Self { wakes: wakes.collect() }

@@ -26,9 +26,9 @@ pub struct OriginServerConfig {
     /// Where to answer HTTP/3, 2 and 1.1 with TLS; port 0 picks one.
     pub listen: SocketAddr,
     /// Where to answer HTTP/1.1 and 2 without TLS, as the real tools do; nothing for nowhere.
-    pub plain_listen: Option<SocketAddr>,
+    pub listen_plain: Option<SocketAddr>,
     /// Whether to answer HTTP/3.
-    pub quic: bool,
+    pub http3: bool,
     /// Folder of `tls.crt` and `tls.key`; both are made on first start.
     pub tls_dir: PathBuf,
     /// Host names and addresses in a certificate that is made.
@@ -36,7 +36,7 @@ pub struct OriginServerConfig {
     /// The port that `Alt-Svc` announces, if it is not the one listened on.
     pub alt_svc_port: Option<u16>,
     /// Where metrics and health are answered; nothing for nowhere.
-    pub admin_listen: Option<SocketAddr>,
+    pub listen_admin: Option<SocketAddr>,
     /// How long requests under way may take when the process is told to end, in seconds.
     pub drain_s: u64,
     /// See [`OriginConfig::repositories`].
@@ -55,13 +55,13 @@ impl Default for OriginServerConfig {
             OriginConfig::default();
         Self {
             listen: (Ipv6Addr::UNSPECIFIED, 8443).into(),
-            plain_listen: Some((Ipv6Addr::UNSPECIFIED, 8083).into()),
-            quic: true,
+            listen_plain: None,
+            http3: true,
             tls_dir: PathBuf::from("tls"),
             tls_names: vec!["localhost".to_owned()],
             alt_svc_port: None,
-            admin_listen: Some((Ipv6Addr::LOCALHOST, 9100).into()),
-            drain_s: 30,
+            listen_admin: None,
+            drain_s: 25,
             repositories,
             timestamp_max_age_s,
             cache_name,
@@ -104,15 +104,15 @@ impl OriginServer {
         let origin = Origin::open(config.origin(), clock)?.with_observer(Arc::new(metrics));
         let tls = ServerTls::load_or_create(&config.tls_dir, &config.tls_names)?;
         let secure = ServerConfig {
-            quic: config.quic,
+            quic: config.http3,
             alt_svc_port: config.alt_svc_port,
             ..ServerConfig::secure(config.listen, tls.clone())
         };
         let secure = Server::bind(secure, origin.handler())?;
-        let plain = config.plain_listen.map(|address| Server::bind(ServerConfig::plain(address), origin.handler()));
+        let plain = config.listen_plain.map(|address| Server::bind(ServerConfig::plain(address), origin.handler()));
         let plain = plain.transpose()?;
         let health = Health::new();
-        let admin = config.admin_listen.map(|address| Admin::start(address, registry, health.clone())).transpose()?;
+        let admin = config.listen_admin.map(|address| Admin::start(address, registry, health.clone())).transpose()?;
         Ok(Self { secure, plain, admin, health, origin, tls, drain: Duration::from_secs(config.drain_s) })
     }
 

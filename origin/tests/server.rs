@@ -20,8 +20,8 @@ const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST
 fn config(folder: &Folder) -> OriginServerConfig {
     OriginServerConfig {
         listen: ANY,
-        plain_listen: Some(ANY),
-        admin_listen: Some(ANY),
+        listen_plain: Some(ANY),
+        listen_admin: Some(ANY),
         tls_dir: folder.dir.path().join("tls"),
         drain_s: 5,
         repositories: folder.config("devhost").repositories,
@@ -90,8 +90,8 @@ async fn a_port_in_use_is_named() {
     let address = taken.local_addr().unwrap();
     for wrong in [
         OriginServerConfig { listen: address, ..config(&folder) },
-        OriginServerConfig { plain_listen: Some(address), ..config(&folder) },
-        OriginServerConfig { admin_listen: Some(address), ..config(&folder) },
+        OriginServerConfig { listen_plain: Some(address), ..config(&folder) },
+        OriginServerConfig { listen_admin: Some(address), ..config(&folder) },
     ] {
         let error = bind(&wrong).err().unwrap();
         assert!(error.contains(&address.to_string()), "{error}");
@@ -111,7 +111,7 @@ async fn the_certificate_is_made_once() {
 #[tokio::test]
 async fn run_ends_when_it_is_told_to() {
     let folder = Folder::new();
-    let config = OriginServerConfig { plain_listen: None, admin_listen: None, ..config(&folder) };
+    let config = OriginServerConfig { listen_plain: None, listen_admin: None, ..config(&folder) };
     run(&config, Arc::new(ManualClock::new(NOW)), std::future::ready(())).await.unwrap();
     let nothing = OriginServerConfig { repositories: Vec::new(), ..config };
     let error = run(&nothing, Arc::new(ManualClock::new(NOW)), std::future::pending()).await.unwrap_err();

@@ -248,6 +248,7 @@ fn limits() -> BTreeMap<&'static str, &'static [(&'static str, u64)]> {
         ("device", colibri_device::limits::ALL),
         ("edge", colibri_edge::limits::ALL),
         ("loadtest", colibri_loadtest::limits::ALL),
+        ("loadtest/cluster", colibri_cluster::limits::ALL),
         ("origin", colibri_origin::limits::ALL),
         ("origin/authority", colibri_authority::limits::ALL),
         ("origin/repository", colibri_repository::limits::ALL),

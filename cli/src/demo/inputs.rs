@@ -55,7 +55,7 @@ pub(super) fn release_1(work: &Path, from: &[PathBuf]) -> io::Result<Vec<Staged>
         }
     }
     for dir in from {
-        let package = stage(work, &package_name(dir));
+        let package = stage(work, &free_name(&staged, package_name(dir)));
         if copy_tree(dir, &package.dir.join("data"), &mut usize::MAX.clone())? == 0 {
             return Err(io::Error::other(format!("{}: there is no file to publish in it", dir.display())));
         }
@@ -108,6 +108,13 @@ fn package_name(dir: &Path) -> String {
     if name.is_empty() || name == CHANGING || name == HELD_BACK { format!("from-{name}") } else { name }
 }
 
+/// The name, or the name with the first number that makes it one of its own.
+fn free_name(taken: &[Staged], name: String) -> String {
+    let is_taken = |name: &str| taken.iter().any(|staged| staged.name == name);
+    let numbered = (2..).map(|number| format!("{name}-{number}")).find(|name| !is_taken(name));
+    if is_taken(&name) { numbered.unwrap_or(name) } else { name }
+}
+
 /// Copies regular files (links followed) until `left` is used up; how many were copied.
 fn copy_tree(from: &Path, to: &Path, left: &mut usize) -> io::Result<usize> {
     let mut copied = 0;
@@ -142,5 +149,39 @@ fn write(to: &Path, content: &[u8]) -> io::Result<()> {
     if let Some(dir) = to.parent() {
         fs::create_dir_all(dir)?;
     }
-    fs::write(to, content)
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", to.display()));
+    fs::write(to, content).map_err(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_one_name_become_packages_of_two() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = ["a/My App", "b/My App"].map(|name| dir.path().join(name));
+        for (number, folder) in from.iter().enumerate() {
+            write(&folder.join("sub/file"), &[number as u8]).unwrap();
+        }
+        let staged = release_1(&dir.path().join("work"), &from).unwrap();
+        let names: Vec<_> = staged.iter().map(|package| package.name.as_str()).collect();
+        assert_eq!(names, ["my-app", "my-app-2", CHANGING]);
+        assert_eq!(fs::read(staged[1].dir.join("data/sub/file")).unwrap(), [1]);
+        let empty = dir.path().join("empty");
+        fs::create_dir(&empty).unwrap();
+        assert!(release_1(&dir.path().join("other"), &[empty]).unwrap_err().to_string().contains("empty"));
+    }
+
+    #[test]
+    fn release_2_changes_a_document_and_adds_the_package_held_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
+        write(&from.join("file"), b"x").unwrap();
+        release_1(dir.path(), &[from]).unwrap();
+        let staged = release_2(dir.path()).unwrap();
+        assert_eq!(staged[1].name, HELD_BACK);
+        assert_eq!(fs::read_dir(&staged[1].dir).unwrap().count(), PARTS);
+        assert!(fs::read_to_string(staged[0].dir.join("CHANGELOG.md")).unwrap().ends_with("release 2.\n"));
+    }
 }

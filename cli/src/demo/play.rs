@@ -68,17 +68,14 @@ pub enum DemoError {
     #[error("an internal task stopped: {0}")]
     Task(#[from] tokio::task::JoinError),
     /// A person pressed Ctrl-C.
-    #[error("interrupted: servers stopped, temporary files removed")]
+    #[error("interrupted: servers are stopped; temporary files go as soon as the write under way ends")]
     Interrupted,
 }
 
 /// Plays the story; Ctrl-C ends it early and cleanly.
-pub(super) async fn play(args: &Args) -> Result<DemoReport, DemoError> {
-    let temporary = tempfile::Builder::new().prefix("colibri-demo-").tempdir()?;
-    let work = args.keep.clone().unwrap_or_else(|| temporary.path().to_owned());
-    std::fs::create_dir_all(&work)?;
+pub(super) async fn play(args: &Args, work: &Path) -> Result<DemoReport, DemoError> {
     tokio::select! {
-        report = acts(args, work) => report,
+        report = acts(args, work.to_owned()) => report,
         _ = tokio::signal::ctrl_c() => Err(DemoError::Interrupted),
     }
 }
@@ -267,11 +264,12 @@ impl Owner {
         let favourite = sources.candidates(Some(&hash), 0)[0].url.authority().to_owned();
         let liar = cluster.edges.iter().find(|edge| edge.node.authority() == favourite).unwrap_or(&cluster.edges[0]);
         report.lying_edge = liar.node.authority();
+        let blames_before = sources.blames().len();
         liar.lies.set(true);
         let resolved = self.device.resolve(&held_back, Arc::new(|_: Event| ())).await?;
         let whole = self.lay_out_and_check("release 2", HELD_BACK, resolved.hash).await?;
         liar.lies.set(false);
-        let blames = sources.blames();
+        let blames = sources.blames().split_off(blames_before);
         report.blame = blames.first().map(ToString::to_string);
         report.corrupt_edge_named = blames.first().map(|blame| blame.source.clone());
         let named = report.corrupt_edge_named.as_deref().unwrap_or("nobody").to_owned();
@@ -342,9 +340,9 @@ fn measure_hops(
     report.origin_bytes_sent = cluster.origin_log.body_bytes();
     report.max_origin_fetches_per_unit_and_edge = cluster.origin_log.fetches_per_unit_max();
     report.edge_bytes_sent = owner.body_bytes()? + fleet.received_bytes;
-    let asked: u64 = cluster.edges.iter().map(|edge| edge.edge.metrics().units_asked.get()).sum();
-    let filled: u64 = cluster.edges.iter().map(|edge| edge.edge.metrics().fills.get()).sum();
-    report.edge_hit_ratio = if asked == 0 { 0.0 } else { 1.0 - (filled.min(asked) as f64 / asked as f64) };
+    let per_edge = cluster.edges.iter().map(|edge| edge.edge.metrics().hits_and_asked());
+    let (hits, asked) = per_edge.fold((0, 0), |sum, edge| (sum.0 + edge.0, sum.1 + edge.1));
+    report.edge_hit_ratio = if asked == 0 { 0.0 } else { hits as f64 / asked as f64 };
     let device = owner.device.client().counts();
     report.h3_requests = device.h3_requests + fleet.h3_requests;
     report.h2_requests = device.h2_requests + fleet.h2_requests;

@@ -39,15 +39,18 @@ pub fn lying(inner: Handler, lies: Lies, tasks: TaskTracker) -> Handler {
             if !(is_blob && lies.lying() && response.status().is_success()) {
                 return response;
             }
-            lies.0.1.fetch_add(1, Ordering::SeqCst);
-            response.map(|body| flipped(body, &tasks))
+            response.map(|body| flipped(body, lies, &tasks))
         }
     })
 }
 
-fn flipped(mut body: Body, tasks: &TaskTracker) -> Body {
+fn flipped(mut body: Body, lies: Lies, tasks: &TaskTracker) -> Body {
+    if body.exact_length() == Some(0) {
+        return body;
+    }
     let (mut sender, spoiled) = Body::channel(body.exact_length());
     tasks.spawn(async move {
+        lies.0.1.fetch_add(1, Ordering::SeqCst);
         while let Some(piece) = body.next().await {
             match piece {
                 Ok(piece) if sender.send(flip(&piece)).await.is_ok() => {}

@@ -4,6 +4,7 @@
 //! publishing (`colibri-repository`) and devices: callers bring their own.
 
 pub mod fault;
+pub mod limits;
 mod origin_log;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -17,8 +18,11 @@ use colibri_metadata::{RepoConfig, RepoConfigError, Root};
 use colibri_origin::{Origin, OriginConfig, OriginError, RepositoryConfig};
 use colibri_service::metrics::Registry;
 use colibri_transport::{Handler, Server, ServerConfig, ServerTls, TransportError};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::limits::PORT_ATTEMPTS_MAX;
 
 pub use fault::Lies;
 pub use origin_log::OriginLog;
@@ -73,6 +77,7 @@ pub enum ClusterError {
 pub struct Node {
     address: SocketAddr,
     stop: CancellationToken,
+    serving: JoinHandle<()>,
     _blackhole: Option<UdpSocket>,
 }
 
@@ -87,9 +92,16 @@ impl Node {
         self.address.to_string()
     }
 
-    /// Stops this node alone.
+    /// Tells this node alone to drain and stop.
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Stops this node and waits until its listeners are gone.
+    async fn stopped(self) {
+        self.stop.cancel();
+        // A panic of the listener has been reported by its task already.
+        drop(self.serving.await);
     }
 }
 
@@ -128,7 +140,7 @@ impl Cluster {
         let repositories = repositories.collect::<Result<_, ClusterError>>()?;
         let origin_config = OriginConfig { repositories, ..OriginConfig::default() };
         let origin = Origin::open(origin_config, Arc::new(SystemClock))?.with_observer(origin_log.clone());
-        let origin = listen(origin.handler(), config.block_udp, &tasks)?;
+        let origin = listen(origin.handler(), config.block_udp)?;
         let edges = (1..=config.edges).map(|number| start_edge(number, &origin, config, &tasks));
         let edges = edges.collect::<Result<_, _>>()?;
         Ok(Self { origin, origin_log, edges, tasks })
@@ -151,10 +163,11 @@ impl Cluster {
     /// Stops everything, edges first, and waits.
     pub async fn stop(self) {
         self.edges.iter().for_each(|edge| edge.node.stop());
-        for edge in &self.edges {
-            edge.edge.finish().await;
+        for EdgeNode { node, edge, .. } in self.edges {
+            node.stopped().await;
+            edge.finish().await;
         }
-        self.origin.stop();
+        self.origin.stopped().await;
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -178,18 +191,26 @@ fn start_edge(
     let edge = Edge::build(&edge_config, &Registry::new())?;
     let lies = Lies::default();
     let handler = fault::lying(edge.handler(), lies.clone(), tasks.clone());
-    let node = listen(handler, config.block_udp, tasks)?;
+    let node = listen(handler, config.block_udp)?;
     Ok(EdgeNode { node, edge, lies })
 }
 
-fn listen(handler: Handler, block_udp: bool, tasks: &TaskTracker) -> Result<Node, ClusterError> {
+fn listen(handler: Handler, block_udp: bool) -> Result<Node, ClusterError> {
     let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
     let tls = ServerTls::self_signed(&["localhost".to_owned(), Ipv4Addr::LOCALHOST.to_string()])?;
-    let server = Server::bind(ServerConfig { quic: !block_udp, ..ServerConfig::secure(loopback, tls) }, handler)?;
-    let address = server.address();
-    let blackhole = block_udp.then(|| UdpSocket::bind(address)).transpose();
-    let blackhole = blackhole.map_err(|source| ClusterError::Blackhole { address, source })?;
-    let stop = CancellationToken::new();
-    tasks.spawn(server.serve(stop.clone(), DRAIN));
-    Ok(Node { address, stop, _blackhole: blackhole })
+    let config = ServerConfig { quic: !block_udp, ..ServerConfig::secure(loopback, tls) };
+    let mut attempt = 1;
+    let (server, blackhole) = loop {
+        let server = Server::bind(config.clone(), handler.clone())?;
+        let address = server.address();
+        match block_udp.then(|| UdpSocket::bind(address)).transpose() {
+            Ok(blackhole) => break (server, blackhole),
+            // Somebody else has the UDP port of that number.
+            Err(_) if attempt < PORT_ATTEMPTS_MAX => attempt += 1,
+            Err(source) => return Err(ClusterError::Blackhole { address, source }),
+        }
+    };
+    let (address, stop) = (server.address(), CancellationToken::new());
+    let serving = tokio::spawn(server.serve(stop.clone(), DRAIN));
+    Ok(Node { address, stop, serving, _blackhole: blackhole })
 }

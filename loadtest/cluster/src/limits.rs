@@ -1,0 +1,10 @@
+//! Every bound of this package.
+
+/// Spans of blobs the origin log remembers; more are counted as bytes only.
+pub const SPANS_MAX: usize = 1 << 20;
+
+/// Free ports tried for a node that needs TCP and UDP of one number.
+pub const PORT_ATTEMPTS_MAX: u32 = 16;
+
+/// Name and value of each limit, for the documentation and its test.
+pub const ALL: &[(&str, u64)] = &[("SPANS_MAX", SPANS_MAX as u64), ("PORT_ATTEMPTS_MAX", PORT_ATTEMPTS_MAX as u64)];
