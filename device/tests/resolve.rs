@@ -1,0 +1,252 @@
+//! Resolving against an origin and edges on loopback: the ways of a network, and of those on it.
+
+mod scene;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use colibri_common::SystemClock;
+use colibri_device::{Device, DeviceConfig, DeviceError, Event, Preference};
+use colibri_fetch::Source;
+use colibri_package::delivery::DeliveryType;
+use colibri_store::StoreError;
+use scene::{HOST, Scene, nobody, noise, scrub, url};
+use tokio::sync::Notify;
+
+/// Bytes of content in one unit.
+const UNIT_BYTES: u64 = 2 << 20;
+
+fn body_bytes(device: &Device) -> Vec<u64> {
+    let repository = device.repositories().get(HOST).unwrap();
+    repository.sources().list().iter().map(Source::body_bytes).collect()
+}
+
+/// Waits until nobody listens at an address any more.
+async fn closed(address: &str) {
+    let refused = async {
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), refused).await.expect("a stopped edge closes its port");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_mirror_when_the_first_is_stopped() {
+    let scene = Scene::new();
+    scene.release("one", &[("a", b"first")]);
+    let cluster = scene.serve(2);
+    let repository = scene.config(&cluster, HOST);
+    // Without HTTP/3 a closed port is noticed at once.
+    let config = DeviceConfig { http3: false, ..DeviceConfig::default() };
+    let (device, store) = scene.device("device", config, repository);
+    device.resolve(&url("one"), nobody()).await.unwrap();
+    cluster.edges[0].node.stop();
+    closed(&cluster.edges[0].node.authority()).await;
+
+    let big = noise(1, 5_000_000);
+    let many: Vec<_> = (0..8).map(|seed| (format!("data/{seed}"), noise(seed + 10, 10_000))).collect();
+    let mut files: Vec<_> = many.iter().map(|(path, content)| (&**path, &**content)).collect();
+    files.push(("big", &big));
+    scene.release("two", &files);
+    device.refresh(HOST, true).await.unwrap();
+    let before = body_bytes(&device);
+    let resolved = device.resolve(&url("two"), nobody()).await.unwrap();
+    let after = body_bytes(&device);
+    assert_eq!((resolved.report.blobs, resolved.report.fetched), (10, 10));
+    assert_eq!(after[0], before[0], "nothing came from the stopped one");
+    assert!(after[1] - before[1] > 5_000_000);
+    assert_eq!(scrub(&store), 12);
+    assert_eq!(device.repositories().get(HOST).unwrap().sources().blames(), [], "to be gone is no lie");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_blob_goes_on_from_what_was_verified() {
+    let scene = Scene::new();
+    let content = noise(2, 10_000_000);
+    let hash = scene.release("large", &[("blob", &content)]);
+    let cluster = scene.serve(1);
+    let repository = scene.config(&cluster, HOST);
+    let config = DeviceConfig { units_at_once: 1, ..DeviceConfig::default() };
+
+    let (device, store) = scene.device("device", config.clone(), repository.clone());
+    let (seen, enough) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
+    let observer = {
+        let (seen, enough) = (seen.clone(), enough.clone());
+        Arc::new(move |event| {
+            if let Event::Verified { content_bytes, .. } = event
+                && seen.fetch_add(content_bytes, Ordering::SeqCst) + content_bytes >= 3 * UNIT_BYTES
+            {
+                enough.notify_one();
+            }
+        })
+    };
+    let large = url("large");
+    tokio::select! {
+        _ = device.resolve(&large, observer) => panic!("it should have been interrupted"),
+        () = enough.notified() => {}
+    }
+    drop((device, store));
+    let seen = seen.load(Ordering::SeqCst);
+
+    // Whoever still writes what was verified holds the store.
+    let (device, store) = loop {
+        match Device::open(&scene.path("device"), config.clone(), Arc::new(SystemClock)) {
+            Err(DeviceError::Store(StoreError::InUse { .. })) => tokio::time::sleep(Duration::from_millis(5)).await,
+            opened => break opened.unwrap(),
+        }
+    };
+    assert_eq!(store.stats().unwrap().partials, 1);
+    let resolved = device.resolve(&url("large"), nobody()).await.unwrap();
+    assert_eq!((resolved.hash, resolved.report.fetched), (hash, 1), "the meta.far was there already");
+    // Of what was seen, at most the unit in flight and what waited to be written with it is lost.
+    let kept = seen - UNIT_BYTES;
+    let fetched = body_bytes(&device)[0];
+    assert!(fetched < 10_000_000 - kept + 300_000, "{fetched} bytes fetched again, though {kept} were kept");
+    assert_eq!(scrub(&store), 2);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_raw_form_where_the_delivery_form_is_missing() {
+    let scene = Scene::new();
+    let content = noise(3, 3_000_000);
+    scene.release("app", &[("blob", &content), ("empty", b""), ("leaf", &[7; 8192])]);
+    let cluster = scene.serve(1);
+    let repository = scene.config(&cluster, HOST);
+    // Only type 1 is stored.
+    let preference = Preference::Delivery(DeliveryType::Type2);
+    let config = DeviceConfig { preference, ..DeviceConfig::default() };
+    let (device, store) = scene.device("device", config, repository.clone());
+    let resolved = device.resolve(&url("app"), nobody()).await.unwrap();
+    assert_eq!((resolved.report.fetched, scrub(&store)), (4, 4));
+    assert!(body_bytes(&device)[0] > 3_000_000);
+    assert_eq!(device.repositories().get(HOST).unwrap().sources().blames(), []);
+    // Asked for by choice.
+    let config = DeviceConfig { preference: Preference::Raw, ..DeviceConfig::default() };
+    let (device, store) = scene.device("raw", config, repository);
+    device.resolve(&url("app"), nobody()).await.unwrap();
+    assert_eq!(scrub(&store), 4);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_older_than_trusted_is_refused() {
+    let scene = Scene::new();
+    scene.release("app", &[("a", b"old")]);
+    copy(&scene.path("repository"), &scene.path("old"));
+    let hash = scene.release("app", &[("a", b"new")]);
+    let served = ["repository", "old"].map(|name| (name.to_owned(), scene.path(name)));
+    let cluster = scene.serve_all(served.into(), 1);
+    let (new, old) = (scene.config(&cluster, "repository"), scene.config(&cluster, "old"));
+    let (device, store) = scene.device("device", DeviceConfig::default(), new.clone());
+    assert_eq!(device.get_hash(&url("app")).await.unwrap(), hash);
+
+    let rolled_back = |refused: DeviceError| {
+        let text = refused.to_string();
+        let edge = cluster.edges[0].node.authority();
+        assert!(matches!(refused, DeviceError::Metadata { .. }), "{text}");
+        assert!(text.contains(&edge) && text.contains("would roll") && text.contains("from version 3 to 2"), "{text}");
+    };
+    // The same root keys, so the floor stays.
+    device.repositories().add(old.clone()).unwrap();
+    rolled_back(device.refresh(HOST, true).await.unwrap_err());
+    rolled_back(device.resolve(&url("app"), nobody()).await.unwrap_err());
+    // It stays over a restart too.
+    drop((device, store));
+    let (device, _store) = Device::open(&scene.path("device"), DeviceConfig::default(), Arc::new(SystemClock)).unwrap();
+    rolled_back(device.get_hash(&url("app")).await.unwrap_err());
+    // A mirror that is behind does not hide one that is not.
+    let mut both = old;
+    both.mirrors.extend(new.mirrors);
+    device.repositories().add(both).unwrap();
+    assert_eq!(device.get_hash(&url("app")).await.unwrap(), hash);
+    cluster.stop().await;
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_liar_is_blamed_and_replaced() {
+    let scene = Scene::new();
+    let big = noise(4, 9_000_000);
+    scene.release("app", &[("big", &big), ("text", &b"again and again ".repeat(50_000))]);
+    let cluster = scene.serve(2);
+    let (device, store) = scene.device("device", DeviceConfig::default(), scene.config(&cluster, HOST));
+    // Units of a large blob come from both edges, so the liar is asked.
+    cluster.edges[1].lies.set(true);
+    let resolved = device.resolve(&url("app"), nobody()).await.unwrap();
+    assert_eq!((resolved.report.fetched, scrub(&store)), (3, 3), "and every byte of it is right");
+    assert!(cluster.edges[1].lies.told() > 0);
+    let blames = device.repositories().get(HOST).unwrap().sources().blames();
+    let liar = cluster.edges[1].node.authority();
+    assert!(!blames.is_empty() && blames.iter().all(|blame| blame.source == liar), "{blames:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resolves_at_the_same_time_fetch_what_they_share_once() {
+    let scene = Scene::new();
+    let shared: Vec<_> = (0..6).map(|seed| (format!("shared/{seed}"), noise(seed, 300_000))).collect();
+    let with = |own: &'static [u8]| {
+        let mut files: Vec<(&str, &[u8])> = shared.iter().map(|(path, content)| (&**path, &**content)).collect();
+        files.push(("own", own));
+        files
+    };
+    scene.release("one", &with(b"one"));
+    scene.release("two", &with(b"two"));
+    let cluster = scene.serve(2);
+    let (device, store) = scene.device("device", DeviceConfig::default(), scene.config(&cluster, HOST));
+    let (urls, devices) = ([url("one"), url("two"), url("one")], [device.clone(), device.clone(), device.clone()]);
+    let resolves = devices
+        .into_iter()
+        .zip(urls)
+        .map(|(device, url)| tokio::spawn(async move { device.resolve(&url, nobody()).await.unwrap().report }));
+    let resolves: Vec<_> = resolves.collect();
+    let mut fetched = 0;
+    for resolve in resolves {
+        let report = resolve.await.unwrap();
+        assert_eq!(report.blobs, 8);
+        fetched += report.fetched;
+    }
+    assert_eq!((fetched, scrub(&store)), (10, 10), "two meta.fars, two own blobs, six shared ones");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_is_on_the_device_when_its_subpackages_are() {
+    let scene = Scene::new();
+    let inner = scene.build("inner", &[("data/deep", &noise(5, 20_000))], &[]);
+    let outer = scene.build("outer", &[("bin/app", b"app")], &[&inner]);
+    scene.publish(&[&outer]);
+    let cluster = scene.serve(1);
+    let (device, store) = scene.device("device", DeviceConfig::default(), scene.config(&cluster, HOST));
+    let status = device.package_status(&url("outer")).await.unwrap();
+    assert_eq!((status.in_repository, status.on_disk), (Some(outer.hash), false));
+    let resolved = device.resolve(&url("outer"), nobody()).await.unwrap();
+    assert_eq!((resolved.report.packages, resolved.report.blobs, resolved.report.fetched), (2, 4, 4));
+    assert!(device.package_status(&url("outer")).await.unwrap().on_disk);
+    assert!(matches!(device.get_hash(&url("inner")).await, Err(DeviceError::PackageNotFound { .. })));
+    assert_eq!(device.open_package(inner.hash).await.unwrap().blobs.len(), 1, "known by hash all the same");
+
+    let deep = colibri_common::merkle::build(&noise(5, 20_000)).id;
+    assert!(store.discard(deep).unwrap());
+    assert!(!device.package_status(&url("outer")).await.unwrap().on_disk);
+    assert!(matches!(device.open_package(outer.hash).await, Err(DeviceError::NotOnDevice(_))));
+    let resolved = device.resolve(&url("outer"), nobody()).await.unwrap();
+    assert_eq!((resolved.report.blobs, resolved.report.fetched, scrub(&store)), (4, 1, 4));
+    cluster.stop().await;
+}
