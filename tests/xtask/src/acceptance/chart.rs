@@ -1,0 +1,166 @@
+//! The Helm chart: linted, rendered with each set of values, held against the API's schemas and against what the program
+//! itself says of the configuration in it. No cluster is asked, so rules across fields are ours to check.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::binary::Binary;
+use super::configuration::{effective, value};
+use super::sample;
+use super::work::{empty_dir, ensure, outcome, read, write, yaml};
+use crate::run::{Failure, command, output, root, run};
+
+const CHART: &str = "deploy/helm/colibri";
+
+/// The oldest version `Chart.yaml` promises; the newest is what the validator knows.
+const OLDEST: &str = "1.30";
+
+/// Checks the chart.
+pub fn check(binary: &Binary) -> Result<(), Failure> {
+    let dir = empty_dir("chart")?;
+    let package = sample::package(binary, &dir, 1)?;
+    let repository = sample::repository(binary, &dir, &package)?;
+    version(binary)?;
+    refuses("edge.replica=3")?;
+    refuses("edge.service.port=https")?;
+    refuses("origin.enabled=false")?;
+    for (name, values) in value_files()? {
+        let mut lint = command("helm", ["lint", "--strict", CHART]);
+        lint.args(&values);
+        run(lint)?;
+        let mut template = command("helm", ["template", "fleet", CHART]);
+        template.args(&values);
+        let rendered = dir.join(format!("{name}.yaml"));
+        write(&rendered, output(template)?)?;
+        for version in [&["-k", OLDEST][..], &[]] {
+            let mut validate = command("kubernetes-validate", ["--strict"]);
+            validate.args(version).arg(&rendered);
+            run(validate)?;
+        }
+        let objects = yaml(&rendered)?;
+        Rendered { binary, dir: &dir, repository: &repository, objects: &objects }
+            .check()
+            .map_err(|failure| format!("the chart with {name} values: {failure}"))?;
+    }
+    Ok(())
+}
+
+/// `ci/NAME-values.yaml` as arguments of Helm, and the defaults.
+fn value_files() -> Result<Vec<(String, Vec<PathBuf>)>, Failure> {
+    let dir = root().join(CHART).join("ci");
+    let entries = std::fs::read_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let mut files = vec![("default".to_owned(), Vec::new())];
+    for entry in entries {
+        let path = entry.map_err(|error| error.to_string())?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().trim_end_matches("-values").to_owned();
+        files.push((name, vec![PathBuf::from("-f"), path]));
+    }
+    files.sort();
+    ensure(files.len() > 2, || format!("{} holds too few sets of values", dir.display()))?;
+    Ok(files)
+}
+
+/// A chart that has another version than the program would pull an image that is not there.
+fn version(binary: &Binary) -> Result<(), Failure> {
+    let (_, said) = outcome(binary.command(["--version"]))?;
+    let version = said.trim().trim_start_matches("colibri ");
+    let chart = read(&root().join(CHART).join("Chart.yaml"))?;
+    ensure(chart.contains(&format!("appVersion: \"{version}\"")), || {
+        format!("{CHART}/Chart.yaml is not for version {version}")
+    })
+}
+
+/// The schema, or the template itself, turns these values down.
+fn refuses(setting: &str) -> Result<(), Failure> {
+    let (rendered, said) = outcome(command("helm", ["template", "fleet", CHART, "--set", setting]))?;
+    ensure(!rendered, || format!("the chart took {setting}:\n{said}"))
+}
+
+/// What Helm made of one set of values.
+struct Rendered<'a> {
+    binary: &'a Binary,
+    dir: &'a Path,
+    repository: &'a Path,
+    objects: &'a [Value],
+}
+
+impl Rendered<'_> {
+    fn check(&self) -> Result<(), Failure> {
+        for workload in self.objects.iter().filter(|object| !object["spec"]["template"].is_null()) {
+            let name = &workload["metadata"]["name"];
+            self.pod(workload).map_err(|failure| format!("{name}: {failure}"))?;
+        }
+        for set in self.of_kind("StatefulSet") {
+            let headless = self.of_kind("Service").any(|service| {
+                service["metadata"]["name"] == set["spec"]["serviceName"] && service["spec"]["clusterIP"] == "None"
+            });
+            ensure(headless, || format!("no headless Service is called {}", set["spec"]["serviceName"]))?;
+        }
+        for deployment in self.of_kind("Deployment") {
+            self.served_twice(deployment)?;
+        }
+        Ok(())
+    }
+
+    /// What the API server's "restricted" admission asks for, and what keeps the program's configuration its own.
+    fn pod(&self, workload: &Value) -> Result<(), Failure> {
+        let pod = &workload["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let wanted = [
+            ("automountServiceAccountToken", &pod["automountServiceAccountToken"], Value::Bool(false)),
+            ("enableServiceLinks", &pod["enableServiceLinks"], Value::Bool(false)),
+            ("runAsNonRoot", &pod["securityContext"]["runAsNonRoot"], Value::Bool(true)),
+            ("seccompProfile", &pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault".into()),
+            ("readOnlyRootFilesystem", &container["securityContext"]["readOnlyRootFilesystem"], Value::Bool(true)),
+            ("allowPrivilegeEscalation", &container["securityContext"]["allowPrivilegeEscalation"], Value::Bool(false)),
+            ("capabilities.drop", &container["securityContext"]["capabilities"]["drop"], serde_json::json!(["ALL"])),
+        ];
+        for (what, found, wanted) in wanted {
+            ensure(*found == wanted, || format!("{what} is {found}, not {wanted}"))?;
+        }
+        let Some(role) = ["origin", "edge"].into_iter().find(|role| container["name"] == **role) else { return Ok(()) };
+        ensure(container["livenessProbe"]["httpGet"]["path"] == "/healthz", || "no liveness probe".to_owned())?;
+        ensure(container["readinessProbe"]["httpGet"]["path"] == "/readyz", || "no readiness probe".to_owned())?;
+        self.configured(role, pod, container)
+    }
+
+    /// The program takes the configuration, listens where the pod says, and has the time it needs to drain.
+    fn configured(&self, role: &str, pod: &Value, container: &Value) -> Result<(), Failure> {
+        let file = format!("{role}.toml");
+        let text = self.of_kind("ConfigMap").find_map(|map| map["data"][&file].as_str());
+        let path = self.dir.join(&file);
+        write(&path, text.ok_or_else(|| format!("no ConfigMap has {file}"))?)?;
+        let effective = effective(self.binary, role, &path, self.repository)?;
+        let drain_s: u64 = value(&effective, "drain_s")?.parse().map_err(|error| format!("drain_s: {error}"))?;
+        let pause_s = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap_or(0);
+        let grace_s = pod["terminationGracePeriodSeconds"].as_u64().unwrap_or(0);
+        ensure(grace_s > drain_s + pause_s, || {
+            format!("the pod is killed after {grace_s} s, but pauses {pause_s} s and drains up to {drain_s} s")
+        })?;
+        let ports = container["ports"].as_array().ok_or("the container names no ports")?;
+        for (key, name) in [("listen", "https"), ("listen", "http3"), ("listen_admin", "admin")] {
+            let listened: Option<u64> =
+                value(&effective, key)?.trim_matches('"').rsplit(':').next().and_then(|port| port.parse().ok());
+            let named = ports.iter().find(|port| port["name"] == name).and_then(|port| port["containerPort"].as_u64());
+            ensure(named == listened, || format!("port {name} is {named:?}, but the program listens on {listened:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// Clients reach the edge's pods by TCP and by UDP on one number, in one Service or in two.
+    fn served_twice(&self, deployment: &Value) -> Result<(), Failure> {
+        let selector = &deployment["spec"]["selector"]["matchLabels"];
+        let port = |protocol: &str, name: &str| {
+            let services = self.of_kind("Service").filter(|service| service["spec"]["selector"] == *selector);
+            let mut ports = services.flat_map(|service| service["spec"]["ports"].as_array().into_iter().flatten());
+            ports.find(|port| port["protocol"] == protocol && port["targetPort"] == name).map(|port| &port["port"])
+        };
+        let (tcp, udp) = (port("TCP", "https"), port("UDP", "http3"));
+        ensure(tcp.is_some() && tcp == udp, || format!("the edge is reached at TCP {tcp:?} and UDP {udp:?}"))
+    }
+
+    fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.objects.iter().filter(move |object| object["kind"] == kind)
+    }
+}
