@@ -1,6 +1,7 @@
-//! One GET at one source: the request as the read API wants it, the answer's head checked against what was asked.
+//! One attempt at one source: the request as the read API wants it, the answer's head checked against what was asked, the
+//! body read at a bearable pace and within bounds.
 //!
-//! No bytes are verified here; they leave as an unverified [`Answer`] for [`crate::blob`] and [`crate::metadata`].
+//! No bytes are verified here; they leave as an unverified [`Answer`] for the rest of the package.
 
 use std::time::Duration;
 
@@ -10,17 +11,43 @@ use colibri_common::ByteRange;
 use colibri_transport::{Body, Client};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_NONE_MATCH, RANGE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderValue, Method, StatusCode};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::AttemptError;
+use crate::limits::SKIPPED_BYTES_MAX;
+use crate::patience::Pace;
 use crate::source::Source;
+
+/// Permits of the memory for unverified bytes are handed out in this size.
+pub const MEMORY_PERMIT_BYTES: u64 = 64 << 10;
+
+/// What every request of one attempt has in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// The connection pool.
+    pub client: &'a Client,
+    /// `User-Agent`.
+    pub agent: &'a HeaderValue,
+    /// Fields of every request.
+    pub headers: &'a HeaderMap,
+    /// Who is asked.
+    pub source: &'a Source,
+    /// How slow it may be.
+    pub pace: Pace,
+    /// Room for large bodies that are held until they are verified, in permits of [`MEMORY_PERMIT_BYTES`].
+    pub memory: &'a Semaphore,
+}
 
 /// What a source answered, head checked, body still unverified.
 #[derive(Debug)]
 pub struct Answer {
-    /// Offset of the body's first byte in the representation.
-    pub offset: u64,
+    /// Bytes of the body before the first that was asked for: of a source that ignores ranges.
+    pub skip: u64,
     /// Claimed length of the whole representation, if it was said.
     pub total_claimed: Option<u64>,
+    /// Bytes from the first that was asked for to the end of the body, if it was said.
+    pub promised: Option<u64>,
     /// The source said 304 to a conditional request.
     pub not_modified: bool,
     /// `ETag`, if it was sent.
@@ -29,47 +56,156 @@ pub struct Answer {
     pub body: Body,
 }
 
-/// Sends a GET for `url`, for the bytes in `range` only if given.
-///
-/// A source that ignores the range is accepted when the range starts at zero: the caller stops reading where it wants.
-pub async fn get(
-    client: &Client,
-    source: &Source,
-    agent: &HeaderValue,
-    url: &str,
-    range: Option<ByteRange>,
-    extra: &HeaderMap,
-) -> Result<Answer, AttemptError> {
-    let mut request = http::Request::new(Body::empty());
-    *request.method_mut() = Method::GET;
-    *request.uri_mut() = url.parse().map_err(|error| AttemptError::Unexpected(format!("`{url}`: {error}")))?;
-    *request.headers_mut() = extra.clone();
-    request.headers_mut().insert(USER_AGENT, agent.clone());
-    if let Some(range) = range {
-        let value = format!("bytes={}-{}", range.start(), range.end() - 1);
-        request.headers_mut().insert(RANGE, HeaderValue::from_str(&value).expect("digits"));
-    }
-    source.count_request();
-    let response = client.send(request).await?;
-    let (head, body) = response.into_parts();
-    let etag = head.headers.get(ETAG).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let (offset, total_claimed) = match head.status {
-        StatusCode::OK => {
-            if let Some(range) = range.filter(|range| range.start() > 0) {
-                return Err(AttemptError::Unexpected(format!("ignores the range {range}: answered 200")));
+impl Attempt<'_> {
+    /// Sends a GET for `url`, for the bytes in `range` only if given, with `extra` fields.
+    ///
+    /// A source that ignores ranges is accepted when the range starts at zero, because the caller stops reading where it
+    /// wants, and else only once it is known as one, because then everybody better has been asked before.
+    pub async fn get(&self, url: &str, range: Option<ByteRange>, extra: HeaderMap) -> Result<Answer, AttemptError> {
+        let mut request = http::Request::new(Body::empty());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = url.parse().map_err(|error| AttemptError::Unexpected(format!("`{url}`: {error}")))?;
+        let conditional = extra.contains_key(IF_NONE_MATCH);
+        *request.headers_mut() = extra;
+        request.headers_mut().extend(self.headers.clone());
+        request.headers_mut().insert(USER_AGENT, self.agent.clone());
+        if let Some(range) = range {
+            let value = format!("bytes={}-{}", range.start(), range.end() - 1);
+            request.headers_mut().insert(RANGE, HeaderValue::from_str(&value).expect("digits"));
+        }
+        self.source.count_request();
+        let sent = timeout(self.pace.head, self.client.send(request)).await;
+        let response = sent.map_err(|_| AttemptError::Slow { bytes: 0, within: self.pace.head })??;
+        let (head, body) = response.into_parts();
+        let etag = head.headers.get(ETAG).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let mut answer = Answer { skip: 0, total_claimed: None, promised: None, not_modified: false, etag, body };
+        match head.status {
+            StatusCode::OK => self.whole(&mut answer, &head.headers, range)?,
+            StatusCode::PARTIAL_CONTENT => partial(&mut answer, &head.headers, range)?,
+            StatusCode::NOT_MODIFIED if conditional => answer.not_modified = true,
+            StatusCode::NOT_FOUND | StatusCode::GONE => return Err(AttemptError::NotFound),
+            // A loop of caches does not end by asking again.
+            StatusCode::LOOP_DETECTED => return Err(AttemptError::Loop),
+            status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
+                return Err(AttemptError::Busy { status: status.as_u16(), retry_after: retry_after(&head.headers) });
             }
-            (0, content_length(&head.headers))
+            status => return Err(AttemptError::Unexpected(format!("answered {status}"))),
         }
-        StatusCode::PARTIAL_CONTENT => partial(&head.headers, range)?,
-        StatusCode::NOT_MODIFIED if extra.contains_key(IF_NONE_MATCH) => (0, None),
-        StatusCode::NOT_FOUND | StatusCode::GONE => return Err(AttemptError::NotFound),
-        status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
-            return Err(AttemptError::Busy { status: status.as_u16(), retry_after: retry_after(&head.headers) });
+        Ok(answer)
+    }
+
+    fn whole(&self, answer: &mut Answer, headers: &HeaderMap, range: Option<ByteRange>) -> Result<(), AttemptError> {
+        answer.total_claimed = content_length(headers);
+        answer.skip = range.map_or(0, ByteRange::start);
+        if answer.skip > 0 && !(self.source.ignores_ranges() && answer.skip <= SKIPPED_BYTES_MAX) {
+            return Err(AttemptError::IgnoresRanges);
         }
-        status => return Err(AttemptError::Unexpected(format!("answered {status}"))),
-    };
-    let not_modified = head.status == StatusCode::NOT_MODIFIED;
-    Ok(Answer { offset, total_claimed, not_modified, etag, body })
+        answer.promised = answer.total_claimed.map(|total| total.saturating_sub(answer.skip));
+        Ok(())
+    }
+
+    /// Begins to read the body from the first byte that was asked for.
+    pub fn read(&self, answer: Answer) -> Reading<'_> {
+        let window_ends = Instant::now() + self.pace.window;
+        Reading { attempt: self, body: answer.body, skip: answer.skip, window_ends, window_bytes: 0 }
+    }
+
+    /// Reads all of a body, which must not be longer than `bytes_max`, into memory of its own.
+    pub async fn read_all(&self, answer: Answer, bytes_max: u64) -> Result<Bytes, AttemptError> {
+        let promised = answer.promised;
+        let too_long = || AttemptError::Unexpected(format!("sent more than {bytes_max} bytes"));
+        if promised.is_some_and(|promised| promised > bytes_max) {
+            return Err(too_long());
+        }
+        let _room = self.room(promised.unwrap_or(bytes_max)).await?;
+        let mut bytes = Vec::new();
+        let mut reading = self.read(answer);
+        while let Some(chunk) = reading.next().await? {
+            if (bytes.len() + chunk.len()) as u64 > bytes_max {
+                return Err(too_long());
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        if promised.is_some_and(|promised| promised != bytes.len() as u64) {
+            return Err(ended_early(bytes.len() as u64, promised));
+        }
+        // Neither spare capacity nor the connection's buffer is kept.
+        Ok(bytes.into_boxed_slice().into())
+    }
+
+    /// Reads the first `length` bytes, which must be there.
+    pub async fn read_exactly(&self, answer: Answer, length: u64) -> Result<Bytes, AttemptError> {
+        let read = self.read_prefix(answer, length).await?;
+        if read.len() as u64 == length { Ok(read) } else { Err(ended_early(read.len() as u64, Some(length))) }
+    }
+
+    /// Reads the first bytes, at most `bytes_max`; fewer only if the body says that it has no more.
+    pub async fn read_prefix(&self, answer: Answer, bytes_max: u64) -> Result<Bytes, AttemptError> {
+        let promised = answer.promised;
+        let limit = usize::try_from(bytes_max).map_err(|_| AttemptError::Unexpected("a huge part".to_owned()))?;
+        let mut bytes = Vec::new();
+        let mut reading = self.read(answer);
+        while bytes.len() < limit {
+            let Some(chunk) = reading.next().await? else { break };
+            bytes.extend_from_slice(&chunk[..chunk.len().min(limit - bytes.len())]);
+        }
+        let whole = bytes.len() == limit || promised.is_some_and(|promised| promised == bytes.len() as u64);
+        if whole { Ok(bytes.into_boxed_slice().into()) } else { Err(ended_early(bytes.len() as u64, promised)) }
+    }
+
+    /// Waits until there is room for that many unverified bytes; small bodies need none.
+    async fn room(&self, bytes: u64) -> Result<Option<SemaphorePermit<'_>>, AttemptError> {
+        if bytes <= MEMORY_PERMIT_BYTES {
+            return Ok(None);
+        }
+        let permits = u32::try_from(bytes.div_ceil(MEMORY_PERMIT_BYTES)).unwrap_or(u32::MAX);
+        let room = self.memory.acquire_many(permits).await;
+        room.map(Some).map_err(|_| AttemptError::Unexpected("the fetcher was stopped".to_owned()))
+    }
+}
+
+/// A body being read.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    attempt: &'a Attempt<'a>,
+    body: Body,
+    skip: u64,
+    window_ends: Instant,
+    window_bytes: u64,
+}
+
+impl Reading<'_> {
+    /// The next bytes; nothing at the end. Counts them for the source and fails a source that is too slow.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, AttemptError> {
+        loop {
+            let pace = self.attempt.pace;
+            let Ok(next) = timeout_at(self.window_ends, self.body.next()).await else {
+                if self.window_bytes < pace.window_bytes_min {
+                    return Err(AttemptError::Slow { bytes: self.window_bytes, within: pace.window });
+                }
+                self.window_ends = Instant::now() + pace.window;
+                self.window_bytes = 0;
+                continue;
+            };
+            let Some(mut chunk) = next.transpose()? else { return Ok(None) };
+            self.window_bytes += chunk.len() as u64;
+            self.attempt.source.count_body_bytes(chunk.len());
+            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
+            self.skip -= skipped as u64;
+            let wanted = chunk.split_off(skipped);
+            if !wanted.is_empty() {
+                return Ok(Some(wanted));
+            }
+        }
+    }
+}
+
+/// A body that ended before its time. No proof of malice: connections break.
+pub fn ended_early(received: u64, expected: Option<u64>) -> AttemptError {
+    AttemptError::Unexpected(match expected {
+        Some(expected) => format!("ended after {received} of {expected} bytes"),
+        None => format!("ended after {received} bytes"),
+    })
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -82,7 +218,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// A 206 must answer the range that was asked: same start, and short only where the representation ends.
-fn partial(headers: &HeaderMap, asked: Option<ByteRange>) -> Result<(u64, Option<u64>), AttemptError> {
+fn partial(answer: &mut Answer, headers: &HeaderMap, asked: Option<ByteRange>) -> Result<(), AttemptError> {
     let unfit = |why: &str| AttemptError::Unexpected(format!("answered 206 {why}"));
     let asked = asked.ok_or_else(|| unfit("to a request without a range"))?;
     let value = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
@@ -95,30 +231,7 @@ fn partial(headers: &HeaderMap, asked: Option<ByteRange>) -> Result<(u64, Option
     if range.start() != asked.start() || range.end() != end {
         return Err(unfit(&format!("with {range} when asked for {asked}")));
     }
-    Ok((range.start(), total))
-}
-
-/// Reads a body that must not be longer than `bytes_max`, counting it for its source.
-pub async fn read_all(source: &Source, mut body: Body, bytes_max: u64) -> Result<Bytes, AttemptError> {
-    let mut first: Option<Bytes> = None;
-    let mut joined: Vec<u8> = Vec::new();
-    let mut length = 0_u64;
-    while let Some(chunk) = body.next().await {
-        let chunk = chunk?;
-        source.count_body_bytes(chunk.len());
-        length += chunk.len() as u64;
-        if length > bytes_max {
-            return Err(AttemptError::Unexpected(format!("sent more than {bytes_max} bytes")));
-        }
-        match &first {
-            None => first = Some(chunk),
-            Some(head) => {
-                if joined.is_empty() {
-                    joined.extend_from_slice(head);
-                }
-                joined.extend_from_slice(&chunk);
-            }
-        }
-    }
-    Ok(if joined.is_empty() { first.unwrap_or_default() } else { joined.into() })
+    answer.total_claimed = total;
+    answer.promised = Some(range.len());
+    Ok(())
 }

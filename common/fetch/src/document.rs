@@ -5,11 +5,10 @@ use bytes::Bytes;
 use http::header::IF_NONE_MATCH;
 use http::{HeaderMap, HeaderValue};
 
-use crate::attempt;
+use crate::attempt::Attempt;
 use crate::blob::BlobFetcher;
 use crate::error::{AttemptError, FetchError};
 use crate::round::{Round, Subject};
-use crate::source::Source;
 
 /// What a source says a document is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +27,18 @@ pub enum Unverified {
 impl BlobFetcher {
     /// Fetches the document at `path` (below each source's URL) of at most `bytes_max` bytes.
     pub async fn document(&self, path: &str, bytes_max: u64, etag: Option<&str>) -> Result<Unverified, FetchError> {
+        self.document_checked(path, bytes_max, etag, &|_| Ok(())).await
+    }
+
+    /// [`Self::document`] with a check of what can be known of it beforehand, such as the hash in its name: a source whose
+    /// document does not pass is passed over. The check's error says what is wrong.
+    pub async fn document_checked(
+        &self,
+        path: &str,
+        bytes_max: u64,
+        etag: Option<&str>,
+        check: &(dyn Fn(&[u8]) -> Result<(), String> + Sync),
+    ) -> Result<Unverified, FetchError> {
         let mut extra = HeaderMap::new();
         if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
             extra.insert(IF_NONE_MATCH, etag);
@@ -35,7 +46,7 @@ impl BlobFetcher {
         let subject = Subject { what: path.to_owned(), blob: None, encoding: None, unit: 0 };
         let mut round = Round::new(self.sources(), subject);
         while let Some(source) = round.next().await {
-            match self.document_from(source, path, bytes_max, &extra).await {
+            match self.attempt(&round, source).document(path, bytes_max, &extra, check).await {
                 Ok(document) => {
                     source.succeeded();
                     return Ok(document);
@@ -45,19 +56,23 @@ impl BlobFetcher {
         }
         Err(round.give_up())
     }
+}
 
-    async fn document_from(
+impl Attempt<'_> {
+    async fn document(
         &self,
-        source: &Source,
         path: &str,
         bytes_max: u64,
         extra: &HeaderMap,
+        check: &(dyn Fn(&[u8]) -> Result<(), String> + Sync),
     ) -> Result<Unverified, AttemptError> {
-        let answer = attempt::get(self.client(), source, self.agent(), &source.url.join(path), None, extra).await?;
+        let answer = self.get(&self.source.url.join(path), None, extra.clone()).await?;
         if answer.not_modified {
             return Ok(Unverified::NotModified);
         }
-        let etag = answer.etag;
-        Ok(Unverified::Document { bytes: attempt::read_all(source, answer.body, bytes_max).await?, etag })
+        let etag = answer.etag.clone();
+        let bytes = self.read_all(answer, bytes_max).await?;
+        check(&bytes).map_err(AttemptError::WrongHash)?;
+        Ok(Unverified::Document { bytes, etag })
     }
 }

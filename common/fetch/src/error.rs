@@ -7,7 +7,7 @@ use std::time::Duration;
 use colibri_common::BlobId;
 use colibri_common::merkle::LeavesError;
 use colibri_metadata::MetadataError;
-use colibri_package::delivery::{Encoding, StrictError};
+use colibri_package::delivery::{DeliveryError, Encoding, StrictError};
 use colibri_transport::{BodyError, ClientError};
 
 /// Why one attempt at one source failed. What the fetcher does next depends on the variant.
@@ -24,9 +24,23 @@ pub enum AttemptError {
         /// `Retry-After`, if it sent one.
         retry_after: Option<Duration>,
     },
-    /// Another status, or a header that does not fit the request.
+    /// Another status, a header that does not fit the request, a body that is cut off or goes on for ever.
     #[error("{0}")]
     Unexpected(String),
+    /// It answered 508: its own upstreams lead back to itself or to us.
+    #[error("asks in a circle (508)")]
+    Loop,
+    /// It answers a request for a range with the whole: to be used only when nobody better is left.
+    #[error("ignores ranges")]
+    IgnoresRanges,
+    /// Too few bytes in too long a time.
+    #[error("sent {bytes} bytes in {} ms", .within.as_millis())]
+    Slow {
+        /// Bytes received.
+        bytes: u64,
+        /// In this time.
+        within: Duration,
+    },
     /// The source has another encoded form of the same content: fine, but its bytes cannot join this fetch.
     #[error("has another encoded form")]
     OtherIdentity,
@@ -42,18 +56,48 @@ pub enum AttemptError {
     /// The bytes are not this blob's, or not in strict form: bad bytes.
     #[error("bad bytes: {0}")]
     BadBytes(#[from] StrictError),
+    /// A whole delivery blob is not one: bad bytes.
+    #[error("bad bytes: {0}")]
+    BadForm(DeliveryError),
     /// The content hashes to another blob: bad bytes.
     #[error("bad bytes: the content is blob {found}")]
     WrongContent {
         /// What the content is.
         found: BlobId,
     },
+    /// A document does not have the hash that its name says: bad bytes.
+    #[error("bad bytes: {0}")]
+    WrongHash(String),
 }
 
 impl AttemptError {
     /// True if the source served bytes that are provably not what it was asked for.
     pub const fn is_bad_bytes(&self) -> bool {
-        matches!(self, Self::BadLeaves(_) | Self::BadBytes(_) | Self::WrongContent { .. })
+        match self {
+            Self::BadLeaves(_)
+            | Self::BadBytes(_)
+            | Self::BadForm(_)
+            | Self::WrongContent { .. }
+            | Self::WrongHash(_) => true,
+            Self::NotFound
+            | Self::Busy { .. }
+            | Self::Unexpected(_)
+            | Self::Loop
+            | Self::IgnoresRanges
+            | Self::Slow { .. }
+            | Self::OtherIdentity
+            | Self::Client(_)
+            | Self::Body(_) => false,
+        }
+    }
+
+    /// The same as no proof of malice, where a connection cut short would look alike.
+    pub(crate) fn or_cut_short(self, promised: Option<u64>) -> Self {
+        if promised.is_none() && self.is_bad_bytes() {
+            Self::Unexpected(format!("sent a body without saying its length, perhaps cut short: {self}"))
+        } else {
+            self
+        }
     }
 }
 
@@ -96,6 +140,10 @@ pub enum FetchError {
         causes: String,
         /// True if some source served bad bytes.
         bad_bytes: bool,
+        /// True if some source said that it does not have it.
+        absent_somewhere: bool,
+        /// True if some source has another encoded form of it.
+        other_form: bool,
     },
     /// There is nobody to ask.
     #[error("{0}: no source is configured")]

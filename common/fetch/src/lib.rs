@@ -6,17 +6,22 @@
 //!
 //! [`VerifiedPieces`]: colibri_package::delivery::VerifiedPieces
 
-pub mod attempt;
+mod assemble;
+mod attempt;
 pub mod blob;
 pub mod document;
 pub mod error;
 pub mod limits;
 pub mod metadata;
+mod open;
+pub mod patience;
 mod round;
 pub mod source;
 pub mod trust_store;
 
+pub use assemble::{Assembler, Sink};
 pub use blob::{BlobFetcher, OpenedBlob, ProvenLeaves};
 pub use document::Unverified;
 pub use error::{AttemptError, Blame, FetchError};
+pub use patience::{Pace, Patience};
 pub use source::{Source, SourceOrder, SourceUrl, Sources};

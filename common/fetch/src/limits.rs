@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use colibri_common::limits::LEAVES_LIST_BYTES_MAX;
+
 /// Times the whole list of sources is tried for one thing before giving up.
 pub const PASSES_MAX: u32 = 3;
 
@@ -14,14 +16,29 @@ pub const BLAMES_KEPT_MAX: usize = 256;
 /// How long a source that served bad bytes is asked only when nobody else is left.
 pub const BLAME_DEMOTION: Duration = Duration::from_secs(300);
 
-/// How long a source that failed otherwise is asked after the others.
+/// How long a source that failed otherwise is asked after the others; doubled with each failure that follows.
 pub const FAILURE_DEMOTION: Duration = Duration::from_secs(5);
+
+/// Largest such time.
+pub const FAILURE_DEMOTION_MAX: Duration = Duration::from_secs(60);
 
 /// Largest verified segment handed on in one piece, bytes.
 pub const SEGMENT_BYTES_MAX: usize = 64 * 1024;
 
 /// Largest blob taken from a source that has no leaves: it is held in memory until wholly verified. Bytes.
 pub const BLOB_WITHOUT_LEAVES_BYTES_MAX: u64 = 256 << 20;
+
+/// Largest content of a delivery blob that is decoded to find out what it is, because its source has no leaves. Bytes.
+pub const CONTENT_WITHOUT_LEAVES_BYTES_MAX: u64 = 1 << 30;
+
+/// Bytes that are received and thrown away to get at a range of a source that ignores ranges.
+pub const SKIPPED_BYTES_MAX: u64 = BLOB_WITHOUT_LEAVES_BYTES_MAX;
+
+/// Unverified bytes that one fetcher holds at a time (bodies of up to 64 KiB are not counted).
+pub const UNVERIFIED_BYTES_MAX: u64 = 512 << 20;
+
+const _: () = assert!(BLOB_WITHOUT_LEAVES_BYTES_MAX <= UNVERIFIED_BYTES_MAX, "the largest body finds room");
+const _: () = assert!(LEAVES_LIST_BYTES_MAX <= UNVERIFIED_BYTES_MAX, "the largest body finds room");
 
 /// Largest pause between passes, whatever a source's `Retry-After` says.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
@@ -36,8 +53,12 @@ pub const ALL: &[(&str, u64)] = &[
     ("BLAMES_KEPT_MAX", BLAMES_KEPT_MAX as u64),
     ("BLAME_DEMOTION", BLAME_DEMOTION.as_millis() as u64),
     ("FAILURE_DEMOTION", FAILURE_DEMOTION.as_millis() as u64),
+    ("FAILURE_DEMOTION_MAX", FAILURE_DEMOTION_MAX.as_millis() as u64),
     ("SEGMENT_BYTES_MAX", SEGMENT_BYTES_MAX as u64),
     ("BLOB_WITHOUT_LEAVES_BYTES_MAX", BLOB_WITHOUT_LEAVES_BYTES_MAX),
+    ("CONTENT_WITHOUT_LEAVES_BYTES_MAX", CONTENT_WITHOUT_LEAVES_BYTES_MAX),
+    ("SKIPPED_BYTES_MAX", SKIPPED_BYTES_MAX),
+    ("UNVERIFIED_BYTES_MAX", UNVERIFIED_BYTES_MAX),
     ("RETRY_AFTER_MAX", RETRY_AFTER_MAX.as_millis() as u64),
     ("TRUSTED_SET_BYTES_MAX", TRUSTED_SET_BYTES_MAX),
 ];

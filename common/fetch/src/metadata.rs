@@ -9,13 +9,15 @@ use colibri_metadata::{Answer, MetadataError, Start, Step, TrustedSet, Update, W
 use colibri_transport::Client;
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderValue};
+use tokio::sync::Semaphore;
 
-use crate::attempt;
+use crate::attempt::Attempt;
 use crate::error::{AttemptError, FetchError};
+use crate::patience::Patience;
 use crate::round::{Round, Subject};
-use crate::source::{Source, Sources};
+use crate::source::Sources;
 
-/// Something that has metadata files by name. Two live: [`HttpMirror`] and [`Directory`].
+/// Something that has metadata files by name. Two live: a mirror over HTTP, which [`refresh`] makes, and [`Directory`].
 ///
 /// "Not found" must be said only when the source is sure: it ends the root chain. Any other failure is an error and ends
 /// the refresh, which loses nothing.
@@ -26,28 +28,17 @@ pub trait MetadataSource {
 
 /// One mirror over HTTP.
 #[derive(Debug)]
-pub struct HttpMirror<'a> {
-    /// The connection pool.
-    pub client: &'a Client,
-    /// The mirror.
-    pub source: &'a Source,
+struct HttpMirror<'a> {
+    attempt: Attempt<'a>,
     /// `/REPO` for sources with several repositories, else empty.
-    pub place: &'a str,
-    /// `User-Agent`.
-    pub agent: &'a HeaderValue,
-    /// Ask caches on the way to revalidate.
-    pub no_cache: bool,
+    place: &'a str,
 }
 
 impl MetadataSource for HttpMirror<'_> {
     async fn fetch(&self, want: &Want) -> Result<Answer, AttemptError> {
-        let url = self.source.url.join(&format!("{}/{}", self.place, want.name));
-        let mut extra = HeaderMap::new();
-        if self.no_cache {
-            extra.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        }
-        match attempt::get(self.client, self.source, self.agent, &url, None, &extra).await {
-            Ok(answer) => Ok(Answer::Found(attempt::read_all(self.source, answer.body, want.bytes_max).await?)),
+        let url = self.attempt.source.url.join(&format!("{}/{}", self.place, want.name));
+        match self.attempt.get(&url, None, HeaderMap::new()).await {
+            Ok(answer) => Ok(Answer::Found(self.attempt.read_all(answer, want.bytes_max).await?)),
             Err(AttemptError::NotFound) => Ok(Answer::NotFound),
             Err(error) => Err(error),
         }
@@ -137,9 +128,14 @@ pub async fn refresh(
     let agent = HeaderValue::from_str(agent).unwrap_or(HeaderValue::from_static("colibri"));
     let what = "repository metadata".to_owned();
     let mut round = Round::new(sources, Subject { what, blob: None, encoding: None, unit: 0 });
+    // Caches on the way are asked to revalidate: what is wanted is the newest.
+    let headers = HeaderMap::from_iter([(CACHE_CONTROL, HeaderValue::from_static("no-cache"))]);
+    let (patience, memory) = (Patience::default(), Semaphore::new(Semaphore::MAX_PERMITS));
     let (mut refused, mut floor) = (None, None);
     while let Some(source) = round.next().await {
-        let mirror = HttpMirror { client, source, place, agent: &agent, no_cache: true };
+        let pace = round.pace(&patience);
+        let attempt = Attempt { client, agent: &agent, headers: &headers, source, pace, memory: &memory };
+        let mirror = HttpMirror { attempt, place };
         let unfinished = match refresh_from(&mirror, start.clone(), now).await {
             Ok(set) => {
                 source.succeeded();

@@ -10,7 +10,8 @@ use colibri_transport::Backoff;
 
 use crate::error::{AttemptError, Blame, FetchError};
 use crate::limits::{PASSES_MAX, RETRY_AFTER_MAX};
-use crate::source::{Source, Sources};
+use crate::patience::{Pace, Patience};
+use crate::source::{Source, Sources, Standing};
 
 /// What is being fetched: for messages, blame and the spread over sources.
 #[derive(Debug, Clone)]
@@ -22,11 +23,12 @@ pub(crate) struct Subject {
 }
 
 #[derive(Debug)]
-struct Failure {
-    authority: String,
+struct Failure<'a> {
+    source: &'a Source,
     cause: String,
     not_found: bool,
     bad_bytes: bool,
+    other_form: bool,
     final_here: bool,
 }
 
@@ -36,7 +38,7 @@ pub(crate) struct Round<'a> {
     sources: &'a Sources,
     subject: Subject,
     queue: VecDeque<&'a Source>,
-    failures: Vec<Failure>,
+    failures: Vec<Failure<'a>>,
     passes: u32,
     pause: Duration,
 }
@@ -50,7 +52,7 @@ impl<'a> Round<'a> {
     pub async fn next(&mut self) -> Option<&'a Source> {
         if self.queue.is_empty() {
             let settled = |source: &Source| {
-                self.failures.iter().any(|failure| failure.final_here && failure.authority == source.url.authority())
+                self.failures.iter().any(|failure| failure.final_here && std::ptr::eq(failure.source, source))
             };
             let candidates = self.sources.candidates(self.subject.blob.as_ref(), self.subject.unit);
             let candidates: VecDeque<_> = candidates.into_iter().filter(|source| !settled(source)).collect();
@@ -69,27 +71,43 @@ impl<'a> Round<'a> {
         self.queue.pop_front()
     }
 
+    /// How slow the source that came last may be: less so while there are others in reserve.
+    pub fn pace(&self, patience: &Patience) -> Pace {
+        let rivals = self.queue.iter().any(|source| source.standing() != Standing::Blamed);
+        if rivals { patience.with_rivals } else { patience.alone }
+    }
+
+    /// Records that some of the thing was verified: giving up is counted from here. Things are finite.
+    pub fn progressed(&mut self) {
+        self.passes = self.passes.min(1);
+    }
+
     /// Records how an attempt ended badly.
-    pub fn failed(&mut self, source: &Source, error: &AttemptError) {
+    pub fn failed(&mut self, source: &'a Source, error: &AttemptError) {
         let authority = source.url.authority().to_owned();
         tracing::debug!(source = %authority, what = %self.subject.what, %error, "an attempt failed");
         let bad_bytes = error.is_bad_bytes();
         let not_found = matches!(error, AttemptError::NotFound);
         if let (true, Some(blob)) = (bad_bytes, self.subject.blob) {
             let (encoding, detail) = (self.subject.encoding, error.to_string());
-            self.sources.blame(source, Blame { source: authority.clone(), blob, encoding, detail });
-        } else if matches!(error, AttemptError::Client(_) | AttemptError::Body(_) | AttemptError::Busy { .. }) {
-            source.failed();
+            self.sources.blame(source, Blame { source: authority, blob, encoding, detail });
+        }
+        match error {
+            AttemptError::NotFound | AttemptError::OtherIdentity => {}
+            AttemptError::IgnoresRanges => source.found_to_ignore_ranges(),
+            _ => source.failed(),
         }
         if let AttemptError::Busy { retry_after: Some(pause), .. } = error {
             self.pause = self.pause.max(*pause);
         }
-        let final_here = not_found || matches!(error, AttemptError::OtherIdentity);
-        self.failures.push(Failure { authority, cause: error.to_string(), not_found, bad_bytes, final_here });
+        let other_form = matches!(error, AttemptError::OtherIdentity);
+        let final_here = not_found || other_form || matches!(error, AttemptError::Loop);
+        let cause = error.to_string();
+        self.failures.push(Failure { source, cause, not_found, bad_bytes, other_form, final_here });
     }
 
     /// Records that what a source says cannot be believed: asking it again now is pointless.
-    pub fn refused(&mut self, source: &Source, error: &AttemptError) {
+    pub fn refused(&mut self, source: &'a Source, error: &AttemptError) {
         self.failed(source, error);
         if let Some(failure) = self.failures.last_mut() {
             failure.final_here = true;
@@ -105,8 +123,18 @@ impl<'a> Round<'a> {
         if self.failures.iter().all(|failure| failure.not_found) {
             return FetchError::NotFound { what, asked: self.sources.names() };
         }
-        let causes: Vec<_> = self.failures.iter().map(|f| format!("{}: {}", f.authority, f.cause)).collect();
-        let bad_bytes = self.failures.iter().any(|failure| failure.bad_bytes);
-        FetchError::AllFailed { what, causes: causes.join("; "), bad_bytes }
+        let causes: Vec<_> = self
+            .failures
+            .iter()
+            .map(|failure| format!("{}: {}", failure.source.url.authority(), failure.cause))
+            .collect();
+        let any = |is: fn(&Failure<'_>) -> bool| self.failures.iter().any(is);
+        FetchError::AllFailed {
+            what,
+            causes: causes.join("; "),
+            bad_bytes: any(|failure| failure.bad_bytes),
+            absent_somewhere: any(|failure| failure.not_found),
+            other_form: any(|failure| failure.other_form),
+        }
     }
 }

@@ -1,19 +1,19 @@
 //! [`Sources`]: an ordered set of places that speak the read API, their health, and the order to ask them in.
 //!
 //! Health is deliberately simple: a source that served bad bytes is asked last for minutes, one that failed otherwise for
-//! seconds. Nobody is banned: when all are demoted, all are asked, so a fault of the whole fleet cannot lock a device out.
+//! seconds, longer each time it fails again. Nobody is banned: when all are demoted, all are asked, so a fault of the whole fleet cannot lock a device out.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use colibri_common::BlobId;
 
 use crate::error::{Blame, FetchError};
-use crate::limits::{BLAME_DEMOTION, BLAMES_KEPT_MAX, FAILURE_DEMOTION, SOURCES_MAX};
+use crate::limits::{BLAME_DEMOTION, BLAMES_KEPT_MAX, FAILURE_DEMOTION, FAILURE_DEMOTION_MAX, SOURCES_MAX};
 
 /// Base URL of a source, `http(s)://AUTHORITY[/PATH]`, without a trailing slash. With a repository's path it is a TUF mirror.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -89,17 +89,27 @@ pub struct Source {
     body_bytes: AtomicU64,
     requests: AtomicU64,
     blames: AtomicU64,
+    ignores_ranges: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Health {
     blamed_at: Option<Instant>,
     failed_at: Option<Instant>,
+    failures_in_a_row: u32,
+}
+
+impl Health {
+    /// How long the last failure counts.
+    fn demotion(&self) -> Duration {
+        let doublings = self.failures_in_a_row.saturating_sub(1);
+        FAILURE_DEMOTION.saturating_mul(2_u32.saturating_pow(doublings)).min(FAILURE_DEMOTION_MAX)
+    }
 }
 
 /// How eagerly a source is asked; smaller comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
+pub(crate) enum Standing {
     Good,
     Failing,
     Blamed,
@@ -115,7 +125,15 @@ impl Source {
     /// A mirror with another address for blobs (`blob_mirror_url`).
     pub fn with_blobs(url: SourceUrl, blobs: SourceUrl) -> Self {
         let zero = AtomicU64::default;
-        Self { url, blobs, health: Mutex::default(), body_bytes: zero(), requests: zero(), blames: zero() }
+        Self {
+            url,
+            blobs,
+            health: Mutex::default(),
+            body_bytes: zero(),
+            requests: zero(),
+            blames: zero(),
+            ignores_ranges: AtomicBool::default(),
+        }
     }
 
     /// Body bytes received from it.
@@ -142,11 +160,27 @@ impl Source {
     }
 
     pub(crate) fn succeeded(&self) {
-        lock(&self.health).failed_at = None;
+        let mut health = lock(&self.health);
+        health.failed_at = None;
+        health.failures_in_a_row = 0;
     }
 
     pub(crate) fn failed(&self) {
-        lock(&self.health).failed_at = Some(Instant::now());
+        let mut health = lock(&self.health);
+        // Fetches under way at the same time meet the same trouble: one failure.
+        if health.failed_at.is_none_or(|at| at.elapsed() >= health.demotion()) {
+            health.failures_in_a_row = health.failures_in_a_row.saturating_add(1);
+        }
+        health.failed_at = Some(Instant::now());
+    }
+
+    /// True once it has answered a request for a range with the whole.
+    pub(crate) fn ignores_ranges(&self) -> bool {
+        self.ignores_ranges.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn found_to_ignore_ranges(&self) {
+        self.ignores_ranges.store(true, Ordering::Relaxed);
     }
 
     fn blamed(&self) {
@@ -154,11 +188,11 @@ impl Source {
         lock(&self.health).blamed_at = Some(Instant::now());
     }
 
-    fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> Standing {
         let health = lock(&self.health);
         if health.blamed_at.is_some_and(|at| at.elapsed() < BLAME_DEMOTION) {
             Standing::Blamed
-        } else if health.failed_at.is_some_and(|at| at.elapsed() < FAILURE_DEMOTION) {
+        } else if self.ignores_ranges() || health.failed_at.is_some_and(|at| at.elapsed() < health.demotion()) {
             Standing::Failing
         } else {
             Standing::Good
