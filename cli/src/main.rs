@@ -3,17 +3,26 @@
 //! Exit codes: 0 done, 1 failed, 2 usage, 64 bad configuration; others are documented with their verb.
 
 mod blob;
+#[cfg(feature = "demo")]
 mod demo;
+#[cfg(feature = "device")]
 mod device;
+#[cfg(feature = "edge")]
 mod edge;
 mod far;
 mod file_hash;
 mod files;
+#[cfg(feature = "loadtest")]
 mod loadtest;
+#[cfg(feature = "origin")]
 mod origin;
 mod package;
+#[cfg(any(feature = "repo", feature = "device"))]
+#[cfg_attr(not(feature = "demo"), allow(dead_code, reason = "each role shows its own kind of progress"))]
 mod progress;
+#[cfg(feature = "repo")]
 mod repo;
+#[cfg(any(feature = "origin", feature = "edge"))]
 mod serve;
 
 use std::io::Write;
@@ -32,16 +41,22 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Plays the whole system on this machine: publish, serve, update, a fleet, a lying edge
+    #[cfg(feature = "demo")]
     Demo(demo::Args),
     /// Serves repositories
+    #[cfg(feature = "origin")]
     Origin(origin::Args),
     /// Serves as a cache in front of an origin or another edge
+    #[cfg(feature = "edge")]
     Edge(edge::Args),
     /// Makes, fills and reads repositories
+    #[cfg(feature = "repo")]
     Repo(repo::Args),
     /// Resolves packages on a device and looks at them
+    #[cfg(feature = "device")]
     Device(device::Args),
     /// Runs synthetic fleets
+    #[cfg(feature = "loadtest")]
     Loadtest(loadtest::Args),
     /// Builds packages
     Package(package::Args),
@@ -57,11 +72,17 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = std::io::stdout().lock();
     let outcome = match &cli.verb {
+        #[cfg(feature = "demo")]
         Verb::Demo(args) => report(demo::run(args, &mut out), |_| ExitCode::FAILURE),
+        #[cfg(feature = "origin")]
         Verb::Origin(args) => report(origin::run(args, &mut out), serve::ServeError::exit_code),
+        #[cfg(feature = "edge")]
         Verb::Edge(args) => report(edge::run(args, &mut out), serve::ServeError::exit_code),
+        #[cfg(feature = "repo")]
         Verb::Repo(args) => report(repo::run(args, &mut out), |_| ExitCode::FAILURE),
+        #[cfg(feature = "device")]
         Verb::Device(args) => report(device::run(args, &mut out), device::DeviceVerbError::exit_code),
+        #[cfg(feature = "loadtest")]
         Verb::Loadtest(args) => report(loadtest::run(args, &mut out), loadtest::LoadtestError::exit_code),
         Verb::Package(args) => report(package::run(args, &mut out), files::FilesError::exit_code),
         Verb::Blob(args) => report(blob::run(args, &mut out), files::FilesError::exit_code),

@@ -16,6 +16,7 @@ use colibri_package::AbiRevision;
 
 use crate::files::FilesError;
 
+#[cfg(any(feature = "demo", test))]
 pub use build::build;
 
 /// Works on packages.

@@ -9,6 +9,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// One step under way.
 pub(crate) struct Step {
+    title: String,
     bar: ProgressBar,
     plain: bool,
 }
@@ -24,7 +25,7 @@ pub(crate) fn step(title: &str) -> Step {
     } else {
         bar.enable_steady_tick(TICK);
     }
-    Step { bar, plain }
+    Step { title: title.to_owned(), bar, plain }
 }
 
 impl Step {
@@ -35,6 +36,11 @@ impl Step {
             self.bar.set_style(style("{spinner:.green} {msg} [{bar:30}] {pos}/{len}"));
         }
         self.bar.set_position(done);
+    }
+
+    /// Says more about how far it is, beside the title.
+    pub fn note(&self, note: &str) {
+        self.bar.set_message(format!("{}: {note}", self.title));
     }
 
     /// Waits for `work`, and shows meanwhile what `at` says: how far it is, of how much.

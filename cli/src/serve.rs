@@ -10,8 +10,9 @@ use std::pin::pin;
 use std::process::ExitCode;
 
 use colibri_common::hex;
-use colibri_edge::EdgeError;
-use colibri_edge::process::EdgeProcessError;
+#[cfg(feature = "edge")]
+use colibri_edge::{EdgeError, process::EdgeProcessError};
+#[cfg(feature = "origin")]
 use colibri_origin::OriginError;
 use colibri_service::telemetry::{self, Format};
 use colibri_service::{ConfigErrors, Drain, EXIT_BAD_CONFIGURATION, Loaded, ServiceError, Sources, shutdown_signal};
@@ -51,9 +52,11 @@ pub enum ServeError {
     #[error(transparent)]
     Config(#[from] ConfigErrors),
     /// The edge.
+    #[cfg(feature = "edge")]
     #[error(transparent)]
     Edge(#[from] EdgeProcessError),
     /// The origin.
+    #[cfg(feature = "origin")]
     #[error(transparent)]
     Origin(#[from] OriginError),
     /// Logs.
@@ -75,9 +78,11 @@ impl ServeError {
     pub fn exit_code(&self) -> ExitCode {
         let configuration = match self {
             Self::Config(_) | Self::Service(ServiceError::Filter { .. }) => true,
+            #[cfg(feature = "edge")]
             Self::Edge(EdgeProcessError::Edge(error)) => {
                 matches!(error, EdgeError::NoUpstream | EdgeError::Upstream(_) | EdgeError::Trust(_))
             }
+            #[cfg(feature = "origin")]
             Self::Origin(error) => matches!(
                 error,
                 OriginError::NoRepositories | OriginError::TooManyRepositories(_) | OriginError::Duplicate(_)

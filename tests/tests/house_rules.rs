@@ -165,9 +165,9 @@ fn heavy_crates_are_named_in_few_packages() {
     }
 }
 
-/// Crates that a build of the workspace on this machine really compiles; the lock file also has those of other systems.
-fn built_crates() -> BTreeSet<String> {
-    let words = "tree --workspace --edges normal,build --prefix none --format {p} --locked --offline";
+/// Crates that a build on this machine really compiles; the lock file also has those of other systems.
+fn built_crates(selection: &str) -> BTreeSet<String> {
+    let words = format!("tree {selection} --edges normal,build --prefix none --format {{p}} --locked --offline");
     let mut cargo = Command::new(env!("CARGO"));
     let output = cargo.args(words.split(' ')).current_dir(root()).output().unwrap();
     assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
@@ -177,12 +177,24 @@ fn built_crates() -> BTreeSet<String> {
 
 #[test]
 fn one_tls_stack_and_no_second_client_in_the_tree() {
-    let crates = built_crates();
+    let crates = built_crates("--workspace");
     for banned in ["ring", "openssl", "openssl-sys", "native-tls", "tuf", "protobuf"] {
         assert!(!crates.contains(banned), "`{banned}` is built: see deny.toml");
     }
     for needed in ["aws-lc-rs", "rustls", "quinn", "h3", "hyper", "redb", "sha2", "prometheus", "figment", "tokio"] {
         assert!(crates.contains(needed), "`{needed}` is what the project was asked to build on");
+    }
+}
+
+/// Invariant 2: an edge could not sign if it wanted to, and a device's build holds no signing code either.
+#[test]
+fn images_of_edge_and_device_hold_no_signing_code() {
+    for role in ["edge", "device", "origin"] {
+        let crates = built_crates(&format!("-p colibri --no-default-features --features {role}"));
+        assert!(crates.contains(&format!("colibri-{role}")), "the build of {role} has its role");
+        for absent in ["colibri-repository", "colibri-authority", "colibri-cluster", "colibri-loadtest"] {
+            assert!(!crates.contains(absent), "the build of {role} has {absent}");
+        }
     }
 }
 

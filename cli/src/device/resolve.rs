@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::packages::parse_url;
 use super::{Console, DeviceVerbError, Make};
-use crate::progress::{bytes, step};
+use crate::progress::{Step, bytes, step};
 
 /// Arguments of `device resolve`.
 #[derive(Debug, clap::Args)]
@@ -26,11 +26,12 @@ pub struct Resolve {
     pub out: Option<PathBuf>,
 }
 
-/// How far a resolve is, in blobs.
+/// How far a resolve is: blobs known and done, and bytes of content that were verified.
 #[derive(Debug, Default)]
 struct Counts {
     known: AtomicU64,
     done: AtomicU64,
+    verified_bytes: AtomicU64,
 }
 
 impl Counts {
@@ -40,12 +41,15 @@ impl Counts {
             match event {
                 Event::Announced { blobs } => counts.known.fetch_add(blobs as u64, Ordering::Relaxed),
                 Event::Present { .. } | Event::Kept { .. } => counts.done.fetch_add(1, Ordering::Relaxed),
-                Event::Verified { .. } => 0,
+                Event::Verified { content_bytes, .. } => {
+                    counts.verified_bytes.fetch_add(content_bytes, Ordering::Relaxed)
+                }
             };
         })
     }
 
-    fn read(&self) -> (u64, u64) {
+    fn show(&self, step: &Step) -> (u64, u64) {
+        step.note(&bytes(self.verified_bytes.load(Ordering::Relaxed)));
         (self.done.load(Ordering::Relaxed), self.known.load(Ordering::Relaxed))
     }
 }
@@ -104,7 +108,7 @@ pub(super) async fn run(
 async fn fetch(device: &Device, url: &AbsolutePackageUrl) -> Result<Resolved, DeviceVerbError> {
     let counts = Arc::new(Counts::default());
     let step = step(&format!("fetching {}", url.path()));
-    Ok(step.watch(device.resolve(url, counts.observer()), || counts.read()).await?)
+    Ok(step.watch(device.resolve(url, counts.observer()), || counts.show(&step)).await?)
 }
 
 /// Names mirrors that served bytes which are provably wrong; their addresses.

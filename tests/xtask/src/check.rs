@@ -7,6 +7,9 @@ use crate::run::{Failure, cargo, root, run};
 pub fn check() -> Result<(), Failure> {
     run(cargo("fmt --all --check"))?;
     run(cargo("clippy --workspace --all-targets --locked -- -D warnings"))?;
+    for role in ["edge", "origin", "repo", "device"] {
+        run(cargo(&format!("clippy -p colibri --no-default-features --features {role} --locked -- -D warnings")))?;
+    }
     run(cargo("test --workspace --locked"))?;
     let mut doc = cargo("doc --workspace --no-deps --locked");
     doc.env("RUSTDOCFLAGS", "-D warnings");
