@@ -16,7 +16,8 @@ pub enum Transport {
 /// Runs the demo and checks every verdict.
 pub fn check(words: &str, transport: Transport) -> Result<(), Failure> {
     let text = output(cargo(words))?;
-    let report: Value = serde_json::from_str(text.trim()).map_err(|error| format!("the demo's JSON: {error}\n{text}"))?;
+    let report: Value =
+        serde_json::from_str(text.trim()).map_err(|error| format!("the demo's JSON: {error}\n{text}"))?;
     println!("{text}");
     let number = |key: &str| report[key].as_f64().ok_or_else(|| format!("the demo's JSON has no number `{key}`"));
     let mut wrong = Vec::new();
@@ -31,7 +32,10 @@ pub fn check(words: &str, transport: Transport) -> Result<(), Failure> {
     must(number("bytes_deduplicated")? >= 0.0, "deduplicated bytes are counted");
     must(number("release1_bytes_fetched")? > 0.0, "release 1 was fetched");
     must(number("release2_bytes_fetched")? > 0.0, "release 2 was fetched");
-    must(number("release2_bytes_fetched")? < number("release1_bytes_fetched")?, "release 2 fetched less than release 1");
+    must(
+        number("release2_bytes_fetched")? < number("release1_bytes_fetched")?,
+        "release 2 fetched less than release 1",
+    );
     must(report["corrupt_edge_named"].is_string(), "the corrupt edge is named");
     must(report["corrupt_edge_named"] == report["lying_edge"], "the named edge is the one that lied");
     must(number("unverified_bytes_accepted")? == 0.0, "no unverified byte was accepted");
