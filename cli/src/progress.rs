@@ -52,7 +52,9 @@ impl Step {
                 done = &mut work => return done,
                 _ = tick.tick() => {
                     let (done, total) = at();
-                    self.progress(done, total);
+                    if total > 0 {
+                        self.progress(done, total);
+                    }
                 }
             }
         }
