@@ -50,7 +50,7 @@ pub enum Verb {
     Resolve(resolve::Resolve),
     /// Prints the hash that a repository lists for a package, without fetching it
     GetHash {
-        /// fuchsia-pkg://HOST/NAME[/VARIANT][?hash=HASH]
+        /// fuchsia-pkg://HOST/NAME, then /VARIANT and ?hash=HASH if wanted
         url: String,
     },
     /// Lists the contents of a package that is on the device
@@ -63,7 +63,7 @@ pub enum Verb {
     /// Exit status: 0 in the repository and on the device; 2 in the repository, not on the device; 3 not in the repository;
     /// 1 any other failure.
     PkgStatus {
-        /// fuchsia-pkg://HOST/NAME[/VARIANT][?hash=HASH]
+        /// fuchsia-pkg://HOST/NAME, then /VARIANT and ?hash=HASH if wanted
         url: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Fetching what is missing: one blob from a repository's mirrors into the [`Keep`](crate::Keep), and a package with all it
+//! Fetching what is missing: one blob from a repository's mirrors into the [`Keep`], and a package with all it
 //! names, breadth first, meta.far before content.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};

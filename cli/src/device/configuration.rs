@@ -20,7 +20,7 @@ use crate::files::{self, FilesError};
 /// How a device connects.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Connection {
-    /// Whom to believe on the transport: none, system, ca-file:PATH or pin:HEX[,HEX]; what is fetched is verified in any case
+    /// Whom to believe on the transport: none, system, ca-file:PATH or pin:HEX,...; what is fetched is verified in any case
     #[arg(long, global = true, value_name = "TRUST", default_value = "none")]
     pub tls: Trust,
     /// Do not try HTTP/3

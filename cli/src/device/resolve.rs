@@ -19,7 +19,7 @@ use crate::progress::{Step, bytes, step};
 /// Arguments of `device resolve`.
 #[derive(Debug, clap::Args)]
 pub struct Resolve {
-    /// fuchsia-pkg://HOST/NAME[/VARIANT][?hash=HASH]
+    /// fuchsia-pkg://HOST/NAME, then /VARIANT and ?hash=HASH if wanted
     pub url: String,
     /// Lay out the package's files in this new folder, read-only
     #[arg(long, value_name = "DIR")]
