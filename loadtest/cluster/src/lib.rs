@@ -140,7 +140,7 @@ impl Cluster {
         let repositories = repositories.collect::<Result<_, ClusterError>>()?;
         let origin_config = OriginConfig { repositories, ..OriginConfig::default() };
         let origin = Origin::open(origin_config, Arc::new(SystemClock))?.with_observer(origin_log.clone());
-        let origin = listen(origin.handler(), config.block_udp)?;
+        let origin = listen(&origin.handler(), config.block_udp)?;
         let edges = (1..=config.edges).map(|number| start_edge(number, &origin, config, &tasks));
         let edges = edges.collect::<Result<_, _>>()?;
         Ok(Self { origin, origin_log, edges, tasks })
@@ -191,11 +191,11 @@ fn start_edge(
     let edge = Edge::build(&edge_config, &Registry::new())?;
     let lies = Lies::default();
     let handler = fault::lying(edge.handler(), lies.clone(), tasks.clone());
-    let node = listen(handler, config.block_udp)?;
+    let node = listen(&handler, config.block_udp)?;
     Ok(EdgeNode { node, edge, lies })
 }
 
-fn listen(handler: Handler, block_udp: bool) -> Result<Node, ClusterError> {
+fn listen(handler: &Handler, block_udp: bool) -> Result<Node, ClusterError> {
     let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
     let tls = ServerTls::self_signed(&["localhost".to_owned(), Ipv4Addr::LOCALHOST.to_string()])?;
     let config = ServerConfig { quic: !block_udp, ..ServerConfig::secure(loopback, tls) };
