@@ -87,7 +87,7 @@ impl Drop for Lab {
                 .status();
         };
         for container in self.containers.take() {
-            forget(&["rm", "--force", "--time", "0"], &container);
+            forget(&["rm", "--force", "--volumes", "--time", "0"], &container);
         }
         for volume in self.volumes.take() {
             forget(&["volume", "rm", "--force"], &volume);
