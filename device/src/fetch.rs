@@ -87,10 +87,16 @@ impl PackageFetch {
         let mut content: JoinSet<Result<Option<u64>, DeviceError>> = JoinSet::new();
         while let Some(package) = packages.pop_front() {
             report.packages += 1;
-            if seen_blobs.insert(package) {
+            // It may be content of another package too, and counted as that; it is needed whole before it can be read.
+            let is_new = seen_blobs.insert(package);
+            if is_new {
                 (self.observer)(Event::Announced { blobs: 1 });
-                report.add(self.blob(package, Purpose::MetaFar).await?);
             }
+            let fetched = self.have(package, Purpose::MetaFar).await?;
+            if is_new {
+                self.tell_done(package, fetched);
+            }
+            report.add(usize::from(is_new), fetched);
             let meta_far = read_meta_far(&self.keep, package).await?;
             packages.extend(meta_far.subpackages().values().copied().filter(|id| seen_packages.insert(*id)));
             let fresh: Vec<_> = meta_far.contents().values().copied().filter(|id| seen_blobs.insert(*id)).collect();
@@ -104,40 +110,44 @@ impl PackageFetch {
                 let (this, places) = (self.clone(), places.clone());
                 content.spawn(async move {
                     let _place = places.acquire_owned().await;
-                    this.blob(id, Purpose::Content).await
+                    let fetched = this.have(id, Purpose::Content).await?;
+                    this.tell_done(id, fetched);
+                    Ok(fetched)
                 });
             }
         }
         while let Some(joined) = content.join_next().await {
-            report.add(joined.map_err(|error| DeviceError::Internal(error.to_string()))??);
+            report.add(1, joined.map_err(|error| DeviceError::Internal(error.to_string()))??);
         }
         Ok(report)
     }
 
     /// Fetches one blob if it is not here; its length if it was fetched.
-    pub async fn blob(&self, id: BlobId, purpose: Purpose) -> Result<Option<u64>, DeviceError> {
-        let length = match self.config.preference {
-            Preference::Raw => self.blob_as(id, Encoding::Raw, purpose).await?,
+    async fn have(&self, id: BlobId, purpose: Purpose) -> Result<Option<u64>, DeviceError> {
+        match self.config.preference {
+            Preference::Raw => self.blob_as(id, Encoding::Raw, purpose).await,
             Preference::Delivery(kind) => match self.blob_as(id, Encoding::Delivery(kind), purpose).await {
                 Err(DeviceError::Blob(error)) => {
                     // Not stored in this form, or nobody has it in strict form: the raw form is the fallback.
                     tracing::debug!(blob = %id, %error, "falling back to the raw form");
-                    self.blob_as(id, Encoding::Raw, purpose).await?
+                    self.blob_as(id, Encoding::Raw, purpose).await
                 }
-                other => other?,
+                other => other,
             },
-        };
-        (self.observer)(match length {
+        }
+    }
+
+    fn tell_done(&self, id: BlobId, fetched: Option<u64>) {
+        (self.observer)(match fetched {
             None => Event::Present { id },
             Some(content_bytes) => Event::Kept { id, content_bytes },
         });
-        Ok(length)
     }
 
     /// Fetches one blob in one form, unless it is here or comes to be here by another resolve meanwhile.
     async fn blob_as(&self, id: BlobId, encoding: Encoding, purpose: Purpose) -> Result<Option<u64>, DeviceError> {
         let alone = self.writers.alone(id).await;
-        if blocking(&self.keep, move |keep| keep.length(&id)).await?.is_some() {
+        if blocking(&self.keep, move |keep| keep.has(&id, purpose)).await? {
             return Ok(None);
         }
         let OpenedBlob { layout, length, early } =
@@ -210,8 +220,8 @@ struct Writing {
 }
 
 impl FetchReport {
-    fn add(&mut self, fetched: Option<u64>) {
-        self.blobs += 1;
+    fn add(&mut self, blobs: usize, fetched: Option<u64>) {
+        self.blobs += blobs;
         if let Some(bytes) = fetched {
             self.fetched += 1;
             self.content_bytes += bytes;

@@ -42,6 +42,8 @@ pub enum Purpose {
 pub trait Keep: Send + Sync + 'static {
     /// Length of a blob that is here; nothing if it is not.
     fn length(&self, id: &BlobId) -> Result<Option<u64>, KeepError>;
+    /// Whether a blob is here in such a way that it serves a purpose: a tally that only counted it cannot read it back.
+    fn has(&self, id: &BlobId, purpose: Purpose) -> Result<bool, KeepError>;
     /// The content of a blob that is here, at most `bytes_max`.
     fn read(&self, id: &BlobId, bytes_max: u64) -> Result<Bytes, KeepError>;
     /// Starts or resumes writing a blob.
@@ -66,6 +68,10 @@ pub trait PartialKeep: Send {
 impl Keep for Store {
     fn length(&self, id: &BlobId) -> Result<Option<u64>, KeepError> {
         Ok(self.contains(*id)?)
+    }
+
+    fn has(&self, id: &BlobId, _: Purpose) -> Result<bool, KeepError> {
+        Ok(self.contains(*id)?.is_some())
     }
 
     fn read(&self, id: &BlobId, bytes_max: u64) -> Result<Bytes, KeepError> {

@@ -41,6 +41,12 @@ impl Keep for TallyKeep {
         Ok(lock(&self.held).get(id).copied())
     }
 
+    fn has(&self, id: &BlobId, purpose: Purpose) -> Result<bool, KeepError> {
+        // What came as content was counted, not kept: as a meta.far it is fetched once more.
+        let is_readable = || purpose == Purpose::Content || lock(&self.meta_fars.by_id).contains_key(id);
+        Ok(lock(&self.held).contains_key(id) && is_readable())
+    }
+
     fn read(&self, id: &BlobId, bytes_max: u64) -> Result<Bytes, KeepError> {
         let kept = lock(&self.meta_fars.by_id).get(id).cloned();
         kept.filter(|bytes| bytes.len() as u64 <= bytes_max)
@@ -139,5 +145,21 @@ mod tests {
         assert_eq!(keep.totals(), (1, 20_000));
         assert_eq!(keep.read(&tree.id, 20_000).unwrap(), data);
         assert!(keep.read(&tree.id, 19_999).is_err());
+    }
+
+    #[test]
+    fn content_that_turns_out_to_be_a_meta_far_is_taken_again() {
+        let data = Bytes::from(vec![7; 5_000]);
+        let tree = colibri_common::merkle::build(&data);
+        let keep = TallyKeep::new(Arc::default());
+        for (purpose, readable) in [(Purpose::Content, false), (Purpose::MetaFar, true)] {
+            let mut partial = keep.begin(&tree.leaves, tree.length.into(), purpose).unwrap();
+            partial.write(&tree.leaves.verify(0, data.clone()).unwrap()).unwrap();
+            partial.commit().unwrap();
+            assert!(keep.has(&tree.id, Purpose::Content).unwrap());
+            assert_eq!(keep.has(&tree.id, Purpose::MetaFar).unwrap(), readable);
+            assert_eq!(keep.totals(), (1, 5_000), "counted once");
+        }
+        assert_eq!(keep.read(&tree.id, 5_000).unwrap(), data);
     }
 }

@@ -1,0 +1,22 @@
+//! Packages of unusual shape and stores that went bad: resolving comes to its end all the same, or says why not.
+
+mod scene;
+
+use colibri_device::DeviceConfig;
+use scene::{HOST, Scene, nobody, noise, scrub, url};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meta_far_that_is_content_too() {
+    let scene = Scene::new();
+    let inner = scene.build("inner", &[("data/deep", &noise(1, 20_000))], &[]);
+    let meta_far = std::fs::read(inner.manifest.with_file_name("meta.far")).unwrap();
+    let outer = scene.build("outer", &[("data/inner.far", &meta_far)], &[&inner]);
+    scene.publish(&[&outer]);
+    let cluster = scene.serve(1);
+    let (device, store) = scene.device("device", DeviceConfig::default(), scene.config(&cluster, HOST));
+    let report = device.resolve(&url("outer"), nobody()).await.unwrap().report;
+    assert_eq!((report.packages, report.blobs, report.fetched), (2, 3, 3), "counted once");
+    assert_eq!(scrub(&store), 3);
+    assert!(device.is_on_device(outer.hash).await.unwrap());
+    cluster.stop().await;
+}
