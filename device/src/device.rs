@@ -17,7 +17,7 @@ use colibri_transport::{Client, ClientConfig};
 use crate::config::DeviceConfig;
 use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer, PackageFetch, blocking, read_meta_far};
-use crate::keep::Keep;
+use crate::keep::{Keep, KeepError};
 use crate::repositories::{Repositories, Repository};
 use crate::writers::Writers;
 
@@ -199,7 +199,11 @@ impl Device {
             if blocking(keep, move |keep| keep.length(&package)).await?.is_none() {
                 return Ok(false);
             }
-            let meta_far = read_meta_far(keep, package).await?;
+            let meta_far = match read_meta_far(keep, package).await {
+                // Spoiled by the disk: to resolve it again fetches it again.
+                Err(DeviceError::Keep(KeepError::Damaged(_))) => return Ok(false),
+                read => read?,
+            };
             packages.extend(meta_far.subpackages().values().copied().filter(|id| seen.insert(*id)));
             let content: Vec<_> = meta_far.contents().values().copied().collect();
             let all_here = blocking(keep, move |keep| {

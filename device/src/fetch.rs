@@ -97,7 +97,7 @@ impl PackageFetch {
                 self.tell_done(package, fetched);
             }
             report.add(usize::from(is_new), fetched);
-            let meta_far = read_meta_far(&self.keep, package).await?;
+            let meta_far = self.meta_far(package, &mut report).await?;
             packages.extend(meta_far.subpackages().values().copied().filter(|id| seen_packages.insert(*id)));
             let fresh: Vec<_> = meta_far.contents().values().copied().filter(|id| seen_blobs.insert(*id)).collect();
             if seen_packages.len() > PACKAGES_PER_RESOLVE_MAX || seen_blobs.len() > BLOBS_PER_RESOLVE_MAX {
@@ -120,6 +120,19 @@ impl PackageFetch {
             report.add(1, joined.map_err(|error| DeviceError::Internal(error.to_string()))??);
         }
         Ok(report)
+    }
+
+    /// A package's meta.far that is here. If the disk has spoiled it, it is discarded and fetched once more.
+    async fn meta_far(&self, package: BlobId, report: &mut FetchReport) -> Result<MetaFar, DeviceError> {
+        match read_meta_far(&self.keep, package).await {
+            Err(DeviceError::Keep(KeepError::Damaged(detail))) => {
+                tracing::warn!(%detail, "discarded, and fetched again");
+                blocking(&self.keep, move |keep| keep.discard(&package)).await?;
+                report.add(0, self.have(package, Purpose::MetaFar).await?);
+                read_meta_far(&self.keep, package).await
+            }
+            read => read,
+        }
     }
 
     /// Fetches one blob if it is not here; its length if it was fetched.

@@ -12,6 +12,9 @@ pub enum KeepError {
     /// The disk is full.
     #[error("{0}")]
     NoSpace(String),
+    /// Bytes at rest are no longer those that were verified: [`Keep::discard`], then fetch again.
+    #[error("{0}")]
+    Damaged(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -21,6 +24,7 @@ impl From<StoreError> for KeepError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NoSpace { .. } => Self::NoSpace(error.to_string()),
+            StoreError::Corrupt { .. } => Self::Damaged(error.to_string()),
             error => Self::Other(error.to_string()),
         }
     }
@@ -46,6 +50,8 @@ pub trait Keep: Send + Sync + 'static {
     fn has(&self, id: &BlobId, purpose: Purpose) -> Result<bool, KeepError>;
     /// The content of a blob that is here, at most `bytes_max`.
     fn read(&self, id: &BlobId, bytes_max: u64) -> Result<Bytes, KeepError>;
+    /// Removes a blob that turned out damaged, so that it can be fetched again; false if it is not here.
+    fn discard(&self, id: &BlobId) -> Result<bool, KeepError>;
     /// Starts or resumes writing a blob.
     fn begin(
         &self,
@@ -80,6 +86,10 @@ impl Keep for Store {
             return Err(KeepError::Other(format!("blob {id} has {length} bytes, more than {bytes_max}")));
         }
         Ok(Store::read(self, *id, ByteRange::whole(length))?)
+    }
+
+    fn discard(&self, id: &BlobId) -> Result<bool, KeepError> {
+        Ok(Store::discard(self, *id)?)
     }
 
     fn begin(&self, leaves: &Leaves, length: ClaimedLength, _: Purpose) -> Result<Box<dyn PartialKeep>, KeepError> {

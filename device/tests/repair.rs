@@ -20,3 +20,21 @@ async fn a_meta_far_that_is_content_too() {
     assert!(device.is_on_device(outer.hash).await.unwrap());
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meta_far_that_the_disk_spoiled_is_fetched_again() {
+    let scene = Scene::new();
+    let hash = scene.release("app", &[("a", b"content")]);
+    let cluster = scene.serve(1);
+    let (device, store) = scene.device("device", DeviceConfig::default(), scene.config(&cluster, HOST));
+    device.resolve(&url("app"), nobody()).await.unwrap();
+    let mut bytes = std::fs::read(store.path(hash)).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(store.path(hash), bytes).unwrap();
+    assert!(!device.is_on_device(hash).await.unwrap());
+    let report = device.resolve(&url("app"), nobody()).await.unwrap().report;
+    assert_eq!((report.blobs, report.fetched), (2, 1));
+    assert_eq!(scrub(&store), 2);
+    assert!(device.is_on_device(hash).await.unwrap());
+    cluster.stop().await;
+}

@@ -53,6 +53,11 @@ impl Keep for TallyKeep {
             .ok_or_else(|| KeepError::Other(format!("blob {id} was tallied, not kept")))
     }
 
+    fn discard(&self, id: &BlobId) -> Result<bool, KeepError> {
+        lock(&self.meta_fars.by_id).remove(id);
+        Ok(lock(&self.held).remove(id).is_some())
+    }
+
     fn begin(
         &self,
         leaves: &Leaves,
