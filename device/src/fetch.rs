@@ -140,10 +140,13 @@ impl PackageFetch {
         match self.config.preference {
             Preference::Raw => self.blob_as(id, Encoding::Raw, purpose).await,
             Preference::Delivery(kind) => match self.blob_as(id, Encoding::Delivery(kind), purpose).await {
-                Err(DeviceError::Blob(error)) => {
-                    // Not stored in this form, or nobody has it in strict form: the raw form is the fallback.
-                    tracing::debug!(blob = %id, %error, "falling back to the raw form");
-                    self.blob_as(id, Encoding::Raw, purpose).await
+                Err(DeviceError::Blob(first)) if is_want_of_form(&first) => {
+                    tracing::debug!(blob = %id, error = %first, "falling back to the raw form");
+                    match self.blob_as(id, Encoding::Raw, purpose).await {
+                        // That the raw form is not to be had either says less than why the first one was not.
+                        Err(DeviceError::Blob(FetchError::NotFound { .. })) => Err(DeviceError::Blob(first)),
+                        raw => raw,
+                    }
                 }
                 other => other,
             },
@@ -226,6 +229,18 @@ impl PackageFetch {
     }
 }
 
+/// Whether a blob could not be had for the form that was asked for: nobody or not everybody stores it, or what is stored is
+/// not in strict form or differs between sources. Another form is no help where sources cannot be reached at all.
+const fn is_want_of_form(error: &FetchError) -> bool {
+    match error {
+        FetchError::NotFound { .. } => true,
+        FetchError::AllFailed { bad_bytes, absent_somewhere, other_form, .. } => {
+            *bad_bytes || *absent_somewhere || *other_form
+        }
+        _ => false,
+    }
+}
+
 /// A blob being written, and the right to.
 struct Writing {
     partial: Box<dyn PartialKeep>,
@@ -301,4 +316,25 @@ pub(crate) async fn blocking<T: Send + 'static>(
     let keep = keep.clone();
     let called = tokio::task::spawn_blocking(move || call(&*keep)).await;
     Ok(called.map_err(|error| DeviceError::Internal(error.to_string()))??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_form_is_asked_for_only_if_the_form_was_the_trouble() {
+        let what = || "blob".to_owned();
+        let failed = |bad_bytes, absent_somewhere, other_form| {
+            let causes = String::new();
+            FetchError::AllFailed { what: what(), causes, bad_bytes, absent_somewhere, other_form }
+        };
+        assert!(is_want_of_form(&FetchError::NotFound { what: what(), asked: String::new() }));
+        assert!(is_want_of_form(&failed(true, false, false)));
+        assert!(is_want_of_form(&failed(false, true, false)));
+        assert!(is_want_of_form(&failed(false, false, true)));
+        assert!(!is_want_of_form(&failed(false, false, false)), "an outage");
+        assert!(!is_want_of_form(&FetchError::NoSource(what())));
+        assert!(!is_want_of_form(&FetchError::Local(what())));
+    }
 }

@@ -38,3 +38,17 @@ async fn a_meta_far_that_the_disk_spoiled_is_fetched_again() {
     assert!(device.is_on_device(hash).await.unwrap());
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_told_as_it_was_met_first() {
+    let scene = Scene::new();
+    scene.release("app", &[("a", b"content")]);
+    let cluster = scene.serve(1);
+    // Without HTTP/3 a closed port is noticed at once.
+    let config = DeviceConfig { http3: false, ..DeviceConfig::default() };
+    let (device, _store) = scene.device("device", config, scene.config(&cluster, HOST));
+    device.get_hash(&url("app")).await.unwrap();
+    cluster.stop().await;
+    let error = device.resolve(&url("app"), nobody()).await.unwrap_err().to_string();
+    assert!(!error.contains("(raw)"), "nobody was asked for another form: {error}");
+}
