@@ -168,6 +168,11 @@ impl PackageFetch {
         }
         let OpenedBlob { layout, length, early } =
             self.fetcher.open("", id, encoding).await.map_err(DeviceError::Blob)?;
+        let (bytes, bytes_max) = (length.bytes(), colibri_package::limits::META_FAR_BYTES_MAX);
+        if purpose == Purpose::MetaFar && bytes > bytes_max {
+            let reason = format!("its meta.far would have {bytes} bytes, over the limit of {bytes_max}");
+            return Err(DeviceError::BadPackage { hash: id, reason });
+        }
         let leaves = layout.leaves().clone();
         let partial = blocking(&self.keep, move |keep| keep.begin(&leaves, length.into(), purpose)).await?;
         let wanted = wanted_pieces(&layout, &*partial, &early);

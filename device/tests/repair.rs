@@ -2,7 +2,7 @@
 
 mod scene;
 
-use colibri_device::DeviceConfig;
+use colibri_device::{DeviceConfig, DeviceError};
 use scene::{HOST, Scene, nobody, noise, scrub, url};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,4 +51,19 @@ async fn an_outage_is_told_as_it_was_met_first() {
     cluster.stop().await;
     let error = device.resolve(&url("app"), nobody()).await.unwrap_err().to_string();
     assert!(!error.contains("(raw)"), "nobody was asked for another form: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_hash_of_something_large_is_refused_before_it_is_fetched() {
+    let scene = Scene::new();
+    let large = vec![0; usize::try_from(colibri_package::limits::META_FAR_BYTES_MAX).unwrap() + 1];
+    scene.release("app", &[("large", &large)]);
+    let cluster = scene.serve(1);
+    let (device, store) = scene.device("device", DeviceConfig::default(), scene.config(&cluster, HOST));
+    let id = colibri_common::merkle::build(&large).id;
+    let pinned = format!("{}?hash={id}", url("app")).parse().unwrap();
+    let error = device.resolve(&pinned, nobody()).await.unwrap_err();
+    assert!(matches!(error, DeviceError::BadPackage { hash, .. } if hash == id), "{error}");
+    assert_eq!((store.stats().unwrap().blobs, store.stats().unwrap().partials), (0, 0));
+    cluster.stop().await;
 }
