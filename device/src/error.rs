@@ -22,6 +22,9 @@ pub enum DeviceError {
     /// No repository of that host is configured.
     #[error("no repository `{0}` is configured: add it with `device repo add`")]
     RepositoryNotFound(String),
+    /// Another configuration took its place, or none.
+    #[error("repository `{0}` was removed or configured anew in the middle of a refresh: try again")]
+    RepositoryReplaced(String),
     /// The repository does not list the package.
     #[error("repository `{repository}` lists no package `{package}`")]
     PackageNotFound {

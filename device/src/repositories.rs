@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use colibri_common::UnixSeconds;
+use colibri_common::{UnixSeconds, merkle};
 use colibri_fetch::trust_store::TrustStore;
 use colibri_fetch::{Source, SourceOrder, Sources};
-use colibri_metadata::{PublicKey, RepoConfig, Start, TrustedSet};
+use colibri_metadata::{RepoConfig, Start, TrustedSet};
 use colibri_store::{DocumentName, Documents};
 
 use crate::error::DeviceError;
@@ -78,7 +78,7 @@ impl Repositories {
         if let Some(stored) = documents.get(&document_name(), CONFIG_BYTES_MAX)? {
             for config in RepoConfig::parse_list(&stored)? {
                 let host = config.host().to_owned();
-                let trusted = trust.load(&host).map_err(|error| metadata_error(&host, error))?;
+                let trusted = trust.load(&trust_name(&config)).map_err(|error| metadata_error(&host, error))?;
                 by_host.insert(host, Arc::new(repository(config, trusted)?));
             }
         }
@@ -86,7 +86,7 @@ impl Repositories {
     }
 
     /// Adds a repository, or replaces the one of the same host. Trusted metadata of a replaced one is dropped if the root
-    /// keys differ: another root is another repository.
+    /// keys differ: another root is another repository. After an error all is as it was.
     pub fn add(&self, config: RepoConfig) -> Result<(), DeviceError> {
         let host = config.host().to_owned();
         let mut by_host = lock(&self.by_host);
@@ -94,29 +94,40 @@ impl Repositories {
         if old.is_none() && by_host.len() >= REPOSITORIES_MAX {
             return Err(DeviceError::TooMuch(format!("at most {REPOSITORIES_MAX} repositories can be configured")));
         }
-        let same_root = old.is_some_and(|old| {
-            let same_keys = root_keys(&old.config) == root_keys(&config);
-            same_keys && old.config.root_threshold == config.root_threshold
-        });
-        let trusted = old.filter(|_| same_root).and_then(|old| lock(&old.floor).as_deref().cloned());
-        if let Some((_, trust)) = self.kept.as_ref().filter(|_| !same_root) {
-            trust.remove(&host).map_err(|error| metadata_error(&host, error))?;
-        }
-        by_host.insert(host, Arc::new(repository(config, trusted)?));
-        self.save(&by_host)
+        let kept_name = trust_name(&config);
+        let same_root = old.filter(|old| trust_name(&old.config) == kept_name);
+        let trusted = same_root.and_then(|old| lock(&old.floor).as_deref().cloned());
+        let mut changed = by_host.clone();
+        changed.insert(host.clone(), Arc::new(repository(config, trusted)?));
+        self.save(&changed)?;
+        *by_host = changed;
+        // Last: until the new configuration is durable, the old one needs its floor.
+        self.forget_trust(&host, Some(&kept_name))
     }
 
     /// Removes a repository and its trusted metadata; false if there was none.
     pub fn remove(&self, host: &str) -> Result<bool, DeviceError> {
         let mut by_host = lock(&self.by_host);
-        if by_host.remove(host).is_none() {
+        let mut changed = by_host.clone();
+        if changed.remove(host).is_none() {
             return Ok(false);
         }
-        self.save(&by_host)?;
-        if let Some((_, trust)) = &self.kept {
-            trust.remove(host).map_err(|error| metadata_error(host, error))?;
-        }
+        self.save(&changed)?;
+        *by_host = changed;
+        self.forget_trust(host, None)?;
         Ok(true)
+    }
+
+    /// Removes the trusted metadata kept for a host, for whichever root keys, except that of one name.
+    fn forget_trust(&self, host: &str, except: Option<&str>) -> Result<(), DeviceError> {
+        let Some((documents, _)) = &self.kept else { return Ok(()) };
+        let except = except.map(|name| format!("trusted/{name}.json"));
+        for name in documents.list(&format!("trusted/{host}/"))? {
+            if Some(name.as_str()) != except.as_deref() {
+                documents.remove(&name)?;
+            }
+        }
+        Ok(())
     }
 
     /// The repository of a host.
@@ -130,7 +141,8 @@ impl Repositories {
         lock(&self.by_host).values().cloned().collect()
     }
 
-    /// Takes a newer trusted set: durable first, then visible. `checked_at` is given when the refresh came to its end.
+    /// Takes a newer trusted set: durable first, then visible. `checked_at` is given when the refresh came to its end. What
+    /// was proven for a repository that was removed or replaced meanwhile is refused: it may hang on other root keys.
     pub(crate) fn trust(
         &self,
         repository: &Repository,
@@ -138,9 +150,14 @@ impl Repositories {
         checked_at: Option<UnixSeconds>,
     ) -> Result<(), DeviceError> {
         let host = repository.config.host();
+        // Held to the end, so that no other configuration comes in between.
+        let by_host = lock(&self.by_host);
+        if !by_host.get(host).is_some_and(|current| std::ptr::eq(&raw const **current, repository)) {
+            return Err(DeviceError::RepositoryReplaced(host.to_owned()));
+        }
         let newer = lock(&repository.floor).as_ref().is_none_or(|old| !old.files().eq(set.files()));
         if let Some((_, trust)) = self.kept.as_ref().filter(|_| newer) {
-            trust.save(host, &set).map_err(|error| metadata_error(host, error))?;
+            trust.save(&trust_name(&repository.config), &set).map_err(|error| metadata_error(host, error))?;
         }
         let set = Arc::new(set);
         if set.is_whole() {
@@ -161,9 +178,12 @@ impl Repositories {
     }
 }
 
-/// The root keys as a set: their order means nothing.
-fn root_keys(config: &RepoConfig) -> BTreeSet<PublicKey> {
-    config.root_keys.iter().map(|key| key.0).collect()
+/// The name that trusted metadata is kept under: the host and a digest of what it was proven from, the root keys (their
+/// order means nothing) and how many of them must sign. What was proven from others is not found under it.
+fn trust_name(config: &RepoConfig) -> String {
+    let keys: BTreeSet<_> = config.root_keys.iter().map(|key| key.0.to_string()).collect();
+    let anchor = serde_json::json!({ "root_keys": keys, "root_threshold": config.root_threshold });
+    format!("{}/{}", config.host(), merkle::build(anchor.to_string().as_bytes()).id)
 }
 
 fn document_name() -> DocumentName {

@@ -2,7 +2,14 @@
 
 mod scene;
 
-use colibri_device::{DeviceConfig, DeviceError};
+use std::sync::Arc;
+use std::time::Duration;
+
+use colibri_common::{Clock, SystemClock};
+use colibri_device::{Device, DeviceConfig, DeviceError};
+use colibri_metadata::RepoConfig;
+use colibri_repository::{CreateOptions, Repository};
+use colibri_store::Store;
 use scene::{HOST, Scene, nobody, noise, scrub, url};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,5 +72,68 @@ async fn a_package_hash_of_something_large_is_refused_before_it_is_fetched() {
     let error = device.resolve(&pinned, nobody()).await.unwrap_err();
     assert!(matches!(error, DeviceError::BadPackage { hash, .. } if hash == id), "{error}");
     assert_eq!((store.stats().unwrap().blobs, store.stats().unwrap().partials), (0, 0));
+    cluster.stop().await;
+}
+
+/// The configuration of a repository of the same name with other root keys.
+fn other_root(config: &RepoConfig) -> RepoConfig {
+    let dir = tempfile::tempdir().unwrap();
+    let other = Repository::create(&dir.path().join("other"), CreateOptions::new(SystemClock.now())).unwrap();
+    let mut config = config.clone();
+    config.root_keys = other.device_config(HOST, "http://localhost:1").unwrap().root_keys;
+    config
+}
+
+fn reopen(scene: &Scene) -> (Device, Arc<Store>) {
+    Device::open(&scene.path("device"), DeviceConfig::default(), Arc::new(SystemClock)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trust_belongs_to_the_root_keys_it_was_proven_from() {
+    let scene = Scene::new();
+    scene.release("app", &[("a", b"content")]);
+    let cluster = scene.serve(1);
+    let config = scene.config(&cluster, HOST);
+    let (device, store) = scene.device("device", DeviceConfig::default(), config.clone());
+    device.get_hash(&url("app")).await.unwrap();
+    // Another root whose mirror is no address: nothing changes, the floor included.
+    let mut bad = other_root(&config);
+    bad.mirrors[0].mirror_url = "http://[nowhere".to_owned();
+    device.repositories().add(bad).unwrap_err();
+    assert!(device.repositories().get(HOST).unwrap().trusted().is_some());
+    drop((device, store));
+    let (device, store) = reopen(&scene);
+    assert!(device.repositories().get(HOST).unwrap().trusted().is_some(), "after a restart too");
+    drop((device, store));
+    // Configured for other keys behind the device's back: what the old ones proved is not theirs.
+    let path = scene.path("device/state/repositories.json");
+    let list = serde_json::json!({ "version": "1", "content": [other_root(&config)] });
+    std::fs::write(&path, list.to_string()).unwrap();
+    let (device, store) = reopen(&scene);
+    assert!(device.repositories().get(HOST).unwrap().trusted().is_none());
+    assert!(matches!(device.get_hash(&url("app")).await, Err(DeviceError::Metadata { .. })));
+    drop((device, store));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_of_a_repository_that_was_replaced_is_refused() {
+    let scene = Scene::new();
+    scene.release("app", &[("a", b"content")]);
+    let cluster = scene.serve(1);
+    let config = scene.config(&cluster, HOST);
+    let (device, store) = scene.device("device", DeviceConfig::default(), config.clone());
+    let replaced = device.repositories().get(HOST).unwrap();
+    // Polled until the refresh waits for the network: it has taken hold of the old configuration.
+    let mut refresh = Box::pin(device.refresh(HOST, true));
+    assert!(tokio::time::timeout(Duration::ZERO, &mut refresh).await.is_err());
+    let other = other_root(&config);
+    device.repositories().add(other).unwrap();
+    let refused = refresh.await.unwrap_err();
+    assert!(matches!(refused, DeviceError::RepositoryReplaced(_)), "{refused}");
+    assert!(replaced.trusted().is_none());
+    drop((device, store));
+    let (device, _store) = reopen(&scene);
+    assert!(device.repositories().get(HOST).unwrap().trusted().is_none());
     cluster.stop().await;
 }
