@@ -7,14 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use colibri_common::{UnixSeconds, merkle};
 use colibri_fetch::trust_store::TrustStore;
 use colibri_fetch::{Source, SourceOrder, Sources};
+use colibri_metadata::limits::REPO_CONFIG_LIST_BYTES_MAX;
 use colibri_metadata::{RepoConfig, Start, TrustedSet};
 use colibri_store::{DocumentName, Documents};
 
 use crate::error::DeviceError;
 use crate::limits::REPOSITORIES_MAX;
-
-/// Largest configuration document, bytes.
-const CONFIG_BYTES_MAX: u64 = 4 << 20;
 
 /// One configured repository.
 #[derive(Debug)]
@@ -75,7 +73,7 @@ impl Repositories {
     /// Repositories kept in `documents`, with their trusted metadata in `trust`.
     pub fn open(documents: Documents, trust: TrustStore) -> Result<Self, DeviceError> {
         let mut by_host = BTreeMap::new();
-        if let Some(stored) = documents.get(&document_name(), CONFIG_BYTES_MAX)? {
+        if let Some(stored) = documents.get(&document_name(), REPO_CONFIG_LIST_BYTES_MAX)? {
             for config in RepoConfig::parse_list(&stored)? {
                 let host = config.host().to_owned();
                 let trusted = trust.load(&trust_name(&config)).map_err(|error| metadata_error(&host, error))?;
@@ -174,7 +172,14 @@ impl Repositories {
         let Some((documents, _)) = &self.kept else { return Ok(()) };
         let content: Vec<_> = by_host.values().map(|repository| &repository.config).collect();
         let list = serde_json::json!({ "version": "1", "content": content });
-        Ok(documents.put(&document_name(), list.to_string().as_bytes())?)
+        let list = list.to_string();
+        // What is written can be read again.
+        if list.len() as u64 > REPO_CONFIG_LIST_BYTES_MAX {
+            let text =
+                format!("the configurations of all repositories have at most {REPO_CONFIG_LIST_BYTES_MAX} bytes");
+            return Err(DeviceError::TooMuch(text));
+        }
+        Ok(documents.put(&document_name(), list.as_bytes())?)
     }
 }
 

@@ -137,3 +137,28 @@ async fn a_refresh_of_a_repository_that_was_replaced_is_refused() {
     assert!(device.repositories().get(HOST).unwrap().trusted().is_none());
     cluster.stop().await;
 }
+
+#[test]
+fn as_many_repositories_as_allowed_can_be_read_again() {
+    let scene = Scene::new();
+    let mut config = scene.repository.device_config(HOST, "http://localhost:1").unwrap();
+    // 40 KiB: 256 of these are 10 MiB.
+    config.mirrors = vec![config.mirrors[0].clone(); 20];
+    for (mirror, number) in config.mirrors.iter_mut().zip(0..) {
+        mirror.mirror_url = format!("http://localhost:1/{number}/{}", "a".repeat(2000));
+    }
+    let (device, store) = reopen(&scene);
+    for number in 0..20 {
+        config.repo_url = format!("fuchsia-pkg://host{number}");
+        device.repositories().add(config.clone()).unwrap();
+    }
+    drop((device, store));
+    let (device, store) = reopen(&scene);
+    assert_eq!(device.repositories().list().len(), 20);
+    // One that would make the list too long for the next start is refused, and nothing changes.
+    config.mirrors = vec![config.mirrors[0].clone(); 9000];
+    config.repo_url = "fuchsia-pkg://large".to_owned();
+    assert!(matches!(device.repositories().add(config), Err(DeviceError::TooMuch(_))));
+    drop((device, store));
+    assert_eq!(reopen(&scene).0.repositories().list().len(), 20);
+}

@@ -22,6 +22,8 @@ pub const TARGET_NAME_BYTES_MAX: u64 = 1024;
 pub const KEY_ID_DIGITS_MAX: u64 = 128;
 /// Largest repository configuration in bytes.
 pub const REPO_CONFIG_BYTES_MAX: u64 = 256 * 1024;
+/// Largest list of repository configurations in bytes: room for the 256 of a device at 64 KiB each.
+pub const REPO_CONFIG_LIST_BYTES_MAX: u64 = 16 << 20;
 /// Longest URL in a repository configuration, in bytes.
 pub const URL_BYTES_MAX: u64 = 2048;
 
@@ -41,5 +43,6 @@ pub const ALL: &[(&str, u64)] = &[
     ("TARGET_NAME_BYTES_MAX", TARGET_NAME_BYTES_MAX),
     ("KEY_ID_DIGITS_MAX", KEY_ID_DIGITS_MAX),
     ("REPO_CONFIG_BYTES_MAX", REPO_CONFIG_BYTES_MAX),
+    ("REPO_CONFIG_LIST_BYTES_MAX", REPO_CONFIG_LIST_BYTES_MAX),
     ("URL_BYTES_MAX", URL_BYTES_MAX),
 ];

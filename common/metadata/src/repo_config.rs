@@ -74,6 +74,9 @@ pub enum RepoConfigError {
     /// Longer than the limit.
     #[error("a repository configuration has at most {} bytes", limits::REPO_CONFIG_BYTES_MAX)]
     TooLarge,
+    /// A list longer than the limit.
+    #[error("a list of repository configurations has at most {} bytes", limits::REPO_CONFIG_LIST_BYTES_MAX)]
+    ListTooLarge,
     /// Not strict JSON of this form.
     #[error("repository configuration: {0}")]
     Malformed(String),
@@ -133,7 +136,10 @@ impl RepoConfig {
             version: String,
             content: Vec<Value>,
         }
-        let wrapper: Wrapper = typed(read(bytes)?)?;
+        if bytes.len() as u64 > limits::REPO_CONFIG_LIST_BYTES_MAX {
+            return Err(RepoConfigError::ListTooLarge);
+        }
+        let wrapper: Wrapper = typed(parsed(bytes)?)?;
         if wrapper.version != "1" {
             return Err(RepoConfigError::Malformed(format!("list version {:?} is not \"1\"", wrapper.version)));
         }
@@ -239,6 +245,10 @@ fn read(bytes: &[u8]) -> Result<Value, RepoConfigError> {
     if bytes.len() as u64 > limits::REPO_CONFIG_BYTES_MAX {
         return Err(RepoConfigError::TooLarge);
     }
+    parsed(bytes)
+}
+
+fn parsed(bytes: &[u8]) -> Result<Value, RepoConfigError> {
     canonical::parse(bytes).map_err(|e| RepoConfigError::Malformed(e.to_string()))
 }
 
