@@ -129,8 +129,8 @@ impl Device {
         if let Some(set) = repository.trusted().filter(|_| !force && fresh_until.is_some_and(|until| now < until)) {
             return Ok(set);
         }
-        let fetched =
-            metadata::refresh(&inner.client, repository.sources(), "", &inner.agent, repository.start(), now).await;
+        let start = repository.start()?;
+        let fetched = metadata::refresh(&inner.client, repository.sources(), "", &inner.agent, start, now).await;
         let fetched = match fetched {
             Ok(set) => {
                 inner.repositories.trust(&repository, set, Some(now))?;

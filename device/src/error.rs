@@ -25,6 +25,16 @@ pub enum DeviceError {
     /// Another configuration took its place, or none.
     #[error("repository `{0}` was removed or configured anew in the middle of a refresh: try again")]
     RepositoryReplaced(String),
+    /// What was trusted cannot be read: going on without it could mean going back.
+    #[error(
+        "repository `{repository}` cannot be used: {reason}; to begin anew, and forget which versions were seen, `device repo rm` it and add it again"
+    )]
+    DamagedTrust {
+        /// Host of the repository.
+        repository: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The repository does not list the package.
     #[error("repository `{repository}` lists no package `{package}`")]
     PackageNotFound {

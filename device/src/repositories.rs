@@ -23,6 +23,8 @@ pub struct Repository {
     floor: Mutex<Option<Arc<TrustedSet>>>,
     /// The newest whole set: what packages are looked up in.
     whole: Mutex<Option<Arc<TrustedSet>>>,
+    /// Why its trusted metadata cannot be read.
+    damage: Option<String>,
     checked_at: Mutex<Option<UnixSeconds>>,
     /// One refresh at a time.
     pub(crate) refreshing: tokio::sync::Mutex<()>,
@@ -44,16 +46,27 @@ impl Repository {
         lock(&self.whole).clone()
     }
 
+    /// Why its trusted metadata cannot be read, if so: then it cannot be used until it is removed and added again, which
+    /// forgets which versions were seen.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
+    }
+
     /// When metadata was last refreshed with success.
     pub fn checked_at(&self) -> Option<UnixSeconds> {
         *lock(&self.checked_at)
     }
 
-    pub(crate) fn start(&self) -> Start {
-        match &*lock(&self.floor) {
+    /// Where a refresh starts. Never from the anchor when what was trusted since cannot be read: that could go back.
+    pub(crate) fn start(&self) -> Result<Start, DeviceError> {
+        if let Some(reason) = &self.damage {
+            let repository = self.config.host().to_owned();
+            return Err(DeviceError::DamagedTrust { repository, reason: reason.clone() });
+        }
+        Ok(match &*lock(&self.floor) {
             Some(set) => Start::FromSet((**set).clone()),
             None => Start::FromAnchor(self.config.trust_anchor()),
-        }
+        })
     }
 }
 
@@ -76,8 +89,12 @@ impl Repositories {
         if let Some(stored) = documents.get(&document_name(), REPO_CONFIG_LIST_BYTES_MAX)? {
             for config in RepoConfig::parse_list(&stored)? {
                 let host = config.host().to_owned();
-                let trusted = trust.load(&trust_name(&config)).map_err(|error| metadata_error(&host, error))?;
-                by_host.insert(host, Arc::new(repository(config, trusted)?));
+                // What was trusted is a floor: when it cannot be read this one repository stops, the others go on.
+                let (trusted, damage) = match trust.load(&trust_name(&config)) {
+                    Ok(trusted) => (trusted, None),
+                    Err(error) => (None, Some(error.to_string())),
+                };
+                by_host.insert(host, Arc::new(repository(config, trusted, damage)?));
             }
         }
         Ok(Self { by_host: Mutex::new(by_host), kept: Some((documents, trust)) })
@@ -95,8 +112,9 @@ impl Repositories {
         let kept_name = trust_name(&config);
         let same_root = old.filter(|old| trust_name(&old.config) == kept_name);
         let trusted = same_root.and_then(|old| lock(&old.floor).as_deref().cloned());
+        let damage = same_root.and_then(|old| old.damage.clone());
         let mut changed = by_host.clone();
-        changed.insert(host.clone(), Arc::new(repository(config, trusted)?));
+        changed.insert(host.clone(), Arc::new(repository(config, trusted, damage)?));
         self.save(&changed)?;
         *by_host = changed;
         // Last: until the new configuration is durable, the old one needs its floor.
@@ -199,7 +217,11 @@ fn metadata_error(host: &str, error: colibri_fetch::FetchError) -> DeviceError {
     DeviceError::Metadata { repository: host.to_owned(), error }
 }
 
-fn repository(config: RepoConfig, trusted: Option<TrustedSet>) -> Result<Repository, DeviceError> {
+fn repository(
+    config: RepoConfig,
+    trusted: Option<TrustedSet>,
+    damage: Option<String>,
+) -> Result<Repository, DeviceError> {
     let host = config.host().to_owned();
     let mut list = Vec::new();
     for mirror in &config.mirrors {
@@ -215,6 +237,7 @@ fn repository(config: RepoConfig, trusted: Option<TrustedSet>) -> Result<Reposit
         sources: Arc::new(Sources::new(list, SourceOrder::Spread)),
         whole: Mutex::new(trusted.clone().filter(|set| set.is_whole())),
         floor: Mutex::new(trusted),
+        damage,
         checked_at: Mutex::default(),
         refreshing: tokio::sync::Mutex::default(),
     })

@@ -162,3 +162,38 @@ fn as_many_repositories_as_allowed_can_be_read_again() {
     drop((device, store));
     assert_eq!(reopen(&scene).0.repositories().list().len(), 20);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_trust_stops_one_repository_and_not_the_device() {
+    let scene = Scene::new();
+    let hash = scene.release("app", &[("a", b"content")]);
+    let cluster = scene.serve(1);
+    let config = scene.config(&cluster, HOST);
+    let (device, store) = scene.device("device", DeviceConfig::default(), config.clone());
+    let mut other = config.clone();
+    other.repo_url = "fuchsia-pkg://other".to_owned();
+    device.repositories().add(other).unwrap();
+    device.get_hash(&url("app")).await.unwrap();
+    drop((device, store));
+    let trusted = scene.path("device/state/trusted").join(HOST);
+    let document = std::fs::read_dir(&trusted).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(&document, b"{}").unwrap();
+
+    let (device, store) = reopen(&scene);
+    assert!(device.repositories().get(HOST).unwrap().damage().is_some());
+    let on_other = "fuchsia-pkg://other/app".parse().unwrap();
+    assert_eq!(device.get_hash(&on_other).await.unwrap(), hash, "the other one goes on");
+    // Not by refreshing, and not by adding the same again, is the floor lost.
+    for _ in 0..2 {
+        let error = device.get_hash(&url("app")).await.unwrap_err();
+        assert!(matches!(error, DeviceError::DamagedTrust { .. }), "{error}");
+        device.repositories().add(config.clone()).unwrap();
+    }
+    assert_eq!(std::fs::read(&document).unwrap(), b"{}");
+    assert!(device.repositories().remove(HOST).unwrap());
+    assert!(!document.exists());
+    device.repositories().add(config).unwrap();
+    assert_eq!(device.get_hash(&url("app")).await.unwrap(), hash);
+    drop((device, store));
+    cluster.stop().await;
+}
