@@ -125,8 +125,10 @@ impl Device {
         let repository = inner.repositories.get(host)?;
         let _one_at_a_time = repository.refreshing.lock().await;
         let now = inner.clock.now();
-        let fresh_until = repository.checked_at().map(|at| at.plus(inner.config.metadata_life_s));
-        if let Some(set) = repository.trusted().filter(|_| !force && fresh_until.is_some_and(|until| now < until)) {
+        let life_s = inner.config.metadata_life_s;
+        // A clock that was set back makes nothing fresh.
+        let is_fresh = repository.checked_at().is_some_and(|at| at <= now && now < at.plus(life_s));
+        if let Some(set) = repository.trusted().filter(|set| !force && is_fresh && now < set.earliest_expiry()) {
             return Ok(set);
         }
         let start = repository.start()?;

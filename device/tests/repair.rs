@@ -5,7 +5,7 @@ mod scene;
 use std::sync::Arc;
 use std::time::Duration;
 
-use colibri_common::{Clock, SystemClock};
+use colibri_common::{Clock, ManualClock, SystemClock, UnixSeconds};
 use colibri_device::{Device, DeviceConfig, DeviceError};
 use colibri_metadata::RepoConfig;
 use colibri_repository::{CreateOptions, Repository};
@@ -195,5 +195,40 @@ async fn damaged_trust_stops_one_repository_and_not_the_device() {
     device.repositories().add(config).unwrap();
     assert_eq!(device.get_hash(&url("app")).await.unwrap(), hash);
     drop((device, store));
+    cluster.stop().await;
+}
+
+/// A device whose clock is set by hand, at the machine's time.
+fn clocked(scene: &Scene, config: RepoConfig) -> (Device, Arc<ManualClock>, UnixSeconds) {
+    let now = SystemClock.now();
+    let clock = Arc::new(ManualClock::new(now));
+    let device_config = DeviceConfig { http3: false, ..DeviceConfig::default() };
+    let (device, _) = Device::open(&scene.path("device"), device_config, clock.clone()).unwrap();
+    device.repositories().add(config).unwrap();
+    (device, clock, now)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_set_back_does_not_keep_metadata_fresh() {
+    let scene = Scene::new();
+    let old = scene.release("app", &[("a", b"old")]);
+    let cluster = scene.serve(1);
+    let (device, clock, now) = clocked(&scene, scene.config(&cluster, HOST));
+    assert_eq!(device.get_hash(&url("app")).await.unwrap(), old);
+    let requests = || device.repositories().get(HOST).unwrap().sources().list()[0].body_bytes();
+    let before = requests();
+    assert_eq!(device.get_hash(&url("app")).await.unwrap(), old);
+    assert_eq!(requests(), before, "fresh");
+    clock.set(UnixSeconds(now.0 - 3600));
+    device.get_hash(&url("app")).await.unwrap();
+    assert!(requests() > before, "asked again");
+    // Nor does a long life outlast what the metadata itself says.
+    let set = device.repositories().get(HOST).unwrap().trusted().unwrap();
+    let checked = UnixSeconds(set.earliest_expiry().0 - 1);
+    clock.set(checked);
+    device.refresh(HOST, true).await.unwrap();
+    clock.set(set.earliest_expiry());
+    let expired = device.get_hash(&url("app")).await.unwrap_err();
+    assert!(matches!(expired, DeviceError::Metadata { .. }), "{expired}");
     cluster.stop().await;
 }
