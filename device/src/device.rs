@@ -18,6 +18,7 @@ use crate::config::DeviceConfig;
 use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer, PackageFetch, blocking, read_meta_far};
 use crate::keep::{Keep, KeepError};
+use crate::limits::REFRESH_AGAIN_S;
 use crate::repositories::{Repositories, Repository};
 use crate::writers::Writers;
 
@@ -131,6 +132,13 @@ impl Device {
         if let Some(set) = repository.trusted().filter(|set| !force && is_fresh && now < set.earliest_expiry()) {
             return Ok(set);
         }
+        if let Some(set) = repository.trusted().filter(|set| {
+            // Mirrors that were all away a moment ago are not walked again for every lookup.
+            let failed_just_now = repository.failed_at().is_some_and(|at| at <= now && now < at.plus(REFRESH_AGAIN_S));
+            !force && failed_just_now && now < set.earliest_expiry()
+        }) {
+            return Ok(set);
+        }
         let start = repository.start()?;
         let fetched = metadata::refresh(&inner.client, repository.sources(), "", &inner.agent, start, now).await;
         let fetched = match fetched {
@@ -150,6 +158,7 @@ impl Device {
             (Err(error @ (FetchError::AllFailed { .. } | FetchError::NotFound { .. })), Some(old))
                 if now < old.earliest_expiry() =>
             {
+                repository.failed(now);
                 tracing::warn!(%host, %error, "metadata could not be refreshed: using what is trusted already");
             }
             (Err(error), _) => return Err(DeviceError::Metadata { repository: host.to_owned(), error }),

@@ -26,6 +26,7 @@ pub struct Repository {
     /// Why its trusted metadata cannot be read.
     damage: Option<String>,
     checked_at: Mutex<Option<UnixSeconds>>,
+    failed_at: Mutex<Option<UnixSeconds>>,
     /// One refresh at a time.
     pub(crate) refreshing: tokio::sync::Mutex<()>,
 }
@@ -55,6 +56,15 @@ impl Repository {
     /// When metadata was last refreshed with success.
     pub fn checked_at(&self) -> Option<UnixSeconds> {
         *lock(&self.checked_at)
+    }
+
+    /// When no mirror answered a refresh, if none has succeeded since.
+    pub(crate) fn failed_at(&self) -> Option<UnixSeconds> {
+        *lock(&self.failed_at)
+    }
+
+    pub(crate) fn failed(&self, at: UnixSeconds) {
+        *lock(&self.failed_at) = Some(at);
     }
 
     /// Where a refresh starts. Never from the anchor when what was trusted since cannot be read: that could go back.
@@ -182,6 +192,7 @@ impl Repositories {
         *lock(&repository.floor) = Some(set);
         if checked_at.is_some() {
             *lock(&repository.checked_at) = checked_at;
+            *lock(&repository.failed_at) = None;
         }
         Ok(())
     }
@@ -239,6 +250,7 @@ fn repository(
         floor: Mutex::new(trusted),
         damage,
         checked_at: Mutex::default(),
+        failed_at: Mutex::default(),
         refreshing: tokio::sync::Mutex::default(),
     })
 }

@@ -3,6 +3,7 @@
 mod scene;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use colibri_common::{Clock, ManualClock, SystemClock, UnixSeconds};
@@ -231,4 +232,31 @@ async fn a_clock_set_back_does_not_keep_metadata_fresh() {
     let expired = device.get_hash(&url("app")).await.unwrap_err();
     assert!(matches!(expired, DeviceError::Metadata { .. }), "{expired}");
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_that_are_away_are_not_asked_for_every_lookup() {
+    let scene = Scene::new();
+    let hash = scene.release("app", &[("a", b"content")]);
+    let cluster = scene.serve(1);
+    let (device, clock, now) = clocked(&scene, scene.config(&cluster, HOST));
+    device.get_hash(&url("app")).await.unwrap();
+    let mut config = scene.config(&cluster, HOST);
+    cluster.stop().await;
+    // A mirror that counts who comes, and says nothing to them.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    config.mirrors.truncate(1);
+    config.mirrors[0].mirror_url = format!("http://{}", listener.local_addr().unwrap());
+    device.repositories().add(config).unwrap();
+    let asked = Arc::new(AtomicU64::new(0));
+    let counted = asked.clone();
+    std::thread::spawn(move || listener.incoming().for_each(|_| _ = counted.fetch_add(1, Ordering::SeqCst)));
+    assert_eq!(device.get_hash(&url("app")).await.unwrap(), hash);
+    let first = asked.load(Ordering::SeqCst);
+    assert!(first > 0);
+    assert_eq!(device.get_hash(&url("app")).await.unwrap(), hash);
+    assert_eq!(asked.load(Ordering::SeqCst), first, "remembered");
+    clock.set(now.plus(60));
+    assert_eq!(device.get_hash(&url("app")).await.unwrap(), hash);
+    assert!(asked.load(Ordering::SeqCst) > first, "for a short time");
 }
