@@ -58,7 +58,7 @@ pub struct Resolved {
 pub struct PackageStatus {
     /// The hash that the repository lists, if it lists the package.
     pub in_repository: Option<BlobId>,
-    /// Whether all blobs of that hash are on the device.
+    /// Whether all blobs of that hash, or of the one that the URL pins, are on the device.
     pub on_disk: bool,
 }
 
@@ -166,8 +166,14 @@ impl Device {
         repository.trusted().ok_or_else(|| DeviceError::RepositoryNotFound(host.to_owned()))
     }
 
-    /// The package hash that the repository lists for a URL, or the URL's pin, if the name is listed at all.
+    /// The package hash that is wanted: the URL's pin, else what the repository lists. The name must be listed in any case.
     pub async fn get_hash(&self, url: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
+        let listed = self.listed_hash(url).await?;
+        Ok(url.hash().unwrap_or(listed))
+    }
+
+    /// The hash that the repository lists for the name in a URL, whatever the URL pins.
+    async fn listed_hash(&self, url: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
         let set = self.refresh(url.repository().host(), false).await?;
         listed_hash(&set, url)
     }
@@ -189,13 +195,13 @@ impl Device {
 
     /// Whether the repository lists the package, and whether it is on the device.
     pub async fn package_status(&self, url: &AbsolutePackageUrl) -> Result<PackageStatus, DeviceError> {
-        let in_repository = match self.get_hash(url).await {
+        let in_repository = match self.listed_hash(url).await {
             Ok(hash) => Some(hash),
             Err(DeviceError::PackageNotFound { .. }) => None,
             Err(error) => return Err(error),
         };
         let on_disk = match in_repository {
-            Some(hash) => self.is_on_device(hash).await?,
+            Some(listed) => self.is_on_device(url.hash().unwrap_or(listed)).await?,
             None => false,
         };
         Ok(PackageStatus { in_repository, on_disk })
@@ -245,7 +251,7 @@ impl Device {
     }
 }
 
-/// What a trusted set says about a URL. A pin replaces the listed hash, but the name must be listed.
+/// What a trusted set says about the name in a URL.
 fn listed_hash(set: &TrustedSet, url: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
     let package = url.path().to_string();
     let repository = url.repository().host().to_owned();
@@ -253,6 +259,5 @@ fn listed_hash(set: &TrustedSet, url: &AbsolutePackageUrl) -> Result<BlobId, Dev
         .parse()
         .map_err(|error| DeviceError::InvalidUrl { url: url.to_string(), reason: format!("{error}") })?;
     let Some(target) = set.find(&name) else { return Err(DeviceError::PackageNotFound { repository, package }) };
-    let listed = target.merkle().ok_or(DeviceError::TargetWithoutHash { repository, package })?;
-    Ok(url.hash().unwrap_or(listed))
+    target.merkle().ok_or(DeviceError::TargetWithoutHash { repository, package })
 }

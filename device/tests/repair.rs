@@ -260,3 +260,21 @@ async fn mirrors_that_are_away_are_not_asked_for_every_lookup() {
     assert_eq!(device.get_hash(&url("app")).await.unwrap(), hash);
     assert!(asked.load(Ordering::SeqCst) > first, "for a short time");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_tells_what_is_listed_and_not_what_is_pinned() {
+    let scene = Scene::new();
+    let old = scene.release("app", &[("a", b"old")]);
+    let new = scene.release("app", &[("a", b"new")]);
+    let cluster = scene.serve(1);
+    let (device, _store) = scene.device("device", DeviceConfig::default(), scene.config(&cluster, HOST));
+    let pinned = format!("{}?hash={old}", url("app")).parse().unwrap();
+    assert_eq!(device.get_hash(&pinned).await.unwrap(), old);
+    let status = device.package_status(&pinned).await.unwrap();
+    assert_eq!((status.in_repository, status.on_disk), (Some(new), false));
+    device.resolve(&pinned, nobody()).await.unwrap();
+    let status = device.package_status(&pinned).await.unwrap();
+    assert_eq!((status.in_repository, status.on_disk), (Some(new), true), "the pinned one is here");
+    assert!(!device.package_status(&url("app")).await.unwrap().on_disk, "the listed one is not");
+    cluster.stop().await;
+}
