@@ -8,7 +8,7 @@ use colibri_common::{UnixSeconds, merkle};
 use colibri_fetch::trust_store::TrustStore;
 use colibri_fetch::{Source, SourceOrder, Sources};
 use colibri_metadata::limits::REPO_CONFIG_LIST_BYTES_MAX;
-use colibri_metadata::{RepoConfig, Start, TrustedSet};
+use colibri_metadata::{RepoConfig, Role, Start, TrustedSet};
 use colibri_store::{DocumentName, Documents};
 
 use crate::error::DeviceError;
@@ -186,9 +186,9 @@ impl Repositories {
             trust.save(&trust_name(&repository.config), &set).map_err(|error| metadata_error(host, error))?;
         }
         let set = Arc::new(set);
-        if set.is_whole() {
-            *lock(&repository.whole) = Some(set.clone());
-        }
+        let mut whole = lock(&repository.whole);
+        *whole = if set.is_whole() { Some(set.clone()) } else { whole.take().and_then(|old| under_root_of(&set, old)) };
+        drop(whole);
         *lock(&repository.floor) = Some(set);
         if checked_at.is_some() {
             *lock(&repository.checked_at) = checked_at;
@@ -218,6 +218,18 @@ fn trust_name(config: &RepoConfig) -> String {
     let keys: BTreeSet<_> = config.root_keys.iter().map(|key| key.0.to_string()).collect();
     let anchor = serde_json::json!({ "root_keys": keys, "root_threshold": config.root_threshold });
     format!("{}/{}", config.host(), merkle::build(anchor.to_string().as_bytes()).id)
+}
+
+/// A whole set as the root of a newer one vouches for it; nothing if that root has withdrawn a key it needs.
+fn under_root_of(newer: &TrustedSet, whole: Arc<TrustedSet>) -> Option<Arc<TrustedSet>> {
+    let root = newer.files().find(|(name, _)| *name == Role::Root.file())?;
+    if whole.files().any(|file| file == root) {
+        return Some(whole);
+    }
+    let below = whole.files().filter(|(name, _)| *name != Role::Root.file());
+    let files = std::iter::once(root).chain(below).map(|(name, bytes)| (name, bytes.clone()));
+    // The root was proven by the refresh: should it not load, nothing hangs on it.
+    TrustedSet::load(files).ok().filter(TrustedSet::is_whole).map(Arc::new)
 }
 
 fn document_name() -> DocumentName {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use colibri_common::{Clock, ManualClock, SystemClock, UnixSeconds};
 use colibri_device::{Device, DeviceConfig, DeviceError};
-use colibri_metadata::RepoConfig;
-use colibri_repository::{CreateOptions, Repository};
+use colibri_metadata::{RepoConfig, Role};
+use colibri_repository::{CreateOptions, Publish, Repository};
 use colibri_store::Store;
 use scene::{HOST, Scene, nobody, noise, scrub, url};
 
@@ -277,4 +277,43 @@ async fn a_status_tells_what_is_listed_and_not_what_is_pinned() {
     assert_eq!((status.in_repository, status.on_disk), (Some(new), true), "the pinned one is here");
     assert!(!device.package_status(&url("app")).await.unwrap().on_disk, "the listed one is not");
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_withdraws_a_key_ends_what_that_key_signed() {
+    for (withdrawn, roles) in [(true, &["root"][..]), (false, &["root", "targets", "snapshot", "timestamp"])] {
+        let scene = Scene::new();
+        let hash = scene.release("app", &[("a", b"content")]);
+        // Another repository with these keys and otherwise new ones: its second root continues the first of ours.
+        let keys = scene.path("next/keys");
+        std::fs::create_dir_all(&keys).unwrap();
+        for role in roles {
+            let file = format!("{role}.json");
+            std::fs::copy(scene.path("repository/keys").join(&file), keys.join(&file)).unwrap();
+        }
+        let next = Repository::create(&scene.path("next"), CreateOptions::new(SystemClock.now())).unwrap();
+        next.publish(&Publish { refresh_root: true, ..Publish::new(SystemClock.now()) }).unwrap();
+
+        let cluster = scene.serve(1);
+        let mut config = scene.config(&cluster, HOST);
+        config.mirrors.truncate(1);
+        config.mirrors[0].mirror_url = format!("{}/{HOST}", cluster.origin.url());
+        let (device, _store) = scene.device("device", DeviceConfig::default(), config);
+        assert_eq!(device.get_hash(&url("app")).await.unwrap(), hash);
+        let served = scene.repository.served_dir();
+        std::fs::copy(next.served_dir().join("2.root.json"), served.join("2.root.json")).unwrap();
+        std::fs::remove_file(served.join("timestamp.json")).unwrap();
+        // It proves the new root and breaks off after it.
+        device.refresh(HOST, true).await.unwrap_err();
+        let trusted = device.repositories().get(HOST).unwrap().trusted();
+        let found = device.get_hash(&url("app")).await;
+        if withdrawn {
+            assert!(trusted.is_none());
+            assert!(matches!(found, Err(DeviceError::Metadata { .. })), "{found:?}");
+        } else {
+            assert_eq!(trusted.unwrap().version(Role::Root), Some(2), "the same set under the new root");
+            assert_eq!(found.unwrap(), hash);
+        }
+        cluster.stop().await;
+    }
 }
