@@ -311,7 +311,8 @@ fn hard_link(from: &Path, to: &Path) -> io::Result<bool> {
     }
     // Owner and bytes are the store's; that nobody writes to them suits it as well.
     if fs::metadata(to)?.permissions().mode() & 0o777 != 0o444 {
-        fs::set_permissions(to, Permissions::from_mode(0o444))?;
+        // As durable as the rest of the tree: a mode is written with the file, not with its folder.
+        finish(&File::open(to)?)?;
     }
     Ok(true)
 }
