@@ -11,214 +11,314 @@ use colibri_common::merkle::Leaves;
 use colibri_common::{BlobId, ByteRange};
 use colibri_fetch::{BlobFetcher, FetchError};
 use colibri_package::delivery::{DeliveryType, Encoding, VerifiedPieces};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::Catalog;
-pub(crate) use crate::catalog::{Freshness, Opened};
 use crate::config::{Admission, EdgeConfig};
-use crate::disk::DiskTier;
+use crate::disk::{Content, DiskTier};
 use crate::flight::Flight;
-use crate::limits::FLIGHTS_MAX;
+use crate::limits::{FILL_BYTES_MIN, FLIGHTS_MAX, PIN_BYTES_MIN};
 use crate::memory::{Evicted, MemoryTier};
 use crate::metrics::Metrics;
+use crate::pins::{Held, Pins};
+use crate::shapes::{Opened, Shapes};
 use crate::unit::{Segment, Unit, UnitKey, slice_at};
+
+/// Room for fills is handed out in this size, bytes.
+const FILL_PERMIT_BYTES: u64 = 64 << 10;
 
 /// The cache of one edge.
 #[derive(Debug)]
-pub struct Cache {
+pub(crate) struct Cache {
     catalog: Arc<Catalog>,
+    pins: Pins,
     tiers: Arc<Tiers>,
 }
 
 /// What flights need; shared with their tasks.
 #[derive(Debug)]
 struct Tiers {
-    fetcher: BlobFetcher,
+    shapes: Arc<Shapes>,
     memory: MemoryTier,
     disk: Option<DiskTier>,
     flights: Mutex<HashMap<UnitKey, Arc<Flight>>>,
-    places: Semaphore,
+    /// Room for units that are being filled.
+    room: Semaphore,
+    room_permits: u32,
     metrics: Metrics,
     tasks: TaskTracker,
 }
 
-/// A unit as its reader sees it.
+/// Where something came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// It was here.
+    Hit,
+    /// It was here and is old, but upstream cannot be asked.
+    Stale,
+    /// Somebody else was fetching it.
+    Joined,
+    /// It was fetched for this request.
+    Miss,
+}
+
+impl Freshness {
+    pub const fn of_flight(joined: bool) -> Self {
+        if joined { Self::Joined } else { Self::Miss }
+    }
+}
+
+/// A unit that was found or is coming.
 #[derive(Debug)]
-pub(crate) enum UnitAccess {
+pub(crate) enum Found {
     /// All of it is in memory.
     Ready(Arc<Unit>),
     /// It is coming; true if somebody else had asked for it first.
     Filling(Arc<Flight>, bool),
 }
 
-impl UnitAccess {
-    /// The next bytes of `wanted` from offset `from` on.
-    pub async fn read(&self, from: u64, wanted: ByteRange) -> Result<Bytes, FetchError> {
-        match self {
-            Self::Ready(unit) => slice_at(unit.segments(), from, wanted)
-                .ok_or_else(|| FetchError::Local(format!("offset {from} is not in this unit"))),
-            Self::Filling(flight, _) => flight.read(from, wanted).await,
-        }
-    }
-
+impl Found {
     pub const fn freshness(&self) -> Freshness {
         match self {
             Self::Ready(_) => Freshness::Hit,
-            Self::Filling(_, true) => Freshness::Joined,
-            Self::Filling(_, false) => Freshness::Miss,
+            Self::Filling(_, joined) => Freshness::of_flight(*joined),
+        }
+    }
+
+    /// The next bytes of `wanted` from offset `from` on.
+    pub async fn read(&self, from: u64, wanted: ByteRange) -> Result<Bytes, FetchError> {
+        match self {
+            Self::Ready(unit) => read_ready(unit, from, wanted),
+            Self::Filling(flight, _) => flight.read(from, wanted).await,
         }
     }
 }
 
+fn read_ready(unit: &Unit, from: u64, wanted: ByteRange) -> Result<Bytes, FetchError> {
+    slice_at(unit.segments(), from, wanted)
+        .ok_or_else(|| FetchError::Local(format!("offset {from} is not in this unit")))
+}
+
+/// A unit as its reader holds it.
+#[derive(Debug)]
+pub(crate) enum UnitAccess {
+    Ready(Held<Unit>),
+    Filling(Held<Flight>),
+}
+
+impl UnitAccess {
+    /// The next bytes of `wanted` from offset `from` on; nothing if the unit was let go meanwhile.
+    pub async fn read(&self, from: u64, wanted: ByteRange) -> Option<Result<Bytes, FetchError>> {
+        Some(match self {
+            Self::Ready(unit) => read_ready(&*unit.get()?, from, wanted),
+            Self::Filling(flight) => flight.get()?.read(from, wanted).await,
+        })
+    }
+}
+
 impl Cache {
-    pub(crate) fn new(
-        config: &EdgeConfig,
-        fetcher: BlobFetcher,
-        disk: Option<DiskTier>,
-        metrics: Metrics,
-        tasks: TaskTracker,
-    ) -> Self {
-        let memory = MemoryTier::new(config.memory_bytes);
-        let flights = Mutex::default();
-        let places = Semaphore::new(FLIGHTS_MAX);
-        let tiers = Arc::new(Tiers { fetcher, memory, disk, flights, places, metrics, tasks });
+    pub fn new(config: &EdgeConfig, disk: Option<DiskTier>, metrics: Metrics, tasks: TaskTracker) -> Self {
+        let shapes = Arc::new(Shapes::new());
+        let room_permits = (config.memory_bytes / 2).max(FILL_BYTES_MIN) / FILL_PERMIT_BYTES;
+        let room_permits = u32::try_from(room_permits).unwrap_or(u32::MAX);
+        let tiers = Arc::new(Tiers {
+            shapes: shapes.clone(),
+            memory: MemoryTier::new(config.memory_bytes),
+            disk,
+            flights: Mutex::default(),
+            room: Semaphore::new(room_permits as usize),
+            room_permits,
+            metrics,
+            tasks,
+        });
         let keeping = tiers.clone();
         let keep_early = Box::new(move |opened: &Opened, early| keeping.keep_early(opened, early));
-        let catalog = Catalog::new(tiers.fetcher.clone(), &tiers.tasks, keep_early);
-        Self { catalog, tiers }
+        let catalog = Catalog::new(shapes, &tiers.tasks, keep_early);
+        Self { catalog, pins: Pins::new((config.memory_bytes / 4).max(PIN_BYTES_MIN)), tiers }
     }
 
     /// The checked leaves of a blob.
-    pub(crate) async fn leaves(&self, place: &str, id: BlobId) -> (Result<Leaves, FetchError>, Freshness) {
+    pub async fn leaves(
+        &self,
+        fetcher: &BlobFetcher,
+        place: &str,
+        id: BlobId,
+    ) -> (Result<Leaves, FetchError>, Freshness) {
         // Devices ask for the first delivery type after the leaves: a one-leaf blob is proven in that form.
-        self.catalog.leaves(place, id, Encoding::Delivery(DeliveryType::Type1)).await
+        self.catalog.leaves(fetcher, place, id, Encoding::Delivery(DeliveryType::Type1)).await
     }
 
     /// A blob's proven shape in one encoding.
-    pub(crate) async fn open(
+    pub async fn open(
         &self,
+        fetcher: &BlobFetcher,
         place: &str,
         id: BlobId,
         encoding: Encoding,
     ) -> (Result<Arc<Opened>, FetchError>, Freshness) {
-        self.catalog.open(place, id, encoding).await
+        self.catalog.open(fetcher, place, id, encoding).await
+    }
+
+    /// Holds a unit for one reader, as firmly as there is room.
+    pub fn hold(&self, found: &Found, bytes: u64) -> UnitAccess {
+        match found {
+            Found::Ready(unit) => UnitAccess::Ready(self.pins.hold(unit, bytes)),
+            Found::Filling(flight, _) => UnitAccess::Filling(self.pins.hold(flight, bytes)),
+        }
+    }
+
+    /// Counts a reader whose unit was let go before it had read it.
+    pub fn lapsed(&self) {
+        self.tiers.metrics.lapses.inc();
     }
 
     /// One unit of an opened blob: decides once between memory, joining a flight, and starting one.
-    pub(crate) fn unit(&self, place: &str, opened: &Arc<Opened>, unit: u32) -> UnitAccess {
+    pub fn unit(&self, fetcher: &BlobFetcher, place: &str, opened: &Arc<Opened>, unit: u32) -> Found {
         let metrics = &self.tiers.metrics;
         metrics.units_asked.inc();
         let key = UnitKey::of(&opened.layout, unit);
         if let Some(unit) = self.tiers.memory.get(&key) {
             metrics.memory_hits.inc();
-            return UnitAccess::Ready(unit);
+            return Found::Ready(unit);
         }
         let mut flights = self.tiers.flights.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = flights.get(&key) {
             metrics.joined.inc();
-            return UnitAccess::Filling(flight.clone(), true);
+            return Found::Filling(flight.clone(), true);
         }
         // A flight may have landed between the look into memory and the lock: it publishes before it leaves the map.
         if let Some(unit) = self.tiers.memory.get(&key) {
             metrics.memory_hits.inc();
-            return UnitAccess::Ready(unit);
+            return Found::Ready(unit);
         }
         let flight = Arc::new(Flight::new());
         flights.insert(key, flight.clone());
         drop(flights);
-        let entry = FlightEntry { tiers: self.tiers.clone(), key, flight: flight.clone() };
-        let (catalog, opened, place) = (self.catalog.clone(), opened.clone(), place.to_owned());
+        let entry = FlightEntry { tiers: self.tiers.clone(), key, flight: flight.clone(), outcome: None };
+        let (fetcher, opened, place) = (fetcher.clone(), opened.clone(), place.to_owned());
         self.tiers.tasks.spawn(async move {
-            let outcome = entry.tiers.fill(&place, &opened, &entry).await;
+            let outcome = entry.tiers.fill(&fetcher, &place, &opened, &entry).await;
             if let Err(error) = &outcome {
                 tracing::warn!(blob = %key.id, encoding = %key.encoding, unit, %error, "a fill failed");
                 entry.tiers.metrics.fill_failures.inc();
-                catalog.forget(key.id, key.encoding);
+                // Only then: when upstream is merely away, what is here can still be served.
+                if matches!(error, FetchError::AllFailed { other_form: true, .. }) {
+                    entry.tiers.shapes.forget(&opened);
+                }
             }
-            entry.flight.end(outcome);
+            entry.land(outcome);
         });
-        UnitAccess::Filling(flight, false)
+        Found::Filling(flight, false)
     }
 }
 
-/// Takes a flight off the map when its task ends in whatever way, and fails its waiters if it did not end it.
+/// Ends a flight when its task ends, in whatever way. It leaves the map first: whoever is woken by a failure and tries again
+/// must not meet the same flight.
 #[derive(Debug)]
 struct FlightEntry {
     tiers: Arc<Tiers>,
     key: UnitKey,
     flight: Arc<Flight>,
+    outcome: Option<Result<(), FetchError>>,
+}
+
+impl FlightEntry {
+    fn land(mut self, outcome: Result<(), FetchError>) {
+        self.outcome = Some(outcome);
+    }
 }
 
 impl Drop for FlightEntry {
     fn drop(&mut self) {
         self.tiers.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-        self.flight.end(Err(FetchError::Local(format!("the fill of blob {} stopped", self.key.id))));
+        let stopped = || Err(FetchError::Local(format!("the fill of blob {} stopped", self.key.id)));
+        self.flight.end(self.outcome.take().unwrap_or_else(stopped));
     }
 }
 
 impl Tiers {
     /// The body of a flight: disk, else upstream; then the tiers.
-    async fn fill(&self, place: &str, opened: &Opened, entry: &FlightEntry) -> Result<(), FetchError> {
-        let _place = self.places.acquire().await.map_err(|_| FetchError::Local("the edge is stopping".to_owned()))?;
-        let (key, flight) = (entry.key, &entry.flight);
+    async fn fill(
+        &self,
+        fetcher: &BlobFetcher,
+        place: &str,
+        opened: &Opened,
+        entry: &FlightEntry,
+    ) -> Result<(), FetchError> {
+        let (key, flight, layout) = (entry.key, &entry.flight, &opened.layout);
+        let _room = self.room(layout.unit_range(key.unit).len()).await?;
         if let Some(disk) = &self.disk
             && let Some(segments) = disk.read(key).await
         {
             self.metrics.disk_hits.inc();
             segments.into_iter().for_each(|segment| flight.push(segment));
-            self.insert(key, Arc::new(Unit::new(&opened.layout, flight.segments())));
+            self.insert(key, Arc::new(Unit::new(flight.segments())));
             return Ok(());
         }
         self.metrics.fills.inc();
-        let layout = &opened.layout;
-        let metrics = &self.metrics;
+        let for_disk = self.disk.as_ref().is_some_and(|disk| disk.admission() == Admission::Always);
+        let mut fresh = Vec::new();
         let mut sink = |pieces: VerifiedPieces| {
-            metrics.filled_bytes.inc_by(pieces.encoded().len() as u64);
-            flight.push(Segment::Fresh(pieces.without_content()));
+            self.metrics.filled_bytes.inc_by(pieces.encoded().len() as u64);
+            flight.push(Segment::verified(&pieces));
+            if for_disk {
+                fresh.push(pieces.without_content());
+            }
         };
-        self.fetcher.pieces(place, layout, key.unit, layout.pieces_of(key.unit), &mut sink).await?;
-        self.publish(key, Unit::new(layout, flight.segments()));
+        fetcher.pieces(place, layout, key.unit, layout.pieces_of(key.unit), &mut sink).await?;
+        self.publish(key, Unit::new(flight.segments()), fresh);
         Ok(())
+    }
+
+    /// Waits for room for a unit of this size. No unit takes so little that there could be too many flights.
+    async fn room(&self, bytes: u64) -> Result<SemaphorePermit<'_>, FetchError> {
+        let permits = u32::try_from(bytes.div_ceil(FILL_PERMIT_BYTES)).unwrap_or(u32::MAX);
+        let permits = permits.clamp(self.room_permits / FLIGHTS_MAX, self.room_permits);
+        let room = self.room.acquire_many(permits).await;
+        room.map_err(|_| FetchError::Local("the edge is stopping".to_owned()))
     }
 
     /// What was verified while opening: whole units are kept, a lone last piece was only the proof of the length.
     fn keep_early(&self, opened: &Opened, early: Vec<VerifiedPieces>) {
         let layout = &opened.layout;
-        if early.iter().map(VerifiedPieces::piece_count).sum::<u32>() != layout.piece_count() {
-            return;
-        }
+        let for_disk = self.disk.as_ref().is_some_and(|disk| disk.admission() == Admission::Always);
         let mut early = early.into_iter().peekable();
-        for unit in 0..layout.unit_count() {
-            let range = layout.unit_range(unit);
-            let mut segments = Vec::new();
-            while let Some(pieces) = early.next_if(|pieces| pieces.encoded_offset() < range.end() || range.is_empty()) {
-                self.metrics.filled_bytes.inc_by(pieces.encoded().len() as u64);
-                segments.push(Segment::Fresh(pieces.without_content()));
+        while let Some(first) = early.peek().map(VerifiedPieces::first_piece) {
+            let unit = layout.unit_of(first);
+            let (mut segments, mut fresh) = (Vec::new(), Vec::new());
+            while let Some(pieces) = early.next_if(|pieces| layout.unit_of(pieces.first_piece()) == unit) {
+                segments.push(Segment::verified(&pieces));
+                if for_disk {
+                    fresh.push(pieces.without_content());
+                }
             }
-            let unit_in_full = Unit::new(layout, segments);
-            if unit_in_full.bytes() == range.len() {
+            let bytes: u64 = segments.iter().map(|segment| segment.range().len()).sum();
+            if bytes == layout.unit_range(unit).len() {
                 self.metrics.fills.inc();
-                self.publish(UnitKey::of(layout, unit), unit_in_full);
+                self.metrics.filled_bytes.inc_by(bytes);
+                self.publish(UnitKey::of(layout, unit), Unit::new(segments), fresh);
             }
         }
     }
 
     /// A fresh unit goes to memory, and to disk if everything does.
-    fn publish(&self, key: UnitKey, unit: Unit) {
-        let unit = Arc::new(unit);
-        if let Some(disk) = self.disk.as_ref().filter(|disk| disk.admission() == Admission::Always) {
-            disk.write(key, unit.clone(), &self.tasks);
+    fn publish(&self, key: UnitKey, unit: Unit, fresh: Vec<VerifiedPieces>) {
+        if let (Some(disk), Some(first)) = (&self.disk, fresh.first()) {
+            let layout = first.layout().clone();
+            disk.write(key, layout, Content::Fresh(fresh), &self.tasks);
         }
-        self.insert(key, unit);
+        self.insert(key, Arc::new(unit));
     }
 
     /// What memory evicts goes to disk if it was asked for again.
     fn insert(&self, key: UnitKey, unit: Arc<Unit>) {
         for Evicted { key, unit, reused } in self.memory.insert(key, unit) {
             self.metrics.evictions.inc();
-            if let Some(disk) = self.disk.as_ref().filter(|_| reused) {
-                disk.write(key, unit, &self.tasks);
+            if let Some(disk) = self.disk.as_ref().filter(|_| reused)
+                && let Some(layout) = self.shapes.layout_of(&key)
+            {
+                disk.write(key, layout, Content::FromMemory(unit), &self.tasks);
             }
         }
         self.metrics.memory_bytes.set(i64::try_from(self.memory.bytes()).unwrap_or(i64::MAX));

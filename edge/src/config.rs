@@ -16,7 +16,10 @@ pub struct EdgeConfig {
     pub upstream_tls: String,
     /// Try HTTP/3 towards upstream.
     pub upstream_http3: bool,
-    /// Budget of the memory tier.
+    /// How long an upstream may take to answer, or to send what is no more than a trickle, while there are others to ask.
+    /// With nobody else left it may take three times as long.
+    pub upstream_patience_s: u64,
+    /// Budget of the memory tier. Fills under way and units held for slow readers take up to three quarters as much besides.
     pub memory_bytes: u64,
     /// The disk tier, if any.
     pub disk: Option<DiskTierConfig>,
@@ -33,6 +36,7 @@ impl Default for EdgeConfig {
             upstreams: Vec::new(),
             upstream_tls: "none".to_owned(),
             upstream_http3: true,
+            upstream_patience_s: 10,
             memory_bytes: 256 << 20,
             disk: None,
             metadata_max_age_s: 5,

@@ -1,14 +1,14 @@
 //! Metadata and other small documents, kept for a short life: unnumbered files are revalidated when they are old, numbered
 //! ones never change. When upstream is away, what is here is served within a bound.
 //!
-//! They are passed on as they came, byte for byte; devices verify the signatures.
+//! They are passed on as they came, byte for byte; devices verify the signatures. Only a hash in a name is checked here.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use colibri_api::ETag;
-use colibri_common::sha256;
+use colibri_common::{hex, sha256, sha512};
 use colibri_fetch::{BlobFetcher, FetchError, Unverified};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -16,12 +16,19 @@ use tokio_util::task::TaskTracker;
 
 use crate::cache::Freshness;
 use crate::config::EdgeConfig;
-use crate::limits::{DOCUMENT_BYTES_MAX, DOCUMENTS_BYTES_MAX};
+use crate::limits::{ABSENT_BYTES_MAX, ABSENT_FLOOR_MS, DOCUMENT_BYTES_MAX, DOCUMENTS_BYTES_MAX, NUMBERED_RECHECK_MS};
 use crate::metrics::Metrics;
+use crate::shapes::one_shard;
 use crate::single_flight::SingleFlight;
 
 /// Items the index is sized for.
 const ESTIMATED_ITEMS: usize = 4096;
+
+/// Bytes an entry costs besides name and content.
+const ENTRY_OVERHEAD_BYTES: u64 = 256;
+
+/// Upstream is not asked again this soon after it could not be reached, if there is something to serve.
+const AWAY: Duration = Duration::from_secs(1);
 
 /// One document as it came from upstream.
 #[derive(Debug)]
@@ -31,6 +38,8 @@ pub(crate) struct Document {
     /// What upstream called it, to revalidate with.
     upstream_etag: Option<String>,
     checked_at: Instant,
+    /// When upstream was last found away.
+    away_at: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Clone)]
@@ -38,26 +47,51 @@ struct ByBytes;
 
 impl Weighter<String, Arc<Document>> for ByBytes {
     fn weight(&self, path: &String, document: &Arc<Document>) -> u64 {
-        (path.len() + document.bytes.len()) as u64 + 256
+        (path.len() + document.bytes.len()) as u64 + ENTRY_OVERHEAD_BYTES
     }
 }
 
+impl Weighter<String, Instant> for ByBytes {
+    fn weight(&self, path: &String, _since: &Instant) -> u64 {
+        path.len() as u64 + ENTRY_OVERHEAD_BYTES
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub path: String,
+    pub life: Life,
+    /// The client wants it checked now (`no-cache`).
+    pub insists: bool,
+}
+
 /// How long a document may be answered without asking upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Life {
-    /// Its name says what it is: it never changes.
-    Immutable,
+    /// Its name has its SHA-256 or SHA-512 in hex: it never changes, and it is checked.
+    Hashed(String),
+    /// Its name has its version: it never changes.
+    Numbered,
     /// The configured life of unnumbered metadata.
     Short,
-    /// The client wants it checked now.
-    Revalidate,
+}
+
+impl Life {
+    /// Whether a document of this life may have these bytes.
+    fn check(&self, bytes: &[u8]) -> Result<(), String> {
+        let Self::Hashed(expected) = self else { return Ok(()) };
+        let found = if expected.len() == 64 { hex(&sha256(bytes)) } else { hex(&sha512(bytes)) };
+        if found == *expected { Ok(()) } else { Err(format!("it hashes to {found}, its name says {expected}")) }
+    }
 }
 
 /// The documents of one edge.
 #[derive(Debug, Clone)]
 pub(crate) struct Documents {
-    fetcher: BlobFetcher,
     kept: Arc<Cache<String, Arc<Document>, ByBytes>>,
+    /// What upstream said it does not have, and when.
+    absent: Arc<Cache<String, Instant, ByBytes>>,
     flights: Arc<SingleFlight<String, Arc<Document>>>,
     life: Duration,
     stale_max: Duration,
@@ -65,10 +99,10 @@ pub(crate) struct Documents {
 }
 
 impl Documents {
-    pub fn new(fetcher: BlobFetcher, config: &EdgeConfig, metrics: Metrics, tasks: &TaskTracker) -> Self {
+    pub fn new(config: &EdgeConfig, metrics: Metrics, tasks: &TaskTracker) -> Self {
         Self {
-            fetcher,
-            kept: Arc::new(Cache::with_weighter(ESTIMATED_ITEMS, DOCUMENTS_BYTES_MAX, ByBytes)),
+            kept: Arc::new(one_shard(ESTIMATED_ITEMS, DOCUMENTS_BYTES_MAX, ByBytes)),
+            absent: Arc::new(one_shard(ESTIMATED_ITEMS, ABSENT_BYTES_MAX, ByBytes)),
             flights: Arc::new(SingleFlight::new(tasks.clone())),
             life: Duration::from_secs(config.metadata_max_age_s),
             stale_max: Duration::from_secs(config.metadata_stale_max_s),
@@ -76,46 +110,63 @@ impl Documents {
         }
     }
 
-    /// The document at `path`.
-    pub async fn get(&self, path: &str, life: Life) -> (Result<Arc<Document>, FetchError>, Freshness) {
+    /// The document.
+    pub async fn get(&self, fetcher: &BlobFetcher, wish: Wish) -> (Result<Arc<Document>, FetchError>, Freshness) {
         self.metrics.documents_asked.inc();
-        let kept = self.kept.get(path);
-        let life_left = match life {
-            Life::Immutable => Duration::MAX,
-            Life::Short => self.life,
-            Life::Revalidate => Duration::ZERO,
+        let kept = self.kept.get(&wish.path);
+        let life = match (&wish.life, wish.insists) {
+            (Life::Hashed(_), _) | (Life::Numbered, false) => Duration::MAX,
+            (Life::Numbered, true) => Duration::from_millis(NUMBERED_RECHECK_MS),
+            (Life::Short, false) => self.life,
+            (Life::Short, true) => Duration::ZERO,
         };
-        if let Some(document) = kept.as_ref().filter(|document| document.checked_at.elapsed() < life_left) {
+        if let Some(document) = kept.as_ref().filter(|document| document.checked_at.elapsed() < life) {
             return (Ok(document.clone()), Freshness::Hit);
         }
-        let (this, work_path) = (self.clone(), path.to_owned());
-        let work = async move { this.fetch(&work_path).await };
-        let (answer, joined) = self.flights.join(path.to_owned(), work).await;
-        let freshness = if joined { Freshness::Joined } else { Freshness::Miss };
-        match (answer, kept) {
-            (Err(FetchError::AllFailed { what, causes, .. }), Some(stale))
-                if stale.checked_at.elapsed() < self.stale_max =>
-            {
+        if let Some(absent) = self.absent(&wish) {
+            return (Err(absent), Freshness::Hit);
+        }
+        let stale = kept.filter(|document| document.checked_at.elapsed() < self.stale_max);
+        if let Some(document) = stale.as_ref().filter(|document| document.upstream_is_away()) {
+            self.metrics.documents_stale.inc();
+            return (Ok(document.clone()), Freshness::Stale);
+        }
+        let (this, fetcher, path) = (self.clone(), fetcher.clone(), wish.path.clone());
+        let work = async move { this.fetch(&fetcher, &wish).await };
+        let (answer, joined) = self.flights.join(path, work).await;
+        match (answer, stale) {
+            (Err(FetchError::AllFailed { what, causes, .. }), Some(stale)) => {
                 tracing::warn!(%what, %causes, "upstream is away: serving what is here");
+                *stale.away_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 self.metrics.documents_stale.inc();
-                (Ok(stale), Freshness::Hit)
+                (Ok(stale), Freshness::Stale)
             }
-            (answer, _) => (answer, freshness),
+            (answer, _) => (answer, Freshness::of_flight(joined)),
         }
     }
 
-    async fn fetch(&self, path: &str) -> Result<Arc<Document>, FetchError> {
+    /// "Not found", if upstream said so lately. Clients that insist get it only if it was said a moment ago: the next release
+    /// may make what is missing now, but nobody can have every question passed on.
+    fn absent(&self, wish: &Wish) -> Option<FetchError> {
+        let floor = Duration::from_millis(ABSENT_FLOOR_MS);
+        let life = if wish.insists { self.life.min(floor) } else { self.life };
+        let since = self.absent.get(&wish.path)?;
+        let what = wish.path.clone();
+        (since.elapsed() < life).then(|| FetchError::NotFound { what, asked: "a moment ago".to_owned() })
+    }
+
+    async fn fetch(&self, fetcher: &BlobFetcher, wish: &Wish) -> Result<Arc<Document>, FetchError> {
         self.metrics.documents_fetched.inc();
+        let path = &wish.path;
         let kept = self.kept.peek(path);
         let etag = kept.as_ref().and_then(|document| document.upstream_etag.as_deref());
         let checked_at = Instant::now();
-        let document = match (self.fetcher.document(path, DOCUMENT_BYTES_MAX, etag).await, &kept) {
-            (Ok(Unverified::Document { bytes, etag }), _) => {
-                Document { etag: ETag::metadata(&sha256(&bytes)), bytes, upstream_etag: etag, checked_at }
-            }
+        let check = |bytes: &[u8]| wish.life.check(bytes);
+        let answer = fetcher.document_checked(path, DOCUMENT_BYTES_MAX, etag, &check).await;
+        let (bytes, etag, upstream_etag) = match (answer, &kept) {
+            (Ok(Unverified::Document { bytes, etag }), _) => (bytes.clone(), ETag::metadata(&sha256(&bytes)), etag),
             (Ok(Unverified::NotModified), Some(kept)) => {
-                let (bytes, etag) = (kept.bytes.clone(), kept.etag.clone());
-                Document { bytes, etag, upstream_etag: kept.upstream_etag.clone(), checked_at }
+                (kept.bytes.clone(), kept.etag.clone(), kept.upstream_etag.clone())
             }
             (Ok(Unverified::NotModified), None) => {
                 return Err(FetchError::Local(format!("{path}: upstream answered 304 to an unconditional request")));
@@ -123,12 +174,21 @@ impl Documents {
             (Err(error), _) => {
                 if matches!(error, FetchError::NotFound { .. }) {
                     self.kept.remove(path);
+                    self.absent.insert(path.clone(), checked_at);
                 }
                 return Err(error);
             }
         };
-        let document = Arc::new(document);
-        self.kept.insert(path.to_owned(), document.clone());
+        let document = Arc::new(Document { bytes, etag, upstream_etag, checked_at, away_at: Mutex::default() });
+        self.absent.remove(path);
+        self.kept.insert(path.clone(), document.clone());
         Ok(document)
+    }
+}
+
+impl Document {
+    fn upstream_is_away(&self) -> bool {
+        let away_at = *self.away_at.lock().unwrap_or_else(PoisonError::into_inner);
+        away_at.is_some_and(|at| at.elapsed() < AWAY)
     }
 }

@@ -57,7 +57,8 @@ impl Flight {
             match outcome {
                 Some(Err(error)) => return Err(error),
                 Some(Ok(())) => return Err(FetchError::Local(format!("offset {from} is not in this unit"))),
-                None => drop(progress.changed().await),
+                // Cannot fail while the flight itself is borrowed: it owns the sender.
+                None => _ = progress.changed().await,
             }
         }
     }

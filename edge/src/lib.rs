@@ -2,12 +2,13 @@
 //!
 //! [`Edge`] answers the read API from memory, from disk, or from its upstream, and verifies every byte before it stores or
 //! forwards it. It holds no software-signing key and no truth: wiping its disk is always safe. The read path is
-//! [`cache::Cache::unit`], which decides once: memory, join a flight, or start one (which looks on disk, then upstream).
+//! `Cache::unit` of module `cache`, which decides once: memory, join a flight, or start one (which looks on disk, then upstream).
 //!
 //! What an edge deliberately does not do: sign, decide what is current, or keep anything it cannot fetch again.
 
-pub mod cache;
+mod cache;
 mod catalog;
+mod cdn_loop;
 pub mod config;
 mod disk;
 mod documents;
@@ -16,14 +17,18 @@ mod flight;
 pub mod limits;
 mod memory;
 pub mod metrics;
+mod pins;
 pub mod process;
+mod reader;
 mod serve;
+mod shapes;
 mod single_flight;
 mod unit;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use colibri_fetch::{BlobFetcher, Source, SourceOrder, Sources};
+use colibri_fetch::{BlobFetcher, Patience, Source, SourceOrder, Sources};
 use colibri_service::metrics::Registry;
 use colibri_transport::{Client, ClientConfig, Handler};
 use tokio_util::task::TaskTracker;
@@ -51,14 +56,16 @@ impl Edge {
         }
         let trust = config.upstream_tls.parse().map_err(|error| EdgeError::Trust(format!("{error}")))?;
         let client = Client::new(ClientConfig { trust, http3: config.upstream_http3, ..ClientConfig::default() })?;
+        let patience = Patience::of(Duration::from_secs(config.upstream_patience_s.max(1)));
         let agent = format!("colibri-edge/{} ({})", env!("CARGO_PKG_VERSION"), config.name);
-        let fetcher = BlobFetcher::new(client, Arc::new(Sources::new(sources, SourceOrder::Listed)), &agent);
+        let sources = Arc::new(Sources::new(sources, SourceOrder::Listed));
+        let fetcher = BlobFetcher::new(client, sources, &agent).with_patience(patience);
         let metrics = Metrics::register(registry)?;
         let tasks = TaskTracker::new();
         let disk = config.disk.as_ref().map(|disk| disk::DiskTier::open(disk, metrics.clone())).transpose()?;
-        let cache = cache::Cache::new(config, fetcher.clone(), disk, metrics.clone(), tasks.clone());
-        let documents = documents::Documents::new(fetcher.clone(), config, metrics.clone(), &tasks);
-        let serve = Arc::new(serve::ReadApi::new(config, cache, documents, tasks.clone()));
+        let cache = cache::Cache::new(config, disk, metrics.clone(), tasks.clone());
+        let documents = documents::Documents::new(config, metrics.clone(), &tasks);
+        let serve = Arc::new(serve::ReadApi::new(config, fetcher.clone(), cache, documents, tasks.clone()));
         Ok(Self { serve, fetcher, metrics, tasks })
     }
 

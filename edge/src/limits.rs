@@ -1,7 +1,7 @@
 //! Every bound of this package that is not configuration.
 
-/// Budget for leaves and seek tables of opened blobs, bytes.
-pub const CATALOG_BYTES_MAX: u64 = 64 << 20;
+/// Budget for leaves and seek tables of opened blobs, bytes; and besides the newest that is too large for it.
+pub const SHAPES_BYTES_MAX: u64 = 64 << 20;
 
 /// Budget for metadata documents, bytes.
 pub const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
@@ -9,17 +9,77 @@ pub const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
 /// Largest metadata file or TUF target passed on, bytes.
 pub const DOCUMENT_BYTES_MAX: u64 = 32 << 20;
 
-/// Fills under way at once; more readers of cold units wait for a place.
-pub const FLIGHTS_MAX: usize = 256;
+/// Budget for names of documents that upstream does not have, bytes.
+pub const ABSENT_BYTES_MAX: u64 = 4 << 20;
 
-/// Units waiting to be written to disk; more are dropped and counted.
-pub const DISK_QUEUE_MAX: usize = 64;
+/// A client that insists gets the answer "absent" without a question upstream if upstream said so this recently, ms.
+pub const ABSENT_FLOOR_MS: u64 = 1000;
+
+/// A numbered document is checked upstream at most this often when clients insist, ms: should upstream have sent a bad one
+/// once, it does not stay.
+pub const NUMBERED_RECHECK_MS: u64 = 60_000;
+
+/// Fills of units under way at once, and openings of blobs, and fetches of documents; more wait for a place.
+pub const FLIGHTS_MAX: u32 = 256;
+
+/// Units being filled take at most half as much memory as the memory tier, but at least this, bytes.
+pub const FILL_BYTES_MIN: u64 = 16 << 20;
+
+/// Units that readers hold though memory has let them go take at most a quarter as much memory as the memory tier, but at
+/// least this, bytes.
+pub const PIN_BYTES_MIN: u64 = 8 << 20;
+
+/// Units waiting to be written to disk, bytes; more are dropped and counted.
+pub const DISK_QUEUE_BYTES_MAX: u64 = 32 << 20;
+
+/// Units being read from disk at once; more come from upstream.
+pub const DISK_READS_MAX: usize = 64;
+
+/// A unit that the disk has not given after this comes from upstream, ms.
+pub const DISK_READ_MS_MAX: u64 = 5000;
+
+/// After a failed write, nothing is written for this long, ms.
+pub const DISK_PAUSE_MS: u64 = 5000;
+
+/// Files of the disk tier, at most; and at most a quarter of the files that the process may open.
+pub const DISK_FILES_MAX: u64 = 65_536;
+
+/// Leaves and seek tables that files of the disk tier keep in memory, bytes.
+pub const DISK_LAYOUT_BYTES_MAX: u64 = 256 << 20;
+
+/// Units asked for ahead of a sequential reader.
+pub const READ_AHEAD_UNITS: u32 = 1;
+
+/// Bytes of a unit that a reader must have taken before the next unit is asked for.
+pub const READ_AHEAD_AFTER_BYTES: u64 = 256 << 10;
+
+/// Largest answer that is handed over at once; larger ones go piece by piece, so that slow readers hold no more than a few.
+pub const WHOLE_ANSWER_BYTES_MAX: u64 = 256 << 10;
+
+/// Longest `CDN-Loop` value sent on, bytes; the hops furthest away are left out.
+pub const LOOP_BYTES_MAX: usize = 2048;
+
+const _: () = assert!(DOCUMENTS_BYTES_MAX / 10 * 9 > DOCUMENT_BYTES_MAX, "the largest document is kept");
 
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
-    ("CATALOG_BYTES_MAX", CATALOG_BYTES_MAX),
+    ("SHAPES_BYTES_MAX", SHAPES_BYTES_MAX),
     ("DOCUMENTS_BYTES_MAX", DOCUMENTS_BYTES_MAX),
     ("DOCUMENT_BYTES_MAX", DOCUMENT_BYTES_MAX),
+    ("ABSENT_BYTES_MAX", ABSENT_BYTES_MAX),
+    ("ABSENT_FLOOR_MS", ABSENT_FLOOR_MS),
+    ("NUMBERED_RECHECK_MS", NUMBERED_RECHECK_MS),
     ("FLIGHTS_MAX", FLIGHTS_MAX as u64),
-    ("DISK_QUEUE_MAX", DISK_QUEUE_MAX as u64),
+    ("FILL_BYTES_MIN", FILL_BYTES_MIN),
+    ("PIN_BYTES_MIN", PIN_BYTES_MIN),
+    ("DISK_QUEUE_BYTES_MAX", DISK_QUEUE_BYTES_MAX),
+    ("DISK_READS_MAX", DISK_READS_MAX as u64),
+    ("DISK_READ_MS_MAX", DISK_READ_MS_MAX),
+    ("DISK_PAUSE_MS", DISK_PAUSE_MS),
+    ("DISK_FILES_MAX", DISK_FILES_MAX),
+    ("DISK_LAYOUT_BYTES_MAX", DISK_LAYOUT_BYTES_MAX),
+    ("READ_AHEAD_UNITS", READ_AHEAD_UNITS as u64),
+    ("READ_AHEAD_AFTER_BYTES", READ_AHEAD_AFTER_BYTES),
+    ("WHOLE_ANSWER_BYTES_MAX", WHOLE_ANSWER_BYTES_MAX),
+    ("LOOP_BYTES_MAX", LOOP_BYTES_MAX as u64),
 ];

@@ -5,6 +5,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use colibri_common::limits::BLOB_BYTES_MAX;
+use colibri_common::merkle::UNIT_BYTES;
+use colibri_package::limits::frame_content_bytes_max;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
@@ -13,8 +16,14 @@ use crate::unit::{Unit, UnitKey};
 /// Expected unit size, for sizing the index only.
 const TYPICAL_UNIT_BYTES: u64 = 64 * 1024;
 
-/// Memory per shard below which more shards would only waste room: a unit is 2 MiB.
-const SHARD_BYTES_MIN: u64 = 64 << 20;
+/// Least memory per shard: the largest unit must fit into one, or it would never be kept. A unit is 2 MiB and what of its
+/// last frame is beyond.
+const SHARD_BYTES_MIN: u64 = 128 << 20;
+
+const _: () = assert!(
+    SHARD_BYTES_MIN / 10 * 9 > UNIT_BYTES + frame_content_bytes_max(BLOB_BYTES_MAX),
+    "a shard keeps at most 97 % of its size in one entry"
+);
 
 /// A unit with the one thing the admission policy wants to know of it.
 #[derive(Debug, Clone)]
@@ -38,7 +47,7 @@ struct ByBytes;
 impl Weighter<UnitKey, Entry> for ByBytes {
     fn weight(&self, _key: &UnitKey, entry: &Entry) -> u64 {
         // Empty units must weigh something, or they could never be evicted.
-        entry.unit.bytes().max(1)
+        entry.unit.memory_bytes().max(1)
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Metrics {
     pub filled_bytes: IntCounter,
     /// Units that memory let go.
     pub evictions: IntCounter,
+    /// Readers whose unit was let go before they had read it: it was asked for again.
+    pub lapses: IntCounter,
     /// Bytes of units in memory.
     pub memory_bytes: IntGauge,
     /// Bytes of units on disk.
@@ -52,6 +54,7 @@ impl Metrics {
             fill_failures: counter("colibri_edge_fill_failures_total", "fills that failed")?,
             filled_bytes: counter("colibri_edge_filled_bytes_total", "verified bytes that came from upstream")?,
             evictions: counter("colibri_edge_evictions_total", "units that memory let go")?,
+            lapses: counter("colibri_edge_lapses_total", "readers whose unit was let go before they had read it")?,
             memory_bytes: registry.gauge("colibri_edge_memory_bytes", "bytes of units in memory")?,
             disk_bytes: registry.gauge("colibri_edge_disk_bytes", "bytes of units on disk")?,
             disk_written_bytes: counter("colibri_edge_disk_written_bytes_total", "bytes written to disk")?,

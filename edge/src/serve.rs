@@ -7,18 +7,20 @@ use colibri_api::{
     ApiError, BlobForm, CacheStatus, ETag, Forward, Representation, ResponsePlan, Route, cache as cache_control,
     head_for, parse_path,
 };
-use colibri_common::{BlobId, ByteRange, sha512};
-use colibri_fetch::FetchError;
+use colibri_common::BlobId;
+use colibri_fetch::{BlobFetcher, FetchError};
 use colibri_package::delivery::{DeliveryType, Encoding};
-use colibri_transport::{Body, BodySender, Request, Response};
+use colibri_transport::{Body, Request, Response};
 use http::header::{CACHE_CONTROL, HeaderMap};
 use http::{HeaderValue, Method};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio_util::task::TaskTracker;
 
-use crate::cache::{Cache, Freshness, Opened, UnitAccess};
+use crate::cache::{Cache, Freshness};
+use crate::cdn_loop::{self, OwnHop};
 use crate::config::EdgeConfig;
-use crate::documents::{Document, Documents, Life};
+use crate::documents::{Document, Documents, Life, Wish};
+use crate::reader::Reader;
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -27,6 +29,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 #[derive(Debug)]
 pub(crate) struct ReadApi {
     name: String,
+    hop: OwnHop,
+    fetcher: BlobFetcher,
     cache: Arc<Cache>,
     documents: Documents,
     tasks: TaskTracker,
@@ -39,12 +43,21 @@ struct Asked {
     headers: HeaderMap,
     /// `http://HOST` or `https://HOST` as the client sees this edge.
     here: Option<String>,
+    /// Asks upstream on behalf of this request.
+    fetcher: BlobFetcher,
 }
 
 impl ReadApi {
-    pub fn new(config: &EdgeConfig, cache: Cache, documents: Documents, tasks: TaskTracker) -> Self {
+    pub fn new(
+        config: &EdgeConfig,
+        fetcher: BlobFetcher,
+        cache: Cache,
+        documents: Documents,
+        tasks: TaskTracker,
+    ) -> Self {
+        let (name, hop) = (config.name.clone(), OwnHop::new(&config.name));
         let metadata_max_age_s = config.metadata_max_age_s;
-        Self { name: config.name.clone(), cache: Arc::new(cache), documents, tasks, metadata_max_age_s }
+        Self { name, hop, fetcher, cache: Arc::new(cache), documents, tasks, metadata_max_age_s }
     }
 
     /// The answer to one request.
@@ -54,18 +67,20 @@ impl ReadApi {
         let here = colibri_transport::authority(&request).map(|authority| format!("{scheme}://{authority}"));
         let path = request.uri().path().to_owned();
         let (head, _body) = request.into_parts();
-        let asked = Asked { method: head.method, headers: head.headers, here };
+        let Ok(via) = self.hop.check(&head.headers) else { return cdn_loop::refusal(&self.name, &head.method) };
+        let fetcher = self.fetcher.clone().with_headers(via.headers());
+        let asked = Asked { method: head.method, headers: head.headers, here, fetcher };
         if asked.method != Method::GET && asked.method != Method::HEAD {
             return self.problem(&ApiError::MethodNotAllowed, &asked.method);
         }
         let answer = match parse_path(&path) {
-            Ok(route) => self.route(&route, &path, &asked).await,
+            Ok(route) => self.route(&route, &asked).await,
             Err(error) => Err(error.into()),
         };
         answer.unwrap_or_else(|error| self.problem(&error, &asked.method))
     }
 
-    async fn route(&self, route: &Route, path: &str, asked: &Asked) -> Result<Response, ApiError> {
+    async fn route(&self, route: &Route, asked: &Asked) -> Result<Response, ApiError> {
         match route {
             Route::Blob { repository, id, form } => {
                 let place = repository.as_ref().map(|name| format!("/{}", name.as_str())).unwrap_or_default();
@@ -80,12 +95,14 @@ impl ReadApi {
                 }
             }
             Route::Metadata { file, .. } => {
-                let life = if file.is_numbered() { Life::Immutable } else { self.life(asked) };
-                let (document, freshness) = self.document(path, life).await?;
-                Ok(self.send_document(&document, freshness, route, JSON, asked))
+                let life = if file.is_numbered() { Life::Numbered } else { Life::Short };
+                self.document(route, life, JSON, asked).await
             }
-            Route::Target { name, .. } => self.target(name, route, path, asked).await,
-            Route::RepoConfig { repository } => self.repo_config(repository.as_str(), path, asked).await,
+            Route::Target { name, .. } => {
+                let life = hash_in(name).map_or(Life::Short, |hash| Life::Hashed(hash.to_owned()));
+                self.document(route, life, OCTETS, asked).await
+            }
+            Route::RepoConfig { repository } => self.repo_config(route, repository.as_str(), asked).await,
             Route::PmConfig => {
                 Err(ApiError::NotFound("an edge has no /config.json: ask for /REPO/repo.config".to_owned()))
             }
@@ -96,26 +113,18 @@ impl ReadApi {
         }
     }
 
-    /// A client that insists (`no-cache`) gets a revalidated copy; equal requests share one question upstream.
-    fn life(&self, asked: &Asked) -> Life {
-        let insists = asked.headers.get(CACHE_CONTROL).and_then(|value| value.to_str().ok());
-        if insists.is_some_and(|value| value.contains("no-cache")) { Life::Revalidate } else { Life::Short }
-    }
-
-    async fn document(&self, path: &str, life: Life) -> Result<(Arc<Document>, Freshness), ApiError> {
-        let (document, freshness) = self.documents.get(path, life).await;
-        Ok((document.map_err(|error| api_error(&error))?, freshness))
-    }
-
-    /// A TUF target. A name that carries a hash is checked against it before a byte is passed on.
-    async fn target(&self, name: &str, route: &Route, path: &str, asked: &Asked) -> Result<Response, ApiError> {
-        let hash = name.rsplit('/').next().and_then(|file| file.split('.').next()).filter(|hash| hash.len() == 128);
-        let life = if hash.is_some() { Life::Immutable } else { self.life(asked) };
-        let (document, freshness) = self.document(path, life).await?;
-        if hash.is_some_and(|hash| hash != colibri_common::hex(&sha512(&document.bytes))) {
-            return Err(ApiError::BadGateway(format!("upstream's {path} does not have the hash in its name")));
-        }
-        Ok(self.send_document(&document, freshness, route, OCTETS, asked))
+    /// A small file as upstream has it. The route names it, not the request: there are many ways to write one path.
+    async fn document(
+        &self,
+        route: &Route,
+        life: Life,
+        content_type: HeaderValue,
+        asked: &Asked,
+    ) -> Result<Response, ApiError> {
+        let wish = Wish { path: route.path(), life, insists: asked.insists() };
+        let (document, freshness) = self.documents.get(&asked.fetcher, wish).await;
+        let document = document.map_err(|error| api_error(&error))?;
+        Ok(self.send_document(&document, freshness, route, content_type, asked))
     }
 
     fn send_document(
@@ -139,13 +148,15 @@ impl ReadApi {
     }
 
     /// The configuration that upstream gives, with this edge as the mirror. It is only as trusted as whoever adds it.
-    async fn repo_config(&self, repository: &str, path: &str, asked: &Asked) -> Result<Response, ApiError> {
+    async fn repo_config(&self, route: &Route, repository: &str, asked: &Asked) -> Result<Response, ApiError> {
         let here = asked.here.as_ref().ok_or_else(|| ApiError::BadRequest("the request names no host".to_owned()))?;
-        let (document, _) = self.document(path, Life::Short).await?;
-        let mut config: Value = serde_json::from_slice(&document.bytes)
-            .map_err(|error| ApiError::BadGateway(format!("upstream's {path} is not JSON: {error}")))?;
+        let wish = Wish { path: route.path(), life: Life::Short, insists: asked.insists() };
+        let document = self.documents.get(&asked.fetcher, wish).await.0.map_err(|error| api_error(&error))?;
+        let config: Result<Map<String, Value>, _> = serde_json::from_slice(&document.bytes);
+        let mut config =
+            config.map_err(|error| ApiError::BadGateway(format!("upstream's {} is not one: {error}", route.path())))?;
         let mirror = serde_json::json!({ "mirror_url": format!("{here}/{repository}"), "subscribe": false });
-        config["mirrors"] = Value::Array(vec![mirror]);
+        config.insert("mirrors".to_owned(), Value::Array(vec![mirror]));
         let representation = Representation {
             length: 0,
             etag: None,
@@ -153,7 +164,7 @@ impl ReadApi {
             content_type: JSON,
             accept_ranges: false,
         };
-        Ok(self.send_built(config.to_string().into(), representation, asked))
+        Ok(self.send_built(Value::Object(config).to_string().into(), representation, asked))
     }
 
     fn send_plain(&self, text: Bytes, asked: &Asked) -> Response {
@@ -175,7 +186,7 @@ impl ReadApi {
     }
 
     async fn leaves(&self, place: &str, id: BlobId, asked: &Asked) -> Result<Response, ApiError> {
-        let (leaves, freshness) = self.cache.leaves(place, id).await;
+        let (leaves, freshness) = self.cache.leaves(&asked.fetcher, place, id).await;
         let wire = leaves.map_err(|error| api_error(&error))?.wire();
         let representation = blob_representation(wire.len() as u64, ETag::leaves(id));
         let plan = head_for(&representation, &asked.method, &asked.headers);
@@ -184,8 +195,23 @@ impl ReadApi {
     }
 
     async fn blob(&self, place: &str, id: BlobId, encoding: Encoding, asked: &Asked) -> Result<Response, ApiError> {
-        let (opened, open_freshness) = self.cache.open(place, id, encoding).await;
-        let opened = opened.map_err(|error| api_error(&error))?;
+        match self.try_blob(place, id, encoding, asked).await {
+            // The form that was opened is no longer to be had, and is forgotten by now: there may be another.
+            Err(FetchError::AllFailed { other_form: true, .. }) => self.try_blob(place, id, encoding, asked).await,
+            answer => answer,
+        }
+        .map_err(|error| api_error(&error))
+    }
+
+    async fn try_blob(
+        &self,
+        place: &str,
+        id: BlobId,
+        encoding: Encoding,
+        asked: &Asked,
+    ) -> Result<Response, FetchError> {
+        let (opened, open_freshness) = self.cache.open(&asked.fetcher, place, id, encoding).await;
+        let opened = opened?;
         let layout = &opened.layout;
         let etag = match (encoding, layout.identity()) {
             (Encoding::Delivery(kind), Some(identity)) => ETag::delivery(id, kind.number(), identity.as_bytes()),
@@ -195,9 +221,11 @@ impl ReadApi {
         let representation = blob_representation(layout.encoded_length().0, etag);
         let plan = head_for(&representation, &asked.method, &asked.headers);
         let Some(range) = plan.body else { return Ok(self.finish(plan, Body::empty(), open_freshness)) };
-        let reader = Reader::new(self.cache.clone(), place, opened, range);
-        let freshness = reader.current.as_ref().map_or(open_freshness, |(_, access)| access.freshness());
-        let body = match reader.in_memory() {
+        let mut reader = Reader::new(self.cache.clone(), &asked.fetcher, place, opened, range);
+        // Nothing is announced before there is something to send: an upstream that is away is an answer, not a broken body.
+        reader.wait().await?;
+        let freshness = reader.freshness().unwrap_or(open_freshness);
+        let body = match reader.whole() {
             Some(segments) => Body::segments(segments),
             None => {
                 let (sender, body) = Body::channel(Some(range.len()));
@@ -215,6 +243,7 @@ impl ReadApi {
         *response.headers_mut() = plan.headers;
         let status = match freshness {
             Freshness::Hit => CacheStatus::hit(&self.name),
+            Freshness::Stale => CacheStatus::hit(&self.name).with_detail("stale"),
             Freshness::Joined => CacheStatus { collapsed: true, ..CacheStatus::forwarded(&self.name, Forward::Miss) },
             Freshness::Miss => CacheStatus { stored: true, ..CacheStatus::forwarded(&self.name, Forward::Miss) },
         };
@@ -228,9 +257,31 @@ impl ReadApi {
         let mut response = Response::new(body);
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers;
-        CacheStatus::forwarded(&self.name, Forward::Miss).append_to(response.headers_mut());
+        let status = match error {
+            // Found out without anybody else.
+            ApiError::Path(_) | ApiError::MethodNotAllowed | ApiError::BadRequest(_) => CacheStatus::entry(&self.name),
+            _ => CacheStatus::forwarded(&self.name, Forward::Miss),
+        };
+        status.append_to(response.headers_mut());
         response
     }
+}
+
+impl Asked {
+    /// The client wants what is revalidated; equal requests share one question upstream.
+    fn insists(&self) -> bool {
+        let fields = self.headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+        let mut directives = fields.flat_map(|field| field.split(',')).map(str::trim);
+        directives.any(|directive| ["no-cache", "max-age=0"].iter().any(|word| directive.eq_ignore_ascii_case(word)))
+    }
+}
+
+/// The hash that consistent snapshots put before the name of a target: SHA-256 or SHA-512 in hex.
+fn hash_in(target: &str) -> Option<&str> {
+    let file = target.rsplit_once('/').map_or(target, |(_, file)| file);
+    let (hash, _) = file.split_once('.')?;
+    let is_hex = hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (is_hex && matches!(hash.len(), 64 | 128)).then_some(hash)
 }
 
 fn blob_representation(length: u64, etag: ETag) -> Representation {
@@ -247,90 +298,5 @@ fn api_error(error: &FetchError) -> ApiError {
             ApiError::BadGateway(text)
         }
         FetchError::Url { .. } | FetchError::Local(_) => ApiError::Internal(text),
-    }
-}
-
-/// One reader of a range of the encoded form, unit by unit, the next unit already on its way.
-#[derive(Debug)]
-struct Reader {
-    cache: Arc<Cache>,
-    place: String,
-    opened: Arc<Opened>,
-    range: ByteRange,
-    next_unit: u32,
-    end_unit: u32,
-    current: Option<(u32, UnitAccess)>,
-}
-
-impl Reader {
-    fn new(cache: Arc<Cache>, place: &str, opened: Arc<Opened>, range: ByteRange) -> Self {
-        let units = opened.layout.units_of(range);
-        let place = place.to_owned();
-        let mut reader =
-            Self { cache, place, opened, range, next_unit: units.start, end_unit: units.end, current: None };
-        reader.current = reader.ask();
-        reader
-    }
-
-    /// Asks for the next unit of the range that has bytes.
-    fn ask(&mut self) -> Option<(u32, UnitAccess)> {
-        while self.next_unit < self.end_unit {
-            let unit = self.next_unit;
-            self.next_unit += 1;
-            if !self.opened.layout.unit_range(unit).is_empty() {
-                return Some((unit, self.cache.unit(&self.place, &self.opened, unit)));
-            }
-        }
-        None
-    }
-
-    fn head_part(&self) -> Bytes {
-        let unit_h = self.opened.layout.unit_h();
-        let part = self.range.intersect(ByteRange::whole(unit_h.len() as u64));
-        if part.is_empty() { Bytes::new() } else { unit_h.slice(part.within(0)) }
-    }
-
-    /// The whole answer without a task, if it lies in unit H and one unit that is in memory.
-    fn in_memory(&self) -> Option<Vec<Bytes>> {
-        let mut segments: Vec<_> = Some(self.head_part()).into_iter().filter(|part| !part.is_empty()).collect();
-        match &self.current {
-            None => Some(segments),
-            Some((_, UnitAccess::Ready(unit))) if self.next_unit >= self.end_unit => {
-                for segment in unit.segments() {
-                    let part = segment.range().intersect(self.range);
-                    if !part.is_empty() {
-                        segments.push(segment.bytes().slice(part.within(segment.offset())));
-                    }
-                }
-                Some(segments)
-            }
-            Some(_) => None,
-        }
-    }
-
-    async fn stream(mut self, mut sender: BodySender) {
-        let mut at = self.range.start();
-        let head = self.head_part();
-        at += head.len() as u64;
-        if !head.is_empty() && sender.send(head).await.is_err() {
-            return;
-        }
-        while let Some((unit, access)) = self.current.take() {
-            self.current = self.ask();
-            let end = self.opened.layout.unit_range(unit).end().min(self.range.end());
-            let wanted = ByteRange::new(at, end);
-            while at < end {
-                match access.read(at, wanted).await {
-                    Ok(bytes) => {
-                        at += bytes.len() as u64;
-                        if sender.send(bytes).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => return sender.abort(error),
-                }
-            }
-        }
-        sender.finish();
     }
 }

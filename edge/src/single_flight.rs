@@ -1,4 +1,5 @@
-//! [`SingleFlight`]: many ask for one thing, one task gets it. The task is detached: whoever asked first may leave.
+//! [`SingleFlight`]: many ask for one thing, one task gets it. The task is detached: whoever asked first may leave. Tasks for
+//! different things are bounded in number; more wait.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,7 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use colibri_fetch::FetchError;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
+
+use crate::limits::FLIGHTS_MAX;
 
 type Answer<V> = Result<V, FetchError>;
 type Waiting<V> = Shared<BoxFuture<'static, Answer<V>>>;
@@ -16,6 +20,7 @@ type Waiting<V> = Shared<BoxFuture<'static, Answer<V>>>;
 /// Work under way, by key.
 pub(crate) struct SingleFlight<K, V> {
     waiting: Arc<Mutex<HashMap<K, Waiting<V>>>>,
+    places: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
@@ -31,7 +36,7 @@ where
     V: Clone + Send + Sync + 'static,
 {
     pub fn new(tasks: TaskTracker) -> Self {
-        Self { waiting: Arc::default(), tasks }
+        Self { waiting: Arc::default(), places: Arc::new(Semaphore::new(FLIGHTS_MAX as usize)), tasks }
     }
 
     /// Joins the work for `key` or starts `work`; true if it was joined. `work` must itself look whether the thing has
@@ -56,8 +61,10 @@ where
         let what = format!("{key:?}");
         // The entry goes when the work ends, panics included: nobody can be stranded on a dead flight.
         let entry = Entry { map, key: Some(key) };
+        let places = self.places.clone();
         let task = self.tasks.spawn(async move {
             let _entry = entry;
+            let _place = places.acquire().await;
             work.await
         });
         let failed =

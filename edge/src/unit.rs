@@ -4,6 +4,9 @@ use bytes::Bytes;
 use colibri_common::{BlobId, ByteRange};
 use colibri_package::delivery::{Encoding, Identity, Layout, VerifiedPieces};
 
+/// Bytes that a segment takes besides its content: its entry in the list and the bookkeeping of its memory.
+const SEGMENT_OVERHEAD_BYTES: u64 = 128;
+
 /// Names a unit: content, encoding, which encoded form, which part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct UnitKey {
@@ -19,56 +22,50 @@ impl UnitKey {
     }
 }
 
-/// A run of verified bytes. There are two ways to make one, and both start from verified bytes.
+/// A run of verified bytes, in memory of its own. There are two ways to make one, and both start from verified bytes. It
+/// does not keep the blob's layout alive: leaves of a large blob are larger than a unit.
 #[derive(Debug, Clone)]
-pub(crate) enum Segment {
-    /// Straight from verification; can go to disk.
-    Fresh(VerifiedPieces),
-    /// Read back from the disk tier, which checks its guards.
-    Stored { offset: u64, bytes: Bytes },
+pub(crate) struct Segment {
+    offset: u64,
+    bytes: Bytes,
 }
 
 impl Segment {
-    pub const fn offset(&self) -> u64 {
-        match self {
-            Self::Fresh(pieces) => pieces.encoded_offset(),
-            Self::Stored { offset, .. } => *offset,
-        }
+    /// Straight from verification.
+    pub fn verified(pieces: &VerifiedPieces) -> Self {
+        Self { offset: pieces.encoded_offset(), bytes: pieces.encoded().clone() }
+    }
+
+    /// Read back from the disk tier, whose files take in verified pieces only and check their guards.
+    pub const fn stored(offset: u64, bytes: Bytes) -> Self {
+        Self { offset, bytes }
     }
 
     pub const fn bytes(&self) -> &Bytes {
-        match self {
-            Self::Fresh(pieces) => pieces.encoded(),
-            Self::Stored { bytes, .. } => bytes,
-        }
+        &self.bytes
     }
 
     pub fn range(&self) -> ByteRange {
-        ByteRange::new(self.offset(), self.offset() + self.bytes().len() as u64)
+        ByteRange::new(self.offset, self.offset + self.bytes.len() as u64)
     }
 }
 
 /// All bytes of one unit, in order.
 #[derive(Debug)]
 pub(crate) struct Unit {
-    layout: Layout,
     segments: Vec<Segment>,
-    bytes: u64,
+    memory_bytes: u64,
 }
 
 impl Unit {
-    pub fn new(layout: &Layout, segments: Vec<Segment>) -> Self {
-        let bytes = segments.iter().map(|segment| segment.bytes().len() as u64).sum();
-        Self { layout: layout.clone(), segments, bytes }
+    pub fn new(segments: Vec<Segment>) -> Self {
+        let bytes = segments.iter().map(|segment| segment.bytes.len() as u64 + SEGMENT_OVERHEAD_BYTES).sum();
+        Self { segments, memory_bytes: bytes }
     }
 
-    /// Shape of the blob it belongs to.
-    pub const fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
-    pub const fn bytes(&self) -> u64 {
-        self.bytes
+    /// What it takes in memory.
+    pub const fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
     }
 
     pub fn segments(&self) -> &[Segment] {
@@ -79,7 +76,7 @@ impl Unit {
 /// The part of `wanted` that begins at `from` and lies in the segment that holds `from`.
 pub(crate) fn slice_at(segments: &[Segment], from: u64, wanted: ByteRange) -> Option<Bytes> {
     let index = segments.partition_point(|segment| segment.range().end() <= from);
-    let segment = segments.get(index).filter(|segment| segment.offset() <= from)?;
+    let segment = segments.get(index).filter(|segment| segment.offset <= from)?;
     let part = segment.range().intersect(ByteRange::new(from, wanted.end()));
-    Some(segment.bytes().slice(part.within(segment.offset())))
+    Some(segment.bytes.slice(part.within(segment.offset)))
 }

@@ -259,18 +259,25 @@ fn opened(layout: Layout, early: Vec<VerifiedPieces>) -> Result<OpenedBlob, Atte
     Ok(OpenedBlob { layout, length, early })
 }
 
-/// Verifies consecutive pieces that are wholly in memory. `encoded` is exactly their bytes.
+/// Verifies consecutive pieces that are wholly in memory; `encoded` is exactly their bytes. No run crosses the border of a
+/// unit.
 fn verify_all(
     layout: &Layout,
     pieces: std::ops::Range<u32>,
-    encoded: &[u8],
+    mut encoded: &[u8],
 ) -> Result<Vec<VerifiedPieces>, StrictError> {
+    let not_whole =
+        StrictError::NotWholePieces { offset: layout.piece_range(pieces.start).start(), got: encoded.len() as u64 };
     let mut verified = Vec::new();
-    let mut assembler = Assembler::new(layout, pieces.clone());
-    let taken = assembler.push(encoded, &mut |run| verified.push(run))?;
-    if !assembler.is_done() || taken != encoded.len() {
-        let offset = layout.piece_range(pieces.start).start();
-        return Err(StrictError::NotWholePieces { offset, got: encoded.len() as u64 });
+    let mut next = pieces.start;
+    while next < pieces.end {
+        let end = layout.pieces_of(layout.unit_of(next)).end.min(pieces.end);
+        let mut assembler = Assembler::new(layout, next..end);
+        let taken = assembler.push(encoded, &mut |run| verified.push(run))?;
+        if !assembler.is_done() {
+            return Err(not_whole);
+        }
+        (encoded, next) = (&encoded[taken..], end);
     }
-    Ok(verified)
+    if encoded.is_empty() { Ok(verified) } else { Err(not_whole) }
 }

@@ -23,24 +23,24 @@ pub struct Patience {
     pub alone: Pace,
 }
 
+/// Slower than this is no more than a trickle, bytes per second.
+const TRICKLE_BYTES_PER_S: u64 = 1600;
+
 impl Default for Patience {
     fn default() -> Self {
-        Self {
-            with_rivals: Pace {
-                head: Duration::from_secs(10),
-                window: Duration::from_secs(10),
-                window_bytes_min: 16 << 10,
-            },
-            alone: Pace { head: Duration::from_secs(60), window: Duration::from_secs(30), window_bytes_min: 4 << 10 },
-        }
+        Self::of(Duration::from_secs(10))
     }
 }
 
 impl Patience {
-    /// At most `span` for the head of an answer and for each window of its body, whoever else there is.
-    #[must_use]
-    pub fn within(self, span: Duration) -> Self {
-        let within = |pace: Pace| Pace { head: pace.head.min(span), window: pace.window.min(span), ..pace };
-        Self { with_rivals: within(self.with_rivals), alone: within(self.alone) }
+    /// `span` for the head of an answer and for each window of its body, in which more than a trickle must come; three times
+    /// that, and a trickle is enough, with nobody else left.
+    pub const fn of(span: Duration) -> Self {
+        let whole = span.as_secs().saturating_mul(TRICKLE_BYTES_PER_S);
+        let alone = span.saturating_mul(3);
+        Self {
+            with_rivals: Pace { head: span, window: span, window_bytes_min: whole },
+            alone: Pace { head: alone, window: alone, window_bytes_min: whole / 4 },
+        }
     }
 }

@@ -1,0 +1,115 @@
+//! `CDN-Loop` (RFC 8586): edges whose upstreams form a circle notice it at the first round.
+//!
+//! An edge is known to others by its name and a number made at its start, so that several edges may share a name. There is
+//! no cap on hops: a client could make up hops and so fail a fetch that others wait for. The value is bounded by leaving out
+//! the hops furthest away; a circle that is longer than what remains does not exist.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use colibri_api::problem::{PROBLEM_JSON, Problem};
+use colibri_transport::{Body, Response};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+
+use crate::limits::LOOP_BYTES_MAX;
+
+const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+
+/// What one edge adds to the field.
+#[derive(Debug)]
+pub(crate) struct OwnHop(String);
+
+/// The field's value for requests upstream on behalf of one request.
+#[derive(Debug, Clone)]
+pub(crate) struct Via(HeaderValue);
+
+/// The request has been here before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Circle;
+
+impl OwnHop {
+    pub fn new(name: &str) -> Self {
+        let token: String =
+            name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '-' }).collect();
+        // Keyed by the system's randomness: others must not be able to guess it.
+        let number = RandomState::new().build_hasher().finish();
+        Self(format!("{token};i={number:016x}"))
+    }
+
+    /// Looks for this edge among the hops of a request; if it is not there, what to send upstream.
+    pub fn check(&self, headers: &HeaderMap) -> Result<Via, Circle> {
+        let values = headers.get_all(&CDN_LOOP).iter().filter_map(|value| value.to_str().ok());
+        let mut hops: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
+        hops.retain(|hop| !hop.is_empty());
+        if hops.iter().any(|hop| hop.split_ascii_whitespace().collect::<String>() == self.0) {
+            return Err(Circle);
+        }
+        hops.push(&self.0);
+        let mut bytes = 0;
+        let kept = hops.iter().rev().take_while(|hop| {
+            bytes += hop.len() + 2;
+            bytes <= LOOP_BYTES_MAX
+        });
+        let first = hops.len() - kept.count();
+        let value = hops[first..].join(", ");
+        Ok(Via(HeaderValue::try_from(value).expect("visible ASCII joined by commas")))
+    }
+}
+
+impl Via {
+    pub fn headers(&self) -> HeaderMap {
+        HeaderMap::from_iter([(CDN_LOOP, self.0.clone())])
+    }
+}
+
+/// 508: the answer to a request that has been here before.
+pub(crate) fn refusal(name: &str, method: &Method) -> Response {
+    let detail = format!("this request has passed `{name}` before: the upstreams of some edges form a circle");
+    let status = StatusCode::LOOP_DETECTED;
+    let (kind, title) = ("urn:colibri:problem:loop".to_owned(), "Loop detected".to_owned());
+    let problem = Problem { kind, title, status: status.as_u16(), detail };
+    let body = serde_json::to_vec(&problem).expect("strings and a number");
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    headers.insert(CACHE_CONTROL, colibri_api::cache::NO_STORE);
+    if *method != Method::HEAD {
+        *response.body_mut() = Body::full(body);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (CDN_LOOP, HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    #[test]
+    fn own_hop_is_found_wherever_it_stands_and_others_of_the_name_are_not() {
+        let (own, other) = (OwnHop::new("edge"), OwnHop::new("edge"));
+        let first = own.check(&HeaderMap::new()).unwrap();
+        assert_eq!(first.0, own.0.as_str());
+        assert_eq!(own.check(&first.headers()).unwrap_err(), Circle);
+        let second = other.check(&first.headers()).unwrap();
+        assert_eq!(second.0, format!("{}, {}", own.0, other.0).as_str());
+        assert_eq!(own.check(&second.headers()).unwrap_err(), Circle);
+        let (name, number) = own.0.split_once(';').unwrap();
+        let spaced = format!("{name} ; {number}");
+        assert_eq!(own.check(&headers(&["a,, b", &spaced])).unwrap_err(), Circle);
+        assert!(own.check(&headers(&["edge", "edge;i=0"])).is_ok());
+    }
+
+    #[test]
+    fn made_up_hops_are_pushed_out_and_never_refused() {
+        let own = OwnHop::new("odd name, or \"two\"");
+        let junk = vec!["x;y=1"; 5_000].join(",");
+        let via = own.check(&headers(&[&junk, &junk])).unwrap();
+        assert!(via.0.len() <= LOOP_BYTES_MAX && via.0.to_str().unwrap().ends_with(&own.0));
+        assert_eq!(own.check(&via.headers()).unwrap_err(), Circle);
+    }
+}

@@ -1,0 +1,183 @@
+//! [`Reader`]: one reader of a range of an encoded form, unit by unit, at its own pace.
+//!
+//! It holds one unit, as firmly as there is room, and a few segments in its body. The next unit is asked for once the reader
+//! has shown that it reads.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use colibri_common::ByteRange;
+use colibri_fetch::{BlobFetcher, FetchError};
+use colibri_transport::BodySender;
+
+use crate::cache::{Cache, Found, Freshness, UnitAccess};
+use crate::limits::{READ_AHEAD_AFTER_BYTES, WHOLE_ANSWER_BYTES_MAX};
+use crate::shapes::Opened;
+
+/// A reader before or while it reads.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    cache: Arc<Cache>,
+    fetcher: BlobFetcher,
+    place: String,
+    opened: Arc<Opened>,
+    range: ByteRange,
+    /// The next unit to ask for, and the end.
+    next_unit: u32,
+    end_unit: u32,
+    current: Option<(u32, UnitAccess)>,
+    ahead: Option<(u32, UnitAccess)>,
+    /// The first bytes behind unit H, waited for before anything is announced.
+    first: Option<Bytes>,
+    freshness: Option<Freshness>,
+}
+
+impl Reader {
+    pub fn new(cache: Arc<Cache>, fetcher: &BlobFetcher, place: &str, opened: Arc<Opened>, range: ByteRange) -> Self {
+        let units = opened.layout.units_of(range);
+        let mut reader = Self {
+            cache,
+            fetcher: fetcher.clone(),
+            place: place.to_owned(),
+            opened,
+            range,
+            next_unit: units.start,
+            end_unit: units.end,
+            current: None,
+            ahead: None,
+            first: None,
+            freshness: None,
+        };
+        reader.advance();
+        reader
+    }
+
+    /// Where the first unit of the answer comes from; nothing if it needs none.
+    pub const fn freshness(&self) -> Option<Freshness> {
+        self.freshness
+    }
+
+    /// Waits for the first bytes of the first unit: whoever answers can still say that there are none.
+    pub async fn wait(&mut self) -> Result<(), FetchError> {
+        if let Some((unit, _)) = self.current {
+            let from = self.range.start().max(self.opened.layout.unit_range(unit).start());
+            self.first = Some(self.read(from, self.wanted(unit)).await?);
+        }
+        Ok(())
+    }
+
+    /// The whole answer, if it is small and here.
+    pub fn whole(&self) -> Option<Vec<Bytes>> {
+        let mut segments: Vec<_> = Some(self.head_part()).into_iter().filter(|part| !part.is_empty()).collect();
+        if let Some((_, access)) = &self.current {
+            let UnitAccess::Ready(held) = access else { return None };
+            if self.range.len() > WHOLE_ANSWER_BYTES_MAX || self.next_unit < self.end_unit {
+                return None;
+            }
+            for segment in held.get()?.segments() {
+                let part = segment.range().intersect(self.range);
+                if !part.is_empty() {
+                    segments.push(segment.bytes().slice(part.within(segment.range().start())));
+                }
+            }
+        }
+        Some(segments)
+    }
+
+    /// Sends the answer piece by piece.
+    pub async fn stream(mut self, mut sender: BodySender) {
+        let head = self.head_part();
+        let mut at = self.range.start() + head.len() as u64;
+        if !head.is_empty() && sender.send(head).await.is_err() {
+            return;
+        }
+        while let Some((unit, _)) = self.current {
+            let wanted = self.wanted(unit);
+            let begin = at;
+            while at < wanted.end() {
+                let bytes = match self.first.take() {
+                    Some(bytes) => Ok(bytes),
+                    None => self.read(at, wanted).await,
+                };
+                match bytes {
+                    Ok(bytes) => {
+                        at += bytes.len() as u64;
+                        if sender.send(bytes).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => return sender.abort(error),
+                }
+                if at - begin >= READ_AHEAD_AFTER_BYTES {
+                    self.look_ahead();
+                }
+            }
+            self.advance();
+        }
+        sender.finish();
+    }
+
+    fn wanted(&self, unit: u32) -> ByteRange {
+        self.opened.layout.unit_range(unit).intersect(self.range)
+    }
+
+    /// The next bytes of the current unit. If it was let go meanwhile, it is asked for again, and read before it can go.
+    async fn read(&mut self, from: u64, wanted: ByteRange) -> Result<Bytes, FetchError> {
+        let Some((unit, access)) = &self.current else {
+            return Err(FetchError::Local("there is nothing left to read".to_owned()));
+        };
+        if let Some(read) = access.read(from, wanted).await {
+            return read;
+        }
+        let unit = *unit;
+        self.cache.lapsed();
+        let found = self.ask(unit);
+        self.current = Some((unit, self.hold(&found, unit)));
+        found.read(from, wanted).await
+    }
+
+    fn ask(&self, unit: u32) -> Found {
+        self.cache.unit(&self.fetcher, &self.place, &self.opened, unit)
+    }
+
+    fn hold(&self, found: &Found, unit: u32) -> UnitAccess {
+        self.cache.hold(found, self.opened.layout.unit_range(unit).len())
+    }
+
+    /// Goes on to the next unit of the range that has bytes.
+    fn advance(&mut self) {
+        self.current = None;
+        if self.ahead.is_none() {
+            self.look_ahead();
+        }
+        self.current = self.ahead.take();
+    }
+
+    /// Asks for the next unit, once.
+    fn look_ahead(&mut self) {
+        if self.ahead.is_none()
+            && let Some(unit) = self.next_with_bytes()
+        {
+            let found = self.ask(unit);
+            self.freshness.get_or_insert(found.freshness());
+            self.ahead = Some((unit, self.hold(&found, unit)));
+        }
+    }
+
+    fn next_with_bytes(&mut self) -> Option<u32> {
+        while self.next_unit < self.end_unit {
+            let unit = self.next_unit;
+            self.next_unit += 1;
+            if !self.opened.layout.unit_range(unit).is_empty() {
+                return Some(unit);
+            }
+        }
+        None
+    }
+
+    fn head_part(&self) -> Bytes {
+        let unit_h = self.opened.layout.unit_h();
+        let part = self.range.intersect(ByteRange::whole(unit_h.len() as u64));
+        if part.is_empty() { Bytes::new() } else { unit_h.slice(part.within(0)) }
+    }
+}

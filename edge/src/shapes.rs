@@ -1,0 +1,190 @@
+//! [`Shapes`]: layouts and leaves of blobs that were opened lately. Bounded in bytes; losing an entry costs a few small
+//! requests upstream.
+
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use colibri_common::merkle::Leaves;
+use colibri_common::{BlobId, VerifiedLength};
+use colibri_package::delivery::{Encoding, Layout};
+use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+
+use crate::limits::SHAPES_BYTES_MAX;
+use crate::unit::UnitKey;
+
+/// Bytes an entry costs besides its leaves and unit H.
+const ENTRY_OVERHEAD_BYTES: u64 = 512;
+
+/// Items the index is sized for.
+const ESTIMATED_ITEMS: usize = 16_384;
+
+/// A blob whose shape and length are proven.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub layout: Layout,
+    /// Proven length of the content; kept because only it allows totals to be announced.
+    #[expect(dead_code, reason = "holding it is the proof that totals may be announced")]
+    pub length: VerifiedLength,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ByBytes;
+
+impl Weighter<BlobId, Leaves> for ByBytes {
+    fn weight(&self, _id: &BlobId, leaves: &Leaves) -> u64 {
+        leaves.wire().len() as u64 + ENTRY_OVERHEAD_BYTES
+    }
+}
+
+impl Weighter<(BlobId, Encoding), Arc<Opened>> for ByBytes {
+    fn weight(&self, _key: &(BlobId, Encoding), opened: &Arc<Opened>) -> u64 {
+        // A layout keeps its leaves alive, whether or not the other cache still has them.
+        let layout = &opened.layout;
+        (layout.unit_h().len() + layout.leaves().wire().len()) as u64 + ENTRY_OVERHEAD_BYTES
+    }
+}
+
+/// A cache of one shard: with several, an entry larger than a shard would never be kept, however large the budget.
+pub(crate) fn one_shard<K, V, W>(items: usize, budget_bytes: u64, weighter: W) -> Cache<K, V, W>
+where
+    K: Eq + Hash,
+    V: Clone,
+    W: Weighter<K, V> + Clone,
+{
+    let options = OptionsBuilder::new()
+        .estimated_items_capacity(items)
+        .weight_capacity(budget_bytes)
+        .shards(1)
+        .build()
+        .expect("every required option is given");
+    Cache::with_options(
+        options,
+        weighter,
+        DefaultHashBuilder::default(),
+        quick_cache::sync::DefaultLifecycle::default(),
+    )
+}
+
+/// Leaves and layouts of recently opened blobs.
+#[derive(Debug)]
+pub(crate) struct Shapes {
+    leaves: Cache<BlobId, Leaves, ByBytes>,
+    opened: Cache<(BlobId, Encoding), Arc<Opened>, ByBytes>,
+    large: Mutex<Large>,
+}
+
+/// The newest that are too large for the caches: whoever reads such a blob needs its leaves for each unit.
+#[derive(Debug, Default)]
+struct Large {
+    leaves: Option<Leaves>,
+    opened: Option<Arc<Opened>>,
+}
+
+/// Whether an entry that is kept in a cache of half the budget may be so heavy.
+const fn is_large(weight: u64) -> bool {
+    weight > SHAPES_BYTES_MAX / 4
+}
+
+impl Shapes {
+    pub fn new() -> Self {
+        Self {
+            leaves: one_shard(ESTIMATED_ITEMS, SHAPES_BYTES_MAX / 2, ByBytes),
+            opened: one_shard(ESTIMATED_ITEMS, SHAPES_BYTES_MAX / 2, ByBytes),
+            large: Mutex::default(),
+        }
+    }
+
+    fn large(&self) -> MutexGuard<'_, Large> {
+        self.large.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn leaves(&self, id: BlobId) -> Option<Leaves> {
+        self.leaves.get(&id).or_else(|| self.large().leaves.clone().filter(|leaves| leaves.id() == id))
+    }
+
+    pub fn keep_leaves(&self, leaves: Leaves) {
+        if is_large(ByBytes.weight(&leaves.id(), &leaves)) {
+            self.large().leaves = Some(leaves);
+        } else {
+            self.leaves.insert(leaves.id(), leaves);
+        }
+    }
+
+    pub fn opened(&self, id: BlobId, encoding: Encoding) -> Option<Arc<Opened>> {
+        let found = self.opened.get(&(id, encoding));
+        found.or_else(|| self.large().opened.clone().filter(|opened| key_of(opened) == (id, encoding)))
+    }
+
+    pub fn keep(&self, opened: Arc<Opened>) {
+        let key = key_of(&opened);
+        if is_large(ByBytes.weight(&key, &opened)) {
+            self.large().opened = Some(opened);
+        } else {
+            self.opened.insert(key, opened);
+        }
+    }
+
+    /// The layout that a unit in some tier belongs to, if it is still here.
+    pub fn layout_of(&self, key: &UnitKey) -> Option<Layout> {
+        let opened = self.opened(key.id, key.encoding)?;
+        (opened.layout.identity() == key.identity).then(|| opened.layout.clone())
+    }
+
+    /// Forgets a shape that no source has any more, unless it was replaced meanwhile.
+    pub fn forget(&self, opened: &Arc<Opened>) {
+        self.opened.remove_if(&key_of(opened), |kept| Arc::ptr_eq(kept, opened));
+        self.large().opened.take_if(|kept| Arc::ptr_eq(kept, opened));
+    }
+}
+
+fn key_of(opened: &Opened) -> (BlobId, Encoding) {
+    (opened.layout.id(), opened.layout.encoding())
+}
+
+#[cfg(test)]
+mod tests {
+    use colibri_common::merkle::{self, LEAF_BYTES};
+
+    use super::*;
+
+    /// Blobs whose leaf lists take this many bytes.
+    fn opened(list_bytes: u64, seed: u8) -> Arc<Opened> {
+        // Equal leaves at different offsets have different hashes, so content of one byte value will do.
+        let content = vec![seed; usize::try_from(list_bytes / 32 * LEAF_BYTES).unwrap()];
+        let tree = merkle::build(&content);
+        Arc::new(Opened { layout: Layout::raw(tree.leaves, tree.length.into()).unwrap(), length: tree.length })
+    }
+
+    #[test]
+    fn every_size_is_kept_and_a_replaced_shape_is_not_forgotten() {
+        let shapes = Shapes::new();
+        for size in [64, 1 << 20] {
+            let (one, again) = (opened(size, 1), opened(size, 1));
+            let id = one.layout.id();
+            shapes.keep_leaves(one.layout.leaves().clone());
+            shapes.keep(one.clone());
+            assert!(shapes.leaves(id).is_some());
+            assert!(Arc::ptr_eq(&shapes.opened(id, Encoding::Raw).unwrap(), &one));
+            assert!(shapes.layout_of(&UnitKey::of(&one.layout, 0)).is_some());
+            shapes.keep(again.clone());
+            shapes.forget(&one);
+            assert!(Arc::ptr_eq(&shapes.opened(id, Encoding::Raw).unwrap(), &again));
+            shapes.forget(&again);
+            assert!(shapes.opened(id, Encoding::Raw).is_none());
+        }
+    }
+
+    #[test]
+    fn of_those_too_large_for_the_cache_the_newest_is_kept() {
+        let shapes = Shapes::new();
+        let (one, two) = (opened(64, 1), opened(96, 2));
+        *shapes.large() = Large { leaves: Some(one.layout.leaves().clone()), opened: Some(one.clone()) };
+        assert!(shapes.leaves(one.layout.id()).is_some() && shapes.leaves(two.layout.id()).is_none());
+        assert!(shapes.opened(one.layout.id(), Encoding::Raw).is_some());
+        assert!(shapes.opened(two.layout.id(), Encoding::Raw).is_none());
+        shapes.forget(&one);
+        assert!(shapes.opened(one.layout.id(), Encoding::Raw).is_none());
+        assert!(!is_large(1 << 20) && is_large(SHAPES_BYTES_MAX));
+    }
+}

@@ -1,0 +1,92 @@
+//! Edges in front of edges, in a row and in a circle.
+
+use std::time::Duration;
+
+use colibri_edge::{Edge, EdgeConfig};
+use colibri_transport::{Server, ServerConfig};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::site::{build, config, get, whole};
+use crate::upstream::{Upstream, content, id, loopback};
+
+/// An edge that listens.
+fn listen(edge: &Edge, server: Server) -> DropGuard {
+    _ = edge;
+    let stop = CancellationToken::new();
+    tokio::spawn(server.serve(stop.clone(), Duration::ZERO));
+    stop.drop_guard()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tiers_of_edges_with_the_same_name() {
+    let content = content((4 << 20) + 5, 1);
+    let origin = Upstream::with(&[&content]).await;
+    origin.put("/repo/timestamp.json", "one");
+    let shield = build(&config(&[&origin]));
+    let server = Server::bind(ServerConfig::plain(loopback(0)), shield.handler()).unwrap();
+    let url = format!("http://{}", server.address());
+    let _listening = listen(&shield, server);
+    let outer = || build(&EdgeConfig { upstreams: vec![url.clone()], ..EdgeConfig::default() });
+    for edge in [outer(), outer()] {
+        for form in ["", "1/", "leaves/"] {
+            let path = format!("/blobs/{form}{}", id(&content));
+            let readers = (0..10).map(|_| {
+                let (edge, path, file) = (edge.clone(), path.clone(), origin.file(&path));
+                tokio::spawn(async move { whole(&edge, &path, &file).await })
+            });
+            for reader in readers.collect::<Vec<_>>() {
+                reader.await.unwrap();
+            }
+        }
+        whole(&edge, "/repo/timestamp.json", b"one").await;
+    }
+    assert_eq!(origin.asked_max(), 1, "the region asks once: {:?}", origin.asked());
+}
+
+/// Each edge thinks the other is its upstream. Every question ends, at once, with an error that says what is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_circle_of_edges_is_noticed() {
+    // Both must know the other's port before they exist: one listens with a handler that is found later.
+    let first_port = std::net::TcpListener::bind(loopback(0)).unwrap().local_addr().unwrap();
+    let url = |address| vec![format!("http://{address}")];
+    let second = build(&EdgeConfig { upstreams: url(first_port), ..EdgeConfig::default() });
+    let second_server = Server::bind(ServerConfig::plain(loopback(0)), second.handler()).unwrap();
+    let first = build(&EdgeConfig { upstreams: url(second_server.address()), ..EdgeConfig::default() });
+    let first_server = Server::bind(ServerConfig::plain(first_port), first.handler()).unwrap();
+    let _listening = (listen(&first, first_server), listen(&second, second_server));
+    let blob = format!("/blobs/1/{}", id(b"x"));
+    for edge in [&first, &second] {
+        for path in ["/repo/timestamp.json", "/repo/1.root.json", &*blob] {
+            let got = get(edge, path, &[]).await;
+            assert_eq!(got.status, 502, "{path}");
+            assert!(got.problem()["detail"].as_str().unwrap().contains("502"), "{path}: {got:?}");
+        }
+    }
+    let requests = |edge: &Edge| edge.sources().list()[0].requests();
+    assert!(requests(&first) + requests(&second) < 100, "{} {}", requests(&first), requests(&second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_is_its_own_upstream_says_508() {
+    let address = std::net::TcpListener::bind(loopback(0)).unwrap().local_addr().unwrap();
+    let edge = build(&EdgeConfig { upstreams: vec![format!("http://{address}")], ..EdgeConfig::default() });
+    let server = Server::bind(ServerConfig::plain(address), edge.handler()).unwrap();
+    let _listening = listen(&edge, server);
+    let got = get(&edge, "/repo/timestamp.json", &[]).await;
+    assert_eq!(got.status, 502);
+    assert!(got.problem()["detail"].as_str().unwrap().contains("circle"), "{got:?}");
+    assert_eq!(edge.sources().list()[0].requests(), 1, "asking again would not help");
+}
+
+/// Anybody can write into the field: it must not harm anybody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn made_up_hops_are_passed_by() {
+    let upstream = Upstream::start().await;
+    upstream.put("/repo/timestamp.json", "one");
+    let edge = build(&config(&[&upstream]));
+    let long = vec!["edge"; 500].join(", ");
+    for hops in ["edge", "edge;i=0000000000000000", "\"", ",,,", &*long] {
+        let got = get(&edge, "/repo/timestamp.json", &[("cdn-loop", hops)]).await;
+        assert_eq!((got.status, got.bytes()), (200, &b"one"[..]), "{hops}");
+    }
+}

@@ -1,0 +1,182 @@
+//! Metadata and targets: short lives, revalidation, outages, and names that carry a hash.
+
+use colibri_common::{hex, sha256, sha512};
+use colibri_edge::EdgeConfig;
+
+use crate::site::{build, config, get, whole};
+use crate::upstream::{Fault, Upstream};
+
+const TIMESTAMP: &str = "/repo/timestamp.json";
+const NO_CACHE: &[(&str, &str)] = &[("cache-control", "no-cache")];
+
+fn lived(upstream: &Upstream, life_s: u64) -> EdgeConfig {
+    EdgeConfig { metadata_max_age_s: life_s, ..config(&[upstream]) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unnumbered_metadata_lives_shortly_and_is_revalidated_when_a_client_insists() {
+    let upstream = Upstream::start().await;
+    upstream.put(TIMESTAMP, "one");
+    let edge = build(&lived(&upstream, 1000));
+    for _ in 0..5 {
+        let got = whole(&edge, TIMESTAMP, b"one").await;
+        assert_eq!(got.header("cache-control"), "public, max-age=1000, stale-if-error=86400");
+    }
+    assert_eq!(upstream.requests(), 1);
+    let same = get(&edge, TIMESTAMP, NO_CACHE).await;
+    assert_eq!((same.bytes(), upstream.requests(), upstream.not_modified()), (&b"one"[..], 2, 1));
+    upstream.put(TIMESTAMP, "two");
+    assert_eq!(get(&edge, TIMESTAMP, &[]).await.bytes(), b"one");
+    assert_eq!(get(&edge, TIMESTAMP, &[("cache-control", "max-stale=1, No-Cache")]).await.bytes(), b"two");
+    let etag = get(&edge, TIMESTAMP, &[]).await.header("etag").to_owned();
+    assert_eq!(get(&edge, TIMESTAMP, &[("if-none-match", &etag)]).await.status, 304);
+    let edge = build(&lived(&upstream, 0));
+    for text in ["three", "four"] {
+        upstream.put(TIMESTAMP, text);
+        whole(&edge, TIMESTAMP, text.as_bytes()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_herd_asks_once() {
+    let upstream = Upstream::start().await;
+    upstream.put(TIMESTAMP, "one");
+    let edge = build(&lived(&upstream, 1000));
+    let herd = (0..100).map(|_| {
+        let edge = edge.clone();
+        tokio::spawn(async move { whole(&edge, TIMESTAMP, b"one").await })
+    });
+    for client in herd.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+    assert_eq!(upstream.requests(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbered_metadata_never_changes_though_clients_insist() {
+    let upstream = Upstream::start().await;
+    upstream.put("/repo/7.targets.json", "seven");
+    let edge = build(&lived(&upstream, 0));
+    for fields in [&[][..], NO_CACHE, NO_CACHE] {
+        let got = get(&edge, "/repo/7.targets.json", fields).await;
+        assert_eq!((got.bytes(), got.header("cache-control").contains("immutable")), (&b"seven"[..], true));
+    }
+    assert_eq!(upstream.requests(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_here_is_served_while_upstream_is_away() {
+    let mut upstream = Upstream::start().await;
+    upstream.put(TIMESTAMP, "one");
+    let edge = build(&lived(&upstream, 0));
+    whole(&edge, TIMESTAMP, b"one").await;
+    upstream.faults(|_, _| Some(Fault::Status(500)));
+    let before = upstream.requests();
+    for _ in 0..50 {
+        let got = get(&edge, TIMESTAMP, NO_CACHE).await;
+        assert_eq!((got.status, got.bytes()), (200, &b"one"[..]));
+        assert!(got.header("cache-status").contains("stale"), "{}", got.header("cache-status"));
+    }
+    assert!(upstream.requests() - before < 50, "an upstream in trouble is not asked by everybody");
+    upstream.go_away().await;
+    whole(&edge, TIMESTAMP, b"one").await;
+    assert!(edge.metrics().documents_stale.get() > 50);
+    // Not for ever, and not what upstream says is gone.
+    let strict = build(&EdgeConfig { metadata_stale_max_s: 0, ..lived(&upstream, 0) });
+    upstream.come_back().await;
+    upstream.no_faults();
+    whole(&strict, TIMESTAMP, b"one").await;
+    upstream.faults(|_, _| Some(Fault::Status(500)));
+    assert_eq!(get(&strict, TIMESTAMP, &[]).await.status, 502);
+    upstream.no_faults();
+    upstream.remove(TIMESTAMP);
+    assert_eq!(get(&strict, TIMESTAMP, &[]).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn absence_is_remembered_for_as_long_as_a_timestamp_lives() {
+    let upstream = Upstream::start().await;
+    let edge = build(&lived(&upstream, 1000));
+    for _ in 0..20 {
+        let got = get(&edge, "/repo/2.root.json", &[]).await;
+        assert_eq!((got.status, got.header("cache-control")), (404, "public, max-age=1000"));
+    }
+    assert_eq!(upstream.requests(), 1);
+    let edge = build(&lived(&upstream, 0));
+    assert_eq!(get(&edge, "/repo/3.root.json", &[]).await.status, 404);
+    upstream.put("/repo/3.root.json", "three");
+    whole(&edge, "/repo/3.root.json", b"three").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_path_written_in_many_ways_is_one_document() {
+    let upstream = Upstream::start().await;
+    upstream.put(TIMESTAMP, "one");
+    upstream.put("/repo/targets/a%20b", "target");
+    let edge = build(&lived(&upstream, 1000));
+    for path in [TIMESTAMP, "/repo/%74imestamp.json", "/rep%6f/timestamp.json?x=1", "/repo/timestamp.json?y"] {
+        whole(&edge, path, b"one").await;
+    }
+    for path in ["/repo/targets/a%20b", "/repo/targets/%61%20b"] {
+        whole(&edge, path, b"target").await;
+    }
+    assert_eq!(upstream.requests(), 2, "{:?}", upstream.asked());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn targets_with_a_hash_in_their_name_are_checked_before_they_are_kept() {
+    for long in [true, false] {
+        let hash = if long { hex(&sha512(b"right")) } else { hex(&sha256(b"right")) };
+        let path = format!("/repo/targets/package/{hash}.0");
+        let (liar, honest) = (Upstream::start().await, Upstream::start().await);
+        liar.put(&path, "wrong");
+        honest.put(&path, "right");
+        let alone = build(&lived(&liar, 0));
+        let got = get(&alone, &path, &[]).await;
+        assert_eq!(got.status, 502);
+        let detail = got.problem()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(&liar.name()) && detail.contains(&hash), "{detail}");
+        let both = build(&config(&[&liar, &honest]));
+        assert_eq!(whole(&both, &path, b"right").await.header("cache-control"), "public, max-age=31536000, immutable");
+        // What was bad was not kept.
+        liar.put(&path, "right");
+        whole(&alone, &path, b"right").await;
+        let asked = liar.requests();
+        for _ in 0..3 {
+            whole(&alone, &path, b"right").await;
+        }
+        assert_eq!(liar.requests(), asked);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_documents_are_kept_and_larger_ones_refused() {
+    let upstream = Upstream::start().await;
+    let large = vec![b' '; 32 << 20];
+    upstream.put("/repo/1.targets.json", large.clone());
+    upstream.put("/repo/2.targets.json", vec![b' '; (32 << 20) + 1]);
+    let edge = build(&config(&[&upstream]));
+    for _ in 0..3 {
+        whole(&edge, "/repo/1.targets.json", &large).await;
+    }
+    assert_eq!(upstream.requests(), 1);
+    assert_eq!(get(&edge, "/repo/2.targets.json", &[]).await.status, 502);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repository_configurations_name_this_edge_whatever_upstream_sends() {
+    let upstream = Upstream::start().await;
+    let edge = build(&lived(&upstream, 0));
+    upstream
+        .put("/repo/repo.config", r#"{"repo_url":"fuchsia-pkg://x","mirrors":[{"mirror_url":"http://origin/repo"}]}"#);
+    let got = get(&edge, "/repo/repo.config", &[]).await;
+    let config: serde_json::Value = serde_json::from_slice(got.bytes()).unwrap();
+    assert_eq!(config["mirrors"][0]["mirror_url"], "http://edge.example/repo");
+    assert_eq!((got.header("cache-control"), &config["repo_url"]), ("no-store", &"fuchsia-pkg://x".into()));
+    for bad in ["[]", "7", "\"text\"", "{", "null", ""] {
+        upstream.put("/repo/repo.config", bad.to_owned());
+        let got = get(&edge, "/repo/repo.config", &[]).await;
+        assert_eq!(got.status, 502, "{bad}");
+        got.problem();
+    }
+}
