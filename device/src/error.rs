@@ -101,7 +101,6 @@ impl DeviceError {
             Self::RepositoryNotFound(_) => "RepoNotFound",
             Self::PackageNotFound { .. } => "PackageNotFound",
             Self::NotOnDevice(_) => "BlobNotFound",
-            Self::Metadata { .. } => "UnavailableRepoMetadata",
             Self::Blob(_) => "UnavailableBlob",
             Self::Keep(KeepError::NoSpace(_)) => "NoSpace",
             Self::Keep(_) | Self::Store(_) => "Io",

@@ -162,6 +162,6 @@ async fn invariant_9_no_older_metadata_set_is_accepted_and_the_clock_ends_a_free
     // The clock moves on: a set that is served for ever expires.
     clock.set(SystemClock.now().plus(400 * 24 * 3600));
     let expired = device.get_hash(&url("app")).await.unwrap_err();
-    assert_eq!(expired.kind(), "UnavailableRepoMetadata", "{expired}");
+    assert!(expired.to_string().contains("expired"), "{expired}");
     cluster.stop().await;
 }
