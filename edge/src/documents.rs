@@ -95,6 +95,7 @@ pub(crate) struct Documents {
     flights: Arc<SingleFlight<String, Arc<Document>>>,
     life: Duration,
     stale_max: Duration,
+    numbered_recheck: Duration,
     metrics: Metrics,
 }
 
@@ -106,6 +107,7 @@ impl Documents {
             flights: Arc::new(SingleFlight::new(tasks.clone())),
             life: Duration::from_secs(config.metadata_max_age_s),
             stale_max: Duration::from_secs(config.metadata_stale_max_s),
+            numbered_recheck: Duration::from_millis(NUMBERED_RECHECK_MS),
             metrics,
         }
     }
@@ -116,14 +118,14 @@ impl Documents {
         let kept = self.kept.get(&wish.path);
         let life = match (&wish.life, wish.insists) {
             (Life::Hashed(_), _) | (Life::Numbered, false) => Duration::MAX,
-            (Life::Numbered, true) => Duration::from_millis(NUMBERED_RECHECK_MS),
+            (Life::Numbered, true) => self.numbered_recheck,
             (Life::Short, false) => self.life,
             (Life::Short, true) => Duration::ZERO,
         };
         if let Some(document) = kept.as_ref().filter(|document| document.checked_at.elapsed() < life) {
             return (Ok(document.clone()), Freshness::Hit);
         }
-        if let Some(absent) = self.absent(&wish) {
+        if let Some(absent) = self.absent(fetcher, &wish) {
             return (Err(absent), Freshness::Hit);
         }
         let stale = kept.filter(|document| document.checked_at.elapsed() < self.stale_max);
@@ -147,12 +149,13 @@ impl Documents {
 
     /// "Not found", if upstream said so lately. Clients that insist get it only if it was said a moment ago: the next release
     /// may make what is missing now, but nobody can have every question passed on.
-    fn absent(&self, wish: &Wish) -> Option<FetchError> {
+    fn absent(&self, fetcher: &BlobFetcher, wish: &Wish) -> Option<FetchError> {
         let floor = Duration::from_millis(ABSENT_FLOOR_MS);
         let life = if wish.insists { self.life.min(floor) } else { self.life };
         let since = self.absent.get(&wish.path)?;
-        let what = wish.path.clone();
-        (since.elapsed() < life).then(|| FetchError::NotFound { what, asked: "a moment ago".to_owned() })
+        // The same words as from upstream: an answer must not depend on who asked before.
+        let (what, asked) = (wish.path.clone(), fetcher.sources().names());
+        (since.elapsed() < life).then_some(FetchError::NotFound { what, asked })
     }
 
     async fn fetch(&self, fetcher: &BlobFetcher, wish: &Wish) -> Result<Arc<Document>, FetchError> {
@@ -190,5 +193,52 @@ impl Document {
     fn upstream_is_away(&self) -> bool {
         let away_at = *self.away_at.lock().unwrap_or_else(PoisonError::into_inner);
         away_at.is_some_and(|at| at.elapsed() < AWAY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use colibri_fetch::{Source, SourceOrder, Sources};
+    use colibri_service::metrics::Registry;
+    use colibri_transport::{Body, Client, ClientConfig, Request, Response, Server, ServerConfig, handler};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// A captive portal, a wrong file on a mirror: upstream sends something bad once. It is gone as soon as clients that
+    /// cannot use it insist.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_bad_numbered_document_does_not_stay() {
+        let asked = Arc::new(AtomicU64::new(0));
+        let count = asked.clone();
+        let upstream = handler(move |_: Request| {
+            let text = if count.fetch_add(1, Ordering::SeqCst) == 0 { "<html>" } else { "{}" };
+            async move { Response::new(Body::full(text)) }
+        });
+        let server = Server::bind(ServerConfig::plain("127.0.0.1:0".parse().unwrap()), upstream).unwrap();
+        let source = Source::new(format!("http://{}", server.address()).parse().unwrap());
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(server.serve(stop.clone(), Duration::ZERO));
+        let sources = Arc::new(Sources::new(vec![source], SourceOrder::Listed));
+        let fetcher = BlobFetcher::new(Client::new(ClientConfig::default()).unwrap(), sources, "test");
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let mut documents = Documents::new(&EdgeConfig::default(), metrics, &TaskTracker::new());
+        let wish = |insists| Wish { path: "/repo/1.root.json".to_owned(), life: Life::Numbered, insists };
+        for (insists, recheck, expected) in [
+            (false, NUMBERED_RECHECK_MS, "<html>"),
+            (true, NUMBERED_RECHECK_MS, "<html>"),
+            (false, 0, "<html>"),
+            (true, 0, "{}"),
+            (false, 0, "{}"),
+        ] {
+            documents.numbered_recheck = Duration::from_millis(recheck);
+            let document = documents.get(&fetcher, wish(insists)).await.0.unwrap();
+            assert_eq!(document.bytes, expected, "insists: {insists}, recheck: {recheck} ms");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        stop.cancel();
+        serving.await.unwrap();
     }
 }

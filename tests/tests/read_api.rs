@@ -1,4 +1,5 @@
-//! The read API as a stranger sees it: the real `curl` over plain HTTP/1.1 against an origin on a port of its own.
+//! The read API as a stranger sees it: the real `curl` over plain HTTP/1.1 against an origin on a port of its own, and the
+//! same questions again to an edge in front of it.
 //!
 //! `curl` must be installed: without it these tests fail, they are never skipped.
 
@@ -9,15 +10,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use colibri_common::{BlobId, ManualClock, UnixSeconds, merkle};
+use colibri_edge::{Edge, EdgeConfig};
 use colibri_origin::{Origin, OriginConfig, RepositoryConfig};
 use colibri_package::delivery::{DeliveryType, encode};
-use colibri_transport::{Server, ServerConfig};
+use colibri_service::Registry;
+use colibri_transport::{Handler, Server, ServerConfig};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-/// An origin on loopback over a repository with one blob of several units.
+/// Who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Face {
+    Origin,
+    Edge,
+}
+
+/// An origin on loopback over a repository with one blob of several units, and what is asked: it, or an edge in front of it.
 struct Site {
     dir: TempDir,
+    face: Face,
     address: SocketAddr,
     stop: CancellationToken,
     content: Vec<u8>,
@@ -47,7 +58,11 @@ impl Received {
 }
 
 impl Site {
-    fn start() -> Self {
+    fn both() -> [Self; 2] {
+        [Self::start(Face::Origin), Self::start(Face::Edge)]
+    }
+
+    fn start(face: Face) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let metadata = dir.path().join("repository");
         std::fs::create_dir_all(metadata.join("blobs/1")).unwrap();
@@ -67,11 +82,17 @@ impl Site {
         let config = OriginConfig { repositories: vec![repository], timestamp_max_age_s: 7, ..OriginConfig::default() };
         let clock = ManualClock::new(UnixSeconds(1_768_435_200));
         let origin = Origin::open(config, Arc::new(clock)).unwrap();
-        let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
-        let server = Server::bind(ServerConfig::plain(any), origin.handler()).unwrap();
-        let (address, stop) = (server.address(), CancellationToken::new());
-        tokio::spawn(server.serve(stop.clone(), Duration::from_secs(5)));
-        Self { dir, address, stop, content, encoded, id: tree.id, leaves: tree.leaves.wire().to_vec() }
+        let stop = CancellationToken::new();
+        let origin = listen(origin.handler(), &stop);
+        let address = match face {
+            Face::Origin => origin,
+            Face::Edge => {
+                let upstreams = vec![format!("http://{origin}")];
+                let config = EdgeConfig { upstreams, metadata_max_age_s: 7, ..EdgeConfig::default() };
+                listen(Edge::build(&config, &Registry::new()).unwrap().handler(), &stop)
+            }
+        };
+        Self { dir, face, address, stop, content, encoded, id: tree.id, leaves: tree.leaves.wire().to_vec() }
     }
 
     /// Runs `curl` on a path as it is written, without normalising it.
@@ -102,13 +123,26 @@ impl Drop for Site {
     }
 }
 
+fn listen(handler: Handler, stop: &CancellationToken) -> SocketAddr {
+    let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+    let server = Server::bind(ServerConfig::plain(any), handler).unwrap();
+    let address = server.address();
+    tokio::spawn(server.serve(stop.clone(), Duration::from_secs(5)));
+    address
+}
+
 fn vectors() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whole_blobs_and_their_headers() {
-    let site = Site::start();
+    for site in Site::both() {
+        whole_blobs_and_their_headers_at(&site).await;
+    }
+}
+
+async fn whole_blobs_and_their_headers_at(site: &Site) {
     let forms: [(String, &[u8], String); 3] = [
         (format!("/devhost/blobs/1/{}", site.id), &site.encoded, format!("\"{}.1.", site.id)),
         (format!("/devhost/blobs/{}", site.id), &site.content, format!("\"{}\"", site.id)),
@@ -123,7 +157,16 @@ async fn whole_blobs_and_their_headers() {
         assert_eq!(got.header("cache-control"), "public, max-age=31536000, immutable");
         assert_eq!(got.header("accept-ranges"), "bytes");
         assert!(got.header("etag").starts_with(&etag), "{}", got.header("etag"));
-        assert!(got.header("cache-status").starts_with("colibri-origin; hit"), "{}", got.header("cache-status"));
+        let again = site.curl(&path, &[]).await;
+        let status = match site.face {
+            Face::Origin => "colibri-origin; hit",
+            Face::Edge => "edge; hit",
+        };
+        assert!(
+            again.body == expected && again.header("cache-status").starts_with(status),
+            "{path}: {}",
+            again.header("cache-status")
+        );
         let head = site.curl(&path, &["--head"]).await;
         assert_eq!((head.status, head.header("content-length")), (200, &*expected.len().to_string()));
         assert_eq!(head.header("etag"), got.header("etag"));
@@ -132,7 +175,12 @@ async fn whole_blobs_and_their_headers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges() {
-    let site = Site::start();
+    for site in Site::both() {
+        ranges_at(&site).await;
+    }
+}
+
+async fn ranges_at(site: &Site) {
     let length = site.content.len();
     let path = format!("/devhost/blobs/{}", site.id);
     let cases = [
@@ -163,7 +211,12 @@ async fn ranges() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_download_is_resumed() {
-    let site = Site::start();
+    for site in Site::both() {
+        an_interrupted_download_is_resumed_at(&site).await;
+    }
+}
+
+async fn an_interrupted_download_is_resumed_at(site: &Site) {
     let half = site.dir.path().join("body");
     std::fs::write(&half, &site.encoded[..site.encoded.len() / 2]).unwrap();
     let url = format!("http://{}/blobs/1/{}", site.address, site.id);
@@ -177,7 +230,12 @@ async fn an_interrupted_download_is_resumed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn conditions() {
-    let site = Site::start();
+    for site in Site::both() {
+        conditions_at(&site).await;
+    }
+}
+
+async fn conditions_at(site: &Site) {
     for path in [format!("/blobs/1/{}", site.id), "/devhost/targets.json".to_owned()] {
         let etag = site.curl(&path, &["--head"]).await.header("etag").to_owned();
         for field in
@@ -205,7 +263,12 @@ async fn conditions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_targets_and_configuration() {
-    let site = Site::start();
+    for site in Site::both() {
+        metadata_targets_and_configuration_at(&site).await;
+    }
+}
+
+async fn metadata_targets_and_configuration_at(site: &Site) {
     for name in ["timestamp.json", "1.root.json", "snapshot.json", "1.targets.json"] {
         let got = site.curl(&format!("/devhost/{name}"), &[]).await;
         let expected = std::fs::read(vectors().join("tuf-repo").join(name)).unwrap();
@@ -216,13 +279,21 @@ async fn metadata_targets_and_configuration() {
     let target = site.curl("/devhost/targets/package1/0", &["--range", "0-7"]).await;
     assert_eq!((target.status, &target.body[..]), (206, &b"\xc8\xbf\x0b\x48\xad\xab\xc5\x11"[..]));
 
-    for path in ["/devhost/repo.config", "/config.json"] {
+    // An edge may stand in front of many repositories: it has no configuration without a name, and no list of them.
+    let configurations: &[&str] = match site.face {
+        Face::Origin => &["/devhost/repo.config", "/config.json"],
+        Face::Edge => &["/devhost/repo.config"],
+    };
+    for path in configurations {
         let got = site.curl(path, &["--header", "Host: packages.example:8083"]).await;
         assert_eq!((got.status, got.header("cache-control")), (200, "no-store"));
         let config: serde_json::Value = serde_json::from_slice(&got.body).unwrap();
         assert_eq!(config["repo_url"], "fuchsia-pkg://devhost");
         assert_eq!(config["mirrors"][0]["mirror_url"], "http://packages.example:8083/devhost");
         assert_eq!(config["root_keys"].as_array().unwrap().len(), 1);
+    }
+    if site.face == Face::Edge {
+        return;
     }
     let index = site.curl("/", &["--header", "Accept: application/json"]).await;
     let index: serde_json::Value = serde_json::from_slice(&index.body).unwrap();
@@ -236,7 +307,12 @@ async fn metadata_targets_and_configuration() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals() {
-    let site = Site::start();
+    for site in Site::both() {
+        refusals_at(&site).await;
+    }
+}
+
+async fn refusals_at(site: &Site) {
     let hash = site.id.to_string();
     let upper = format!("/blobs/1/{}", hash.to_uppercase());
     let absent = format!("/blobs/1/{}", "0".repeat(64));
