@@ -1,5 +1,8 @@
 //! Every bound of this package that is not configuration.
 
+use colibri_fetch::limits::SEGMENT_BYTES_MAX;
+use colibri_transport::limits::BODY_CHANNEL_CHUNKS;
+
 /// Budget for leaves and seek tables of opened blobs, bytes; and besides the newest that is too large for it.
 pub const SHAPES_BYTES_MAX: u64 = 64 << 20;
 
@@ -50,8 +53,8 @@ pub const DISK_LAYOUT_BYTES_MAX: u64 = 256 << 20;
 /// Units asked for ahead of a sequential reader.
 pub const READ_AHEAD_UNITS: u32 = 1;
 
-/// Bytes of a unit that a reader must have taken before the next unit is asked for.
-pub const READ_AHEAD_AFTER_BYTES: u64 = 256 << 10;
+/// Bytes of a unit that a reader must have taken before the next unit is asked for: more than waits in its body anyway.
+pub const READ_AHEAD_AFTER_BYTES: u64 = 512 << 10;
 
 /// Largest answer that is handed over at once; larger ones go piece by piece, so that slow readers hold no more than a few.
 pub const WHOLE_ANSWER_BYTES_MAX: u64 = 256 << 10;
@@ -59,6 +62,10 @@ pub const WHOLE_ANSWER_BYTES_MAX: u64 = 256 << 10;
 /// Longest `CDN-Loop` value sent on, bytes; the hops furthest away are left out.
 pub const LOOP_BYTES_MAX: usize = 2048;
 
+const _: () = assert!(
+    READ_AHEAD_AFTER_BYTES > (BODY_CHANNEL_CHUNKS as u64 + 1) * SEGMENT_BYTES_MAX as u64,
+    "who reads nothing is not read ahead for"
+);
 const _: () = assert!(DOCUMENTS_BYTES_MAX / 10 * 9 > DOCUMENT_BYTES_MAX, "the largest document is kept");
 
 /// Name and value of each limit, for the documentation and its test.

@@ -140,7 +140,13 @@ async fn two_sources_on_one_host_are_two() {
     for (path, (bytes, etag)) in &site.files {
         moved.put(&format!("/second{path}"), bytes.to_vec(), etag.clone());
     }
-    let node = Node::honest(moved);
+    // The second fails the first time it is asked for a path: the first's "no" must not be taken for its own.
+    let seen = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let hesitant: Lie = Arc::new(move |_, one, _| {
+        let first_time = one.path.starts_with("/second/") && seen.lock().unwrap().insert(one.path.clone());
+        first_time.then(|| status(500))
+    });
+    let node = Node::lying(moved, hesitant);
     let at = |path: &str| colibri_fetch::Source::new(node.source.url.join(path).parse().unwrap());
     let fetched = fetch(&fetcher(vec![at("/first"), at("/second")]), site::id(&content), Encoding::Raw).await.unwrap();
     assert!(fetched.encoded == content);
