@@ -38,15 +38,6 @@ pub struct Serve {
     /// Base URL of what it stands in front of, best first (repeatable)
     #[arg(long, value_name = "URL")]
     pub upstream: Vec<String>,
-    /// Address for HTTP/3 and TLS
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen: Option<String>,
-    /// Address for HTTP without TLS
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen_plain: Option<String>,
-    /// Address for metrics and health
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen_admin: Option<String>,
     /// Its name in Cache-Status and towards upstream
     #[arg(long)]
     pub name: Option<String>,
@@ -59,12 +50,6 @@ pub struct Serve {
     /// Budget of the disk tier, in bytes
     #[arg(long, value_name = "N")]
     pub disk_bytes: Option<String>,
-    /// Folder of the certificate and its key; both are made on first start
-    #[arg(long, value_name = "DIR")]
-    pub tls_dir: Option<String>,
-    /// Answer only HTTP/2 and HTTP/1.1
-    #[arg(long)]
-    pub no_http3: bool,
     /// What all servers have
     #[command(flatten)]
     pub common: ServeArgs,
@@ -74,15 +59,10 @@ impl Serve {
     fn flags(&self) -> Flags {
         Flags::new(&self.common)
             .list("edge.upstreams", self.upstream.iter().map(|url| Value::from(url.as_str())).collect())
-            .text("listen", self.listen.as_ref())
-            .text("listen_plain", self.listen_plain.as_ref())
-            .text("listen_admin", self.listen_admin.as_ref())
             .text("edge.name", self.name.as_ref())
             .number("edge.memory_bytes", self.memory_bytes.as_ref())
             .text("edge.disk.dir", self.disk_dir.as_ref())
             .number("edge.disk.bytes", self.disk_bytes.as_ref())
-            .text("tls_dir", self.tls_dir.as_ref())
-            .off("http3", self.no_http3)
     }
 }
 
@@ -134,16 +114,18 @@ mod tests {
     fn full() -> Serve {
         Serve {
             upstream: vec!["https://one".to_owned(), "https://two".to_owned()],
-            listen: text("127.0.0.1:1"),
-            listen_plain: text("127.0.0.1:2"),
-            listen_admin: text("127.0.0.1:3"),
             name: text("7"),
             memory_bytes: text("1000"),
             disk_dir: text("tier"),
             disk_bytes: text("2000"),
-            tls_dir: text("tls"),
-            no_http3: true,
-            common: ServeArgs::default(),
+            common: ServeArgs {
+                listen: text("127.0.0.1:1"),
+                listen_plain: text("127.0.0.1:2"),
+                listen_admin: text("127.0.0.1:3"),
+                tls_dir: text("tls"),
+                no_http3: true,
+                ..ServeArgs::default()
+            },
         }
     }
 
@@ -190,8 +172,9 @@ mod tests {
 
     #[test]
     fn all_mistakes_of_the_flags_are_told_together() {
-        let common = ServeArgs { set: vec![("edge.colour".to_owned(), "red".to_owned())], ..ServeArgs::default() };
-        let args = Serve { listen: text("nowhere"), memory_bytes: text("much"), common, ..Serve::default() };
+        let set = vec![("edge.colour".to_owned(), "red".to_owned())];
+        let common = ServeArgs { set, listen: text("nowhere"), ..ServeArgs::default() };
+        let args = Serve { memory_bytes: text("much"), common, ..Serve::default() };
         let sources = args.flags().sources(&args.common, ENVIRONMENT_PREFIX);
         let mistakes = load_with::<EdgeServerConfig>(sources, []).unwrap_err().0;
         let keys: Vec<_> = mistakes.iter().map(|mistake| mistake.key.as_str()).collect();

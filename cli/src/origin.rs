@@ -38,27 +38,12 @@ pub struct Serve {
     /// Serve the repository in this folder under this name (repeatable)
     #[arg(long, value_name = "NAME=DIR", value_parser = serve::key_value)]
     pub repo: Vec<(String, String)>,
-    /// Address for HTTP/3 and TLS
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen: Option<String>,
-    /// Address for HTTP without TLS
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen_plain: Option<String>,
-    /// Address for metrics and health
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen_admin: Option<String>,
     /// Its name in Cache-Status
     #[arg(long)]
     pub name: Option<String>,
     /// How long caches may keep a timestamp, in seconds
     #[arg(long, value_name = "N")]
     pub timestamp_max_age_s: Option<String>,
-    /// Folder of the certificate and its key; both are made on first start
-    #[arg(long, value_name = "DIR")]
-    pub tls_dir: Option<String>,
-    /// Answer only HTTP/2 and HTTP/1.1
-    #[arg(long)]
-    pub no_http3: bool,
     /// What all servers have
     #[command(flatten)]
     pub common: ServeArgs,
@@ -69,13 +54,8 @@ impl Serve {
         let repositories = self.repo.iter().map(|(name, path)| json!({ "name": name, "path": path })).collect();
         Flags::new(&self.common)
             .list("repositories", repositories)
-            .text("listen", self.listen.as_ref())
-            .text("listen_plain", self.listen_plain.as_ref())
-            .text("listen_admin", self.listen_admin.as_ref())
             .text("cache_name", self.name.as_ref())
             .number("timestamp_max_age_s", self.timestamp_max_age_s.as_ref())
-            .text("tls_dir", self.tls_dir.as_ref())
-            .off("http3", self.no_http3)
     }
 }
 
@@ -119,14 +99,16 @@ mod tests {
     fn every_flag_reaches_its_key() {
         let args = Serve {
             repo: vec![("one".to_owned(), "a=b".to_owned()), ("two".to_owned(), "c".to_owned())],
-            listen: text("127.0.0.1:1"),
-            listen_plain: text("127.0.0.1:2"),
-            listen_admin: text("127.0.0.1:3"),
             name: text("7"),
             timestamp_max_age_s: text("8"),
-            tls_dir: text("certificates"),
-            no_http3: true,
-            common: ServeArgs::default(),
+            common: ServeArgs {
+                listen: text("127.0.0.1:1"),
+                listen_plain: text("127.0.0.1:2"),
+                listen_admin: text("127.0.0.1:3"),
+                tls_dir: text("certificates"),
+                no_http3: true,
+                ..ServeArgs::default()
+            },
         };
         let loaded = load_with::<OriginServerConfig>(args.flags().sources(&args.common, ENVIRONMENT_PREFIX), []);
         let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));

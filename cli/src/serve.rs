@@ -25,6 +25,21 @@ use crate::files::{self, FilesError};
 /// Arguments of every verb that serves.
 #[derive(Debug, Default, clap::Args)]
 pub struct ServeArgs {
+    /// Address for HTTP/3 and TLS
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Address for HTTP without TLS
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_plain: Option<String>,
+    /// Address for metrics and health
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_admin: Option<String>,
+    /// Folder of the certificate and its key; both are made on first start
+    #[arg(long, value_name = "DIR")]
+    pub tls_dir: Option<String>,
+    /// Answer only HTTP/2 and HTTP/1.1
+    #[arg(long)]
+    pub no_http3: bool,
     /// TOML file with configuration
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -113,6 +128,11 @@ impl Flags {
             flags.put(key, parsed(value));
         }
         flags
+            .text("listen", args.listen.as_ref())
+            .text("listen_plain", args.listen_plain.as_ref())
+            .text("listen_admin", args.listen_admin.as_ref())
+            .text("tls_dir", args.tls_dir.as_ref())
+            .off("http3", args.no_http3)
     }
 
     /// A flag whose value is text.
