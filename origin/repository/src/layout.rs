@@ -3,7 +3,6 @@
 //! `keys/` and the lock are beside `repository/`, which any web server can serve as it is.
 
 use colibri_common::BlobId;
-use colibri_metadata::Role;
 use colibri_package::delivery::DeliveryType;
 use colibri_store::{DocumentName, StoreError};
 
@@ -20,14 +19,14 @@ fn served(below: &str) -> Result<DocumentName, StoreError> {
     DocumentName::new(&format!("{SERVED}/{below}"))
 }
 
-/// The unnumbered file of a role.
-pub(crate) fn role(role: Role) -> Result<DocumentName, StoreError> {
-    served(role.file())
+/// A metadata file by its unnumbered name, such as `targets.json`.
+pub(crate) fn metadata(file: &str) -> Result<DocumentName, StoreError> {
+    served(file)
 }
 
-/// The numbered file of a role.
-pub(crate) fn numbered_role(role: Role, version: u32) -> Result<DocumentName, StoreError> {
-    served(&role.numbered_file(version))
+/// The numbered form of a metadata file.
+pub(crate) fn numbered_metadata(file: &str, version: u32) -> Result<DocumentName, StoreError> {
+    served(&format!("{version}.{file}"))
 }
 
 /// A delivery blob.

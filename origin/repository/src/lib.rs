@@ -8,6 +8,7 @@ mod collect;
 mod contents;
 #[cfg(test)]
 mod crash_tests;
+mod draft;
 mod error;
 mod ingest;
 mod keys;

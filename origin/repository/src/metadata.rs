@@ -10,12 +10,11 @@ use bytes::Bytes;
 use colibri_common::UnixSeconds;
 use colibri_metadata::{Answer, MetadataError, Role, Start, Step, TrustAnchor, TrustedSet, Update};
 use colibri_store::{DocumentName, Documents};
-use serde_json::{Map, Value, json};
 
+use crate::draft::Draft;
 use crate::error::RepositoryError;
-use crate::keys::KeyFolder;
 use crate::layout;
-use crate::roles::{self, Expiries, SignedFile};
+use crate::roles::Expiries;
 
 /// Before every expiry: what is committed stays readable for its owner after it has expired.
 const NEVER_EXPIRED: UnixSeconds = UnixSeconds(0);
@@ -49,7 +48,7 @@ impl MetadataFolder {
 
     /// `root.json`, the exact bytes.
     pub fn root_file(&self) -> Result<Option<Bytes>, RepositoryError> {
-        Ok(self.documents.get(&layout::role(Role::Root)?, Role::Root.bytes_max())?)
+        Ok(self.documents.get(&layout::metadata(Role::Root.file())?, Role::Root.bytes_max())?)
     }
 
     /// What is committed: verified, but perhaps expired.
@@ -60,7 +59,7 @@ impl MetadataFolder {
     }
 
     /// Drives `update` over `drafts` and, where they have nothing, this folder.
-    fn refresh(
+    pub fn refresh(
         &self,
         mut update: Update,
         drafts: &BTreeMap<DocumentName, Bytes>,
@@ -78,116 +77,30 @@ impl MetadataFolder {
 
     /// The version after `previous`: one more, or the time if that is larger; never one whose numbered file is there,
     /// because a crashed publish may have left one that somebody has cached for good.
-    fn next_version(&self, role: Role, previous: u32, terms: &Terms) -> Result<u32, RepositoryError> {
-        let full = || RepositoryError::OutOfRange(format!("the {role} version cannot grow beyond {previous}"));
+    pub fn next_version(&self, file: &str, previous: u32, terms: &Terms) -> Result<u32, RepositoryError> {
+        let full = || RepositoryError::OutOfRange(format!("the version of {file} cannot grow beyond {previous}"));
         let mut version = previous.checked_add(1).ok_or_else(full)?;
         if terms.time_versioning
-            && role != Role::Root
+            && file != Role::Root.file()
             && let Ok(now) = u32::try_from(terms.now.0)
         {
             version = version.max(now);
         }
-        while self.documents.length(&layout::numbered_role(role, version)?)?.is_some() {
+        while self.documents.length(&layout::numbered_metadata(file, version)?)?.is_some() {
             version = version.checked_add(1).ok_or_else(full)?;
         }
         Ok(version)
     }
 
-    /// The parts below targets, signed for `targets`: snapshot and timestamp. `previous` keeps what the snapshot says of
-    /// delegated roles.
-    fn online_files(
-        &self,
-        targets_meta: Value,
-        previous: &Previous,
-        keys: &Signers<'_>,
-        terms: &Terms,
-    ) -> Result<[SignedFile; 2], RepositoryError> {
-        let mut signed = previous.snapshot.clone();
-        let meta = signed.entry("meta").or_insert_with(|| json!({}));
-        if let Value::Object(map) = meta {
-            map.insert(Role::Targets.file().into(), targets_meta);
-        }
-        let version = self.next_version(Role::Snapshot, previous.snapshot_version, terms)?;
-        let snapshot = keys.sign(Role::Snapshot, version, signed, terms)?;
-        let version = self.next_version(Role::Timestamp, previous.timestamp_version, terms)?;
-        let signed = Map::from_iter([("meta".to_owned(), json!({Role::Snapshot.file(): snapshot.meta()}))]);
-        let timestamp = keys.sign(Role::Timestamp, version, signed, terms)?;
-        Ok([snapshot, timestamp])
-    }
-
-    /// Signs a new targets role with `entries`, and all that follows from it; a new root too if asked.
-    pub fn draft(
-        &self,
-        committed: &TrustedSet,
-        keys: &KeyFolder,
-        change: Change,
-        terms: &Terms,
-    ) -> Result<Draft, RepositoryError> {
-        let previous = Previous::of(committed).ok_or_else(|| self.damaged("a role cannot be read again"))?;
-        let signers = Signers { keys, committed };
-        let mut files = Vec::new();
-        if change.root {
-            let version = self.next_version(Role::Root, committed.root().version(), terms)?;
-            if committed.root().version().checked_add(1) != Some(version) {
-                return Err(self.damaged("a root file after the trusted one is there but cannot be verified"));
-            }
-            files.push(signers.sign(Role::Root, version, previous.root.clone(), terms)?);
-        }
-        let targets_meta = match change.targets {
-            Some(entries) => {
-                let mut signed = previous.targets.clone();
-                signed.insert("targets".into(), Value::Object(entries));
-                signed.insert("custom".into(), json!({"fuchsia_spec_version": 1}));
-                let version = self.next_version(Role::Targets, previous.targets_version, terms)?;
-                let file = signers.sign(Role::Targets, version, signed, terms)?;
-                let meta = file.meta();
-                files.push(file);
-                meta
-            }
-            None => previous.targets_meta.clone(),
-        };
-        files.extend(self.online_files(targets_meta, &previous, &signers, terms)?);
-        let draft = Draft { files, numbered: committed.root().consistent_snapshot() };
-        let update = Update::start(Start::FromSet(committed.clone()), terms.now);
-        self.refresh(update, &draft.documents()?)?;
-        Ok(draft)
-    }
-
-    /// The four roles of a new repository, all version 1 and without targets.
-    pub fn first_draft(
-        &self,
-        keys: &[(Role, crate::keys::SigningKey)],
-        root_signed: Map<String, Value>,
-        terms: &Terms,
-    ) -> Result<Draft, RepositoryError> {
-        let sign = |role: Role, version: u32, signed: Map<String, Value>| {
-            let signers = keys.iter().filter(|(of, _)| *of == role).map(|(_, key)| key);
-            roles::sign(role, version, terms.expiries.at(role, terms.now), signed, signers)
-        };
-        let root = sign(Role::Root, 1, root_signed)?;
-        let first = |role| self.next_version(role, 0, terms);
-        let empty = json!({"fuchsia_spec_version": 1});
-        let signed = Map::from_iter([("targets".to_owned(), json!({})), ("custom".to_owned(), empty)]);
-        let targets = sign(Role::Targets, first(Role::Targets)?, signed)?;
-        let signed = Map::from_iter([("meta".to_owned(), json!({Role::Targets.file(): targets.meta()}))]);
-        let snapshot = sign(Role::Snapshot, first(Role::Snapshot)?, signed)?;
-        let signed = Map::from_iter([("meta".to_owned(), json!({Role::Snapshot.file(): snapshot.meta()}))]);
-        let timestamp = sign(Role::Timestamp, first(Role::Timestamp)?, signed)?;
-        let anchor = TrustAnchor::RootFile(root.bytes.clone());
-        let draft = Draft { files: vec![root, targets, snapshot, timestamp], numbered: true };
-        self.refresh(Update::start(Start::FromAnchor(anchor), terms.now), &draft.documents()?)?;
-        Ok(draft)
-    }
-
     /// Makes a draft visible. Until the last write, `timestamp.json`, clients see the old set.
     pub fn commit(&self, draft: &Draft) -> Result<(), RepositoryError> {
         for file in &draft.files {
-            if file.role == Role::Root || (draft.numbered && file.role != Role::Timestamp) {
-                self.documents.put(&layout::numbered_role(file.role, file.version)?, &file.bytes)?;
+            if file.is(Role::Root) || (draft.numbered && !file.is(Role::Timestamp)) {
+                self.documents.put(&layout::numbered_metadata(&file.file, file.version)?, &file.bytes)?;
             }
         }
         for file in &draft.files {
-            self.documents.put(&layout::role(file.role)?, &file.bytes)?;
+            self.documents.put(&layout::metadata(&file.file)?, &file.bytes)?;
         }
         Ok(())
     }
@@ -195,104 +108,16 @@ impl MetadataFolder {
     /// Makes the first draft visible. `root.json` comes last: before it there is no repository, and after a crash `create`
     /// starts afresh.
     pub fn commit_first(&self, draft: &Draft) -> Result<(), RepositoryError> {
-        for file in draft.files.iter().filter(|file| file.role != Role::Timestamp) {
-            self.documents.put(&layout::numbered_role(file.role, file.version)?, &file.bytes)?;
+        for file in draft.files.iter().filter(|file| !file.is(Role::Timestamp)) {
+            self.documents.put(&layout::numbered_metadata(&file.file, file.version)?, &file.bytes)?;
         }
         for file in draft.files.iter().rev() {
-            self.documents.put(&layout::role(file.role)?, &file.bytes)?;
+            self.documents.put(&layout::metadata(&file.file)?, &file.bytes)?;
         }
         Ok(())
     }
 
-    /// The entries of the committed targets, with all that they say.
-    pub fn entries(&self, committed: &TrustedSet) -> Result<Map<String, Value>, RepositoryError> {
-        let previous = Previous::of(committed).ok_or_else(|| self.damaged("a role cannot be read again"))?;
-        match previous.targets.get("targets") {
-            Some(Value::Object(entries)) => Ok(entries.clone()),
-            _ => Err(self.damaged("targets has no targets")),
-        }
-    }
-
-    fn damaged(&self, reason: &str) -> RepositoryError {
+    pub fn damaged(&self, reason: &str) -> RepositoryError {
         RepositoryError::Damaged { path: self.path(), reason: reason.to_owned() }
-    }
-}
-
-/// What the next metadata changes.
-#[derive(Debug)]
-pub(crate) struct Change {
-    /// Sign root again.
-    pub root: bool,
-    /// New entries of targets; none leaves the targets file as it is.
-    pub targets: Option<Map<String, Value>>,
-}
-
-/// Signed files in the order in which they become visible: root, targets, snapshot, timestamp.
-#[derive(Debug)]
-pub(crate) struct Draft {
-    files: Vec<SignedFile>,
-    numbered: bool,
-}
-
-impl Draft {
-    fn documents(&self) -> Result<BTreeMap<DocumentName, Bytes>, RepositoryError> {
-        let mut documents = BTreeMap::new();
-        for file in &self.files {
-            documents.insert(layout::role(file.role)?, file.bytes.clone());
-            if file.role != Role::Timestamp {
-                documents.insert(layout::numbered_role(file.role, file.version)?, file.bytes.clone());
-            }
-        }
-        Ok(documents)
-    }
-}
-
-/// What the next metadata carries on, as signed.
-struct Previous {
-    root: Map<String, Value>,
-    targets: Map<String, Value>,
-    targets_version: u32,
-    /// What the snapshot says about targets.
-    targets_meta: Value,
-    snapshot: Map<String, Value>,
-    snapshot_version: u32,
-    timestamp_version: u32,
-}
-
-impl Previous {
-    fn of(committed: &TrustedSet) -> Option<Self> {
-        let signed = |role: Role| {
-            let (_, bytes) = committed.files().find(|(name, _)| *name == role.file())?;
-            roles::signed_part(bytes)
-        };
-        let snapshot = signed(Role::Snapshot)?;
-        let targets_meta = snapshot.get("meta")?.get(Role::Targets.file())?.clone();
-        Some(Self {
-            root: signed(Role::Root)?,
-            targets: signed(Role::Targets)?,
-            targets_version: committed.version(Role::Targets)?,
-            targets_meta,
-            snapshot,
-            snapshot_version: committed.version(Role::Snapshot)?,
-            timestamp_version: committed.version(Role::Timestamp)?,
-        })
-    }
-}
-
-struct Signers<'a> {
-    keys: &'a KeyFolder,
-    committed: &'a TrustedSet,
-}
-
-impl Signers<'_> {
-    fn sign(
-        &self,
-        role: Role,
-        version: u32,
-        signed: Map<String, Value>,
-        terms: &Terms,
-    ) -> Result<SignedFile, RepositoryError> {
-        let signers = self.keys.signers(self.committed.root(), role)?;
-        roles::sign(role, version, terms.expiries.at(role, terms.now), signed, &signers)
     }
 }

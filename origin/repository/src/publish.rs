@@ -14,9 +14,10 @@ use colibri_package::{MetaFar, PackagePath};
 use serde_json::{Map, Value, json};
 
 use crate::collect::{self, Collected};
+use crate::draft::Change;
 use crate::error::RepositoryError;
 use crate::ingest::{self, Encoding, SourceBlob, Stored};
-use crate::metadata::{Change, Terms};
+use crate::metadata::Terms;
 use crate::repository::{Repository, Versions};
 
 /// What to publish and how.

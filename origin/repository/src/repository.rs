@@ -9,11 +9,12 @@ use colibri_metadata::{KeyId, PublicKey, RepoConfig, Role, TrustedSet};
 use colibri_store::{Disk, Documents, OsDisk};
 
 use crate::blobs::BlobFolder;
+use crate::draft::Change;
 use crate::error::RepositoryError;
 use crate::keys::KeyFolder;
 use crate::layout;
 use crate::lock::PublishLock;
-use crate::metadata::{Change, MetadataFolder, Terms};
+use crate::metadata::{MetadataFolder, Terms};
 use crate::roles::{self, Expiries};
 
 /// A repository in a folder. Cheap to clone; every method reads the folder afresh.

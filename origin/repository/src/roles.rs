@@ -45,12 +45,18 @@ impl Expiries {
 /// A signed file, ready to be written.
 #[derive(Debug, Clone)]
 pub(crate) struct SignedFile {
-    pub role: Role,
+    /// Its unnumbered name, such as `targets.json`.
+    pub file: String,
     pub version: u32,
     pub bytes: Bytes,
 }
 
 impl SignedFile {
+    /// Whether this is the file of a top-level role.
+    pub fn is(&self, role: Role) -> bool {
+        self.file == role.file()
+    }
+
     /// What the role above says about this file.
     pub fn meta(&self) -> Value {
         let sha512 = hex(digest(&SHA512, &self.bytes).as_ref());
@@ -80,7 +86,7 @@ pub(crate) fn sign<'a>(
     let signatures: Vec<Value> =
         signatures.into_iter().map(|(id, signature)| json!({"keyid": id, "sig": signature})).collect();
     let bytes = encode(&json!({"signatures": signatures, "signed": signed}))?;
-    Ok(SignedFile { role, version, bytes: bytes.into() })
+    Ok(SignedFile { file: role.file().to_owned(), version, bytes: bytes.into() })
 }
 
 fn encode(value: &Value) -> Result<Vec<u8>, RepositoryError> {
