@@ -1,13 +1,27 @@
 //! Product releases and package sets (RFC-0212) as data: what a product consists of, which packages are kept how; pure.
 //!
-//! Fetching, eviction, collection, forecast and audit all read the same table. Here too, as they are built: rollout policy,
-//! `decide`, Omaha and CUP messages. Deliberately absent: files, the network, signing.
+//! Fetching, eviction, collection, forecast and audit all read the same table. Here too: what a rollout may refer to, and, as
+//! they are built, rollout policy, `decide`, Omaha and CUP messages. Deliberately absent: files, the network, signing.
 
+mod builder;
+mod check;
+mod diff;
+mod error;
 mod grid;
 pub mod limits;
 mod release;
+mod rollout;
+#[cfg(test)]
+mod tests;
 mod version;
 
+pub use builder::{Missing, ReleaseBuilder};
+pub use diff::{ReleaseDiff, fetched_bytes, raw_bytes};
+pub use error::ReleaseError;
 pub use grid::{Availability, NotApplicable, PackageSet, Versioning};
-pub use release::{DiscoverableDomain, Release, ReleaseBlob, ReleaseError, ReleasePackage};
+pub use release::{
+    DiscoverableDomain, EncodedForm, FORMAT, PackageContents, Release, ReleaseBlob, ReleasePackage, Subpackage,
+    TrustedRepository,
+};
+pub use rollout::{Rollout, RolloutError, check_references, lists};
 pub use version::{ProductVersion, VersionError};

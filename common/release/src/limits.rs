@@ -2,8 +2,12 @@
 
 /// Largest product release document in bytes.
 pub const RELEASE_BYTES_MAX: u64 = 64 << 20;
+/// Most repositories that a release trusts.
+pub const REPOSITORIES_MAX: u64 = 256;
 /// Most packages of one release.
 pub const PACKAGES_MAX: u64 = 100_000;
+/// Most package hashes, subpackages included, of one release.
+pub const CONTENTS_MAX: u64 = 200_000;
 /// Most blobs listed in one release.
 pub const BLOBS_MAX: u64 = 1_000_000;
 /// Most discoverable domains of one release.
@@ -12,13 +16,21 @@ pub const DOMAINS_MAX: u64 = 1_000;
 pub const PRODUCT_NAME_BYTES_MAX: u64 = 255;
 /// Most numbers in a version.
 pub const VERSION_PARTS_MAX: u64 = 4;
+/// Largest `rollout/*` target in bytes.
+pub const ROLLOUT_BYTES_MAX: u64 = 1 << 20;
+/// Most releases that one rollout refers to.
+pub const ROLLOUT_RELEASES_MAX: u64 = 1_024;
 
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
     ("RELEASE_BYTES_MAX", RELEASE_BYTES_MAX),
+    ("REPOSITORIES_MAX", REPOSITORIES_MAX),
     ("PACKAGES_MAX", PACKAGES_MAX),
+    ("CONTENTS_MAX", CONTENTS_MAX),
     ("BLOBS_MAX", BLOBS_MAX),
     ("DOMAINS_MAX", DOMAINS_MAX),
     ("PRODUCT_NAME_BYTES_MAX", PRODUCT_NAME_BYTES_MAX),
     ("VERSION_PARTS_MAX", VERSION_PARTS_MAX),
+    ("ROLLOUT_BYTES_MAX", ROLLOUT_BYTES_MAX),
+    ("ROLLOUT_RELEASES_MAX", ROLLOUT_RELEASES_MAX),
 ];

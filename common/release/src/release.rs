@@ -1,33 +1,55 @@
-//! [`Release`]: one version of a product, with every package it names, how each is kept, and every blob with its sizes.
+//! [`Release`]: one version of a product: whom it trusts, every package with its cell of the grid, and every blob with its
+//! sizes. The form and its reader are here; what the form alone does not say is checked in `check`.
+//!
+//! The reader is strict: an unknown field is an error, because what a field means may not be ignored on a device. A field is
+//! added by raising [`FORMAT`]; a program reads its own format and the one before, and refuses newer ones by name.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::str::FromStr;
 
-use colibri_common::BlobId;
-use colibri_package::url::{RepositoryUrl, UnpinnedPackageUrl};
+use bytes::Bytes;
+use colibri_common::{BlobId, DIGEST_BYTES, unhex};
+use colibri_metadata::TrustAnchor;
+use colibri_package::PackagePath;
+use colibri_package::delivery::{DeliveryType, Identity};
+use colibri_package::url::{RelativePackageUrl, RepositoryUrl, UnpinnedPackageUrl};
 use serde::de::{Deserializer, Error as _};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
+use crate::error::ReleaseError;
 use crate::grid::{Availability, NotApplicable, PackageSet, Versioning};
 use crate::limits;
 use crate::version::ProductVersion;
 
-/// A product release. Made by [`Release::parse`], or checked by [`Release::check`] after it was put together.
+/// The format that this version writes. There is none before it yet.
+pub const FORMAT: u64 = 1;
+
+/// A product release. Made by [`Release::parse`] or by a [`crate::ReleaseBuilder`]: always checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Release {
-    /// Name of the product.
-    pub product: String,
-    /// Version of this release.
-    pub version: ProductVersion,
-    /// The packages that the release names.
-    pub packages: Vec<ReleasePackage>,
-    /// Domains whose packages may be resolved though the release names none of them (on demand & discoverable).
+    pub(crate) format: u64,
+    pub(crate) product: String,
+    pub(crate) version: ProductVersion,
+    pub(crate) repositories: Vec<TrustedRepository>,
+    pub(crate) packages: Vec<ReleasePackage>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub discoverable: Vec<DiscoverableDomain>,
-    /// Every blob of the packages with a hash, subpackages included.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub blobs: Vec<ReleaseBlob>,
+    pub(crate) discoverable: Vec<DiscoverableDomain>,
+    pub(crate) contents: Vec<PackageContents>,
+    pub(crate) blobs: Vec<ReleaseBlob>,
+}
+
+/// A repository that the product trusts, and what to trust it by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustedRepository {
+    /// `fuchsia-pkg://HOST`.
+    #[serde(with = "as_text")]
+    pub url: RepositoryUrl,
+    /// A root file of it, the exact text. Updates begin here, so that it may be an old one, but not an unsigned one.
+    pub root: String,
 }
 
 /// A package in a release.
@@ -37,13 +59,13 @@ pub struct ReleasePackage {
     /// Unpinned URL.
     #[serde(with = "as_text")]
     pub url: UnpinnedPackageUrl,
-    /// Package hash: the version of an anchored package, the version to fall back to of an upgradable one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hash: Option<BlobId>,
     /// When the package is there.
     pub availability: Availability,
     /// Who sets its version.
     pub versioning: Versioning,
+    /// Package hash: the version of an anchored package, the version to fall back to of an upgradable one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<BlobId>,
     /// Oldest version that an upgradable package may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimum_version: Option<ProductVersion>,
@@ -58,112 +80,170 @@ pub struct DiscoverableDomain {
     pub url: RepositoryUrl,
 }
 
+/// What one package hash consists of: a package or a subpackage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageContents {
+    /// The package hash, which is the id of its meta.far.
+    pub hash: BlobId,
+    /// Its content blobs, sorted, without the meta.far.
+    pub blobs: Vec<BlobId>,
+    /// Its direct subpackages, sorted by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subpackages: Vec<Subpackage>,
+}
+
+/// A subpackage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subpackage {
+    /// Its name in the package that has it.
+    #[serde(with = "as_text")]
+    pub name: RelativePackageUrl,
+    /// Its package hash.
+    pub hash: BlobId,
+}
+
 /// A blob of a release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseBlob {
     /// Its id.
     pub hash: BlobId,
     /// Length of the content in bytes.
     pub raw_bytes: u64,
-    /// Length of the delivery blob in bytes, as the publisher encoded it.
-    pub encoded_bytes: u64,
+    /// Its delivery forms as the publisher made them, by type, at least one.
+    pub encoded: Vec<EncodedForm>,
 }
 
-/// Why a release is not one.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReleaseError {
-    /// Not JSON of this form.
-    #[error("product release: {0}")]
-    Malformed(String),
-    /// Longer than the limit.
-    #[error("a product release has at most {limit} {what}")]
-    TooMany {
-        /// Of what.
-        what: &'static str,
-        /// The limit.
-        limit: u64,
-    },
-    /// The product has no name, or one that is too long or has control characters.
-    #[error("{0:?} is not a product name")]
-    ProductName(String),
-    /// A package in a cell of the grid that does not exist.
-    #[error("package {url}: {source}")]
-    NotApplicable {
-        /// The package.
-        url: String,
-        /// The cell.
-        source: NotApplicable,
-    },
-    /// A package whose fields contradict its package set.
-    #[error("package {url} ({set}): {reason}")]
-    Package {
-        /// The package.
-        url: String,
-        /// Its package set.
-        set: PackageSet,
-        /// What is wrong.
-        reason: &'static str,
-    },
-    /// A package, domain or blob is listed twice.
-    #[error("{0} is listed twice")]
-    Duplicate(String),
+/// One delivery form of a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncodedForm {
+    /// Delivery type.
+    #[serde(rename = "type", with = "as_number")]
+    pub ty: DeliveryType,
+    /// Length of the delivery blob in bytes.
+    pub bytes: u64,
+    /// Which of the possible encoded forms it is: SHA-256 of its unit H.
+    #[serde(with = "as_hex")]
+    pub identity: Identity,
 }
 
 impl Release {
     /// Reads a release strictly and checks it.
     ///
     /// # Errors
-    /// Says which package is at fault and why.
+    /// Says which package, blob or field is at fault and why.
     pub fn parse(json: &[u8]) -> Result<Self, ReleaseError> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: u64,
+        }
         if json.len() as u64 > limits::RELEASE_BYTES_MAX {
             return Err(ReleaseError::TooMany { what: "bytes", limit: limits::RELEASE_BYTES_MAX });
         }
-        let release: Self = serde_json::from_slice(json).map_err(|e| ReleaseError::Malformed(e.to_string()))?;
+        let malformed = |error: serde_json::Error| ReleaseError::Malformed(error.to_string());
+        // The format first: a newer one may have fields that are unknown here.
+        match serde_json::from_slice(json).map_err(malformed)? {
+            Head { format: 0 } => return Err(ReleaseError::Malformed("there is no format 0".to_owned())),
+            Head { format: found } if found > FORMAT => return Err(ReleaseError::TooNew { found }),
+            Head { .. } => {}
+        }
+        let release: Self = serde_json::from_slice(json).map_err(malformed)?;
         release.check()?;
         Ok(release)
     }
 
-    /// Checks what the form alone does not say.
+    /// The document: one line of JSON, the same for the same release.
     ///
     /// # Errors
-    /// As [`Self::parse`].
-    pub fn check(&self) -> Result<(), ReleaseError> {
-        let bounds = [
-            ("packages", self.packages.len(), limits::PACKAGES_MAX),
-            ("blobs", self.blobs.len(), limits::BLOBS_MAX),
-            ("discoverable domains", self.discoverable.len(), limits::DOMAINS_MAX),
-        ];
-        for (what, count, limit) in bounds {
-            if count as u64 > limit {
-                return Err(ReleaseError::TooMany { what, limit });
-            }
+    /// It would be longer than a reader accepts.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ReleaseError> {
+        let mut json = serde_json::to_vec(self).map_err(|error| ReleaseError::Malformed(error.to_string()))?;
+        json.push(b'\n');
+        if json.len() as u64 > limits::RELEASE_BYTES_MAX {
+            return Err(ReleaseError::TooMany { what: "bytes", limit: limits::RELEASE_BYTES_MAX });
         }
-        let name = &self.product;
-        let too_long = name.len() as u64 > limits::PRODUCT_NAME_BYTES_MAX;
-        if name.is_empty() || too_long || name.chars().any(char::is_control) {
-            return Err(ReleaseError::ProductName(name.chars().take(64).collect()));
-        }
-        for package in &self.packages {
-            package.check()?;
-        }
-        let mut seen = BTreeSet::new();
-        // One package may be in several sets, but only once in each.
-        let packages = self.packages.iter().map(|p| format!("{} ({} & {})", p.url, p.availability, p.versioning));
-        let domains = self.discoverable.iter().map(|domain| domain.url.to_string());
-        let blobs = self.blobs.iter().map(|blob| format!("blob {}", blob.hash));
-        for key in packages.chain(domains).chain(blobs) {
-            if seen.contains(&key) {
-                return Err(ReleaseError::Duplicate(key));
-            }
-            seen.insert(key);
-        }
-        Ok(())
+        Ok(json)
+    }
+
+    /// Name of the product.
+    pub fn product(&self) -> &str {
+        &self.product
+    }
+
+    /// Version of this release.
+    pub const fn version(&self) -> ProductVersion {
+        self.version
+    }
+
+    /// The repositories that the product trusts, by URL.
+    pub fn repositories(&self) -> &[TrustedRepository] {
+        &self.repositories
+    }
+
+    /// The packages that the release names, by URL and package set.
+    pub fn packages(&self) -> &[ReleasePackage] {
+        &self.packages
     }
 
     /// The packages of one set.
     pub fn packages_in(&self, set: PackageSet) -> impl Iterator<Item = &ReleasePackage> {
         self.packages.iter().filter(move |package| package.set() == Ok(set))
+    }
+
+    /// Domains whose packages may be resolved though the release names none of them (on demand & discoverable).
+    pub fn discoverable(&self) -> &[DiscoverableDomain] {
+        &self.discoverable
+    }
+
+    /// What every package hash consists of, by hash.
+    pub fn contents(&self) -> &[PackageContents] {
+        &self.contents
+    }
+
+    /// What one package hash consists of.
+    pub fn contents_of(&self, hash: BlobId) -> Option<&PackageContents> {
+        let found = self.contents.binary_search_by_key(&hash, |contents| contents.hash).ok()?;
+        self.contents.get(found)
+    }
+
+    /// Every blob, by id.
+    pub fn blobs(&self) -> &[ReleaseBlob] {
+        &self.blobs
+    }
+
+    /// One blob.
+    pub fn blob(&self, id: BlobId) -> Option<&ReleaseBlob> {
+        let found = self.blobs.binary_search_by_key(&id, |blob| blob.hash).ok()?;
+        self.blobs.get(found)
+    }
+
+    /// Every blob that these package hashes need: meta.fars, content, and those of subpackages, recursively.
+    pub fn blobs_needed(&self, hashes: impl IntoIterator<Item = BlobId>) -> BTreeSet<BlobId> {
+        let mut needed = BTreeSet::new();
+        // Each package hash is looked into once, so that this ends whatever the document says.
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<BlobId> = hashes.into_iter().collect();
+        while let Some(hash) = open.pop() {
+            if !seen.insert(hash) {
+                continue;
+            }
+            needed.insert(hash);
+            if let Some(contents) = self.contents_of(hash) {
+                needed.extend(contents.blobs.iter().copied());
+                open.extend(contents.subpackages.iter().map(|subpackage| subpackage.hash));
+            }
+        }
+        needed
+    }
+}
+
+impl TrustedRepository {
+    /// What a client of this repository trusts at first.
+    pub fn trust_anchor(&self) -> TrustAnchor {
+        TrustAnchor::RootFile(Bytes::copy_from_slice(self.root.as_bytes()))
     }
 }
 
@@ -176,30 +256,22 @@ impl ReleasePackage {
         PackageSet::new(self.availability, self.versioning)
     }
 
-    fn check(&self) -> Result<(), ReleaseError> {
-        let url = || self.url.to_string();
-        let set = self.set().map_err(|source| ReleaseError::NotApplicable { url: url(), source })?;
-        let refuse = |reason| Err(ReleaseError::Package { url: url(), set, reason });
-        match self.versioning {
-            Versioning::Discoverable => refuse("a release lists domains, not packages, as discoverable"),
-            Versioning::Anchored if self.hash.is_none() => refuse("an anchored package needs a hash"),
-            Versioning::Anchored if self.minimum_version.is_some() => {
-                refuse("an anchored package has a hash, not a minimum version")
-            }
-            Versioning::Upgradable if self.hash.is_none() && self.availability == Availability::Permanent => {
-                refuse("it must be there in all circumstances, so it needs a hash to fall back to")
-            }
-            _ => Ok(()),
-        }
+    /// What makes it this package in this set, and its place in the list. `NAME` and `NAME/0` are one package.
+    pub(crate) fn key(&self) -> (RepositoryUrl, PackagePath, Availability, Versioning) {
+        (self.url.repository().clone(), self.url.path(), self.availability, self.versioning)
     }
 }
 
-/// URLs as text.
-mod as_text {
-    use std::fmt::Display;
-    use std::str::FromStr;
+impl ReleaseBlob {
+    /// Bytes that travel when the blob is fetched: of its first form, which is the one that every client reads.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.encoded.first().map_or(self.raw_bytes, |form| form.bytes)
+    }
+}
 
-    use super::{Deserialize, Deserializer, Serializer};
+/// URLs and names as text.
+mod as_text {
+    use super::{Deserialize, Deserializer, Display, FromStr, Serializer, text_error};
 
     pub fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(value)
@@ -211,93 +283,39 @@ mod as_text {
         D: Deserializer<'de>,
     {
         let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|e| super::text_error::<D>(&text, &e))
+        text.parse().map_err(|error| text_error::<D>(&text, &error))
     }
 }
 
-fn text_error<'de, D: Deserializer<'de>>(text: &str, reason: &dyn std::fmt::Display) -> D::Error {
-    D::Error::custom(format_args!("{text:?}: {reason}"))
+/// Delivery types as numbers.
+mod as_number {
+    use super::{DeliveryType, Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &DeliveryType, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(value.number())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DeliveryType, D::Error> {
+        DeliveryType::try_from(u32::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
+/// Identities as 64 hex digits.
+mod as_hex {
+    use super::{DIGEST_BYTES, Deserialize, Deserializer, Identity, Serializer, text_error, unhex};
 
-    use super::*;
-
-    const HASH: &str = "15ec7bf0b50732b49f8228e07d24365338f9e3ab994b00af08e5a3bffe55fd8b";
-
-    fn full() -> Value {
-        json!({
-            "product": "workstation",
-            "version": "8.20220622.2.1",
-            "packages": [
-                {"url": "fuchsia-pkg://a.com/base", "hash": HASH, "availability": "permanent", "versioning": "anchored"},
-                {"url": "fuchsia-pkg://a.com/late", "hash": HASH, "availability": "automatic", "versioning": "anchored"},
-                {"url": "fuchsia-pkg://a.com/rare", "hash": HASH, "availability": "on_demand", "versioning": "anchored"},
-                {"url": "fuchsia-pkg://a.com/time/0", "hash": HASH, "availability": "permanent", "versioning": "upgradable"},
-                {"url": "fuchsia-pkg://a.com/eager", "availability": "automatic", "versioning": "upgradable", "minimum_version": "1.2.0.0"},
-                {"url": "fuchsia-pkg://a.com/app", "availability": "on_demand", "versioning": "upgradable"},
-            ],
-            "discoverable": [{"url": "fuchsia-pkg://apps.example"}],
-            "blobs": [{"hash": HASH, "raw_bytes": 0, "encoded_bytes": 28}],
-        })
+    pub fn serialize<S: Serializer>(value: &Identity, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
     }
 
-    fn parse(value: &Value) -> Result<Release, ReleaseError> {
-        Release::parse(&serde_json::to_vec(value).unwrap())
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Identity, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digest = unhex(&text).and_then(|bytes| <[u8; DIGEST_BYTES]>::try_from(bytes).ok());
+        digest.map(Identity::from_digest).ok_or_else(|| text_error::<D>(&text, &"not 64 lower-case hex digits"))
     }
+}
 
-    #[test]
-    fn a_release_with_every_package_set_goes_round() {
-        let release = parse(&full()).unwrap();
-        assert_eq!(serde_json::to_value(&release).unwrap(), full());
-        for set in PackageSet::all() {
-            let expected = usize::from(set.versioning() != Versioning::Discoverable);
-            assert_eq!(release.packages_in(set).count(), expected, "{set}");
-        }
-    }
-
-    #[test]
-    fn not_applicable_cells_and_contradictions_are_refused() {
-        let package = |index: usize, field: &str, value: Value| {
-            let mut release = full();
-            release["packages"][index][field] = value;
-            parse(&release).unwrap_err().to_string()
-        };
-        for (said, word) in [
-            (package(0, "versioning", json!("discoverable")), "no permanent & discoverable"),
-            (package(1, "versioning", json!("discoverable")), "no automatic & discoverable"),
-            (package(2, "versioning", json!("discoverable")), "lists domains"),
-            (package(0, "hash", json!(null)), "needs a hash"),
-            (package(0, "minimum_version", json!("1")), "not a minimum version"),
-            (package(3, "hash", json!(null)), "fall back"),
-            (package(0, "availability", json!("always")), "always"),
-            (package(0, "url", json!("fuchsia-pkg://a.com/base?hash=00")), "base?hash=00"),
-            (package(0, "colour", json!(1)), "colour"),
-        ] {
-            assert!(said.contains(word), "{said}");
-            assert!(!said.contains('\n'));
-        }
-    }
-
-    #[test]
-    fn duplicates_and_bad_names_are_refused() {
-        for (list, index) in [("packages", 0), ("discoverable", 0), ("blobs", 0)] {
-            let mut release = full();
-            let again = release[list][index].clone();
-            release[list].as_array_mut().unwrap().push(again);
-            assert!(matches!(parse(&release), Err(ReleaseError::Duplicate(_))), "{list}");
-        }
-        for name in [json!(""), json!("a\nb"), json!("x".repeat(256))] {
-            let mut release = full();
-            release["product"] = name;
-            assert!(matches!(parse(&release), Err(ReleaseError::ProductName(_))));
-        }
-        assert!(matches!(Release::parse(b"{"), Err(ReleaseError::Malformed(_))));
-        // The same package in two sets is allowed.
-        let mut release = full();
-        release["packages"][1]["url"] = json!("fuchsia-pkg://a.com/base");
-        assert!(parse(&release).is_ok());
-    }
+fn text_error<'de, D: Deserializer<'de>>(text: &str, reason: &dyn Display) -> D::Error {
+    let shown: String = text.chars().take(128).collect();
+    D::Error::custom(format_args!("{shown:?}: {reason}"))
 }
