@@ -1,4 +1,4 @@
-//! `colibri repo create|publish|list` and `repo package list`: repositories in folders, at the desk of whoever holds keys.
+//! `colibri repo …`: repositories in folders, at the desk of whoever holds keys.
 //!
 //! Nothing here signs or stores: that is the library `colibri-repository`, which servers and the demo use too.
 
@@ -6,8 +6,10 @@ mod create;
 mod list;
 mod packages;
 mod publish;
+mod stock_client;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -35,6 +37,8 @@ pub enum Verb {
     Publish(publish::Publish),
     /// Shows versions, expiry dates and the number of packages
     List(list::List),
+    /// Reads and hashes everything, and says which blob of which package is bad
+    Verify(verify::Verify),
     /// Looks at the packages of a repository
     Package(packages::Args),
 }
@@ -48,6 +52,12 @@ pub enum RepoError {
     /// A file that was given.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// The client of real devices is not in this build.
+    #[cfg(not(feature = "stock-client"))]
+    #[error(
+        "this build does not carry the client of real devices: build it with `cargo build --features stock-client`"
+    )]
+    NoStockClient,
     /// Standard output.
     #[error("printing failed: {0}")]
     Output(#[from] std::io::Error),
@@ -59,6 +69,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
         Verb::Create(args) => create::run(args, out),
         Verb::Publish(args) => publish::run(args, out),
         Verb::List(args) => list::run(args, out),
+        Verb::Verify(args) => verify::run(args, out),
         Verb::Package(args) => packages::run(args, out),
     }
 }

@@ -1,5 +1,7 @@
 //! Tests of `repo` on folders.
 
+mod verify;
+
 use std::path::Path;
 
 use clap::Parser;

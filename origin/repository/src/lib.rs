@@ -10,18 +10,24 @@ mod contents;
 mod crash_tests;
 mod draft;
 mod error;
+mod folders;
 mod ingest;
 mod keys;
 pub mod layout;
 pub mod limits;
 mod lock;
 mod metadata;
+mod parallel;
 mod publish;
 mod repository;
 mod roles;
+#[cfg(feature = "stock-client")]
+pub mod stock_client;
+mod verify;
 
 pub use contents::PackageBlob;
 pub use error::RepositoryError;
 pub use publish::{Publish, PublishProgress, PublishReport};
 pub use repository::{CreateOptions, PackageEntry, Repository, Versions};
 pub use roles::Expiries;
+pub use verify::{BlobUse, Damage, Unreferenced, VerifyProgress, VerifyReport, verify};
