@@ -1,14 +1,14 @@
 //! Metadata and other small documents, kept for a short life: unnumbered files are revalidated when they are old, numbered
 //! ones never change. When upstream is away, what is here is served within a bound.
 //!
-//! They are passed on as they came, byte for byte; devices verify the signatures. Only a hash in a name is checked here.
+//! They are passed on as they came, byte for byte; devices verify the signatures. Only a hash in a name is checked here. One
+//! version is kept for all codings: what is coded is decoded, under the cap, before anybody gets it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use colibri_api::ETag;
-use colibri_common::{hex, sha256, sha512};
+use colibri_common::{Digest, hex, sha256, sha512};
 use colibri_fetch::{BlobFetcher, FetchError, Unverified};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cache::Freshness;
 use crate::config::EdgeConfig;
+use crate::forms::Forms;
 use crate::limits::{ABSENT_BYTES_MAX, ABSENT_FLOOR_MS, DOCUMENT_BYTES_MAX, DOCUMENTS_BYTES_MAX, NUMBERED_RECHECK_MS};
 use crate::metrics::Metrics;
 use crate::shapes::one_shard;
@@ -34,7 +35,7 @@ const AWAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Document {
     pub bytes: Bytes,
-    pub etag: ETag,
+    pub sha256: Digest,
     /// What upstream called it, to revalidate with.
     upstream_etag: Option<String>,
     checked_at: Instant,
@@ -93,6 +94,8 @@ pub(crate) struct Documents {
     /// What upstream said it does not have, and when.
     absent: Arc<Cache<String, Instant, ByBytes>>,
     flights: Arc<SingleFlight<String, Arc<Document>>>,
+    /// Coded forms of what is kept.
+    pub forms: Forms,
     life: Duration,
     stale_max: Duration,
     numbered_recheck: Duration,
@@ -105,6 +108,7 @@ impl Documents {
             kept: Arc::new(one_shard(ESTIMATED_ITEMS, DOCUMENTS_BYTES_MAX, ByBytes)),
             absent: Arc::new(one_shard(ESTIMATED_ITEMS, ABSENT_BYTES_MAX, ByBytes)),
             flights: Arc::new(SingleFlight::new(tasks.clone())),
+            forms: Forms::new(),
             life: Duration::from_secs(config.metadata_max_age_s),
             stale_max: Duration::from_secs(config.metadata_stale_max_s),
             numbered_recheck: Duration::from_millis(NUMBERED_RECHECK_MS),
@@ -166,11 +170,15 @@ impl Documents {
         let checked_at = Instant::now();
         let check = |bytes: &[u8]| wish.life.check(bytes);
         let answer = fetcher.document_checked(path, DOCUMENT_BYTES_MAX, etag, &check).await;
-        let (bytes, etag, upstream_etag) = match (answer, &kept) {
-            (Ok(Unverified::Document { bytes, etag }), _) => (bytes.clone(), ETag::metadata(&sha256(&bytes)), etag),
-            (Ok(Unverified::NotModified), Some(kept)) => {
-                (kept.bytes.clone(), kept.etag.clone(), kept.upstream_etag.clone())
+        let (bytes, sha256, upstream_etag) = match (answer, &kept) {
+            (Ok(Unverified::Document { bytes, coded, etag }), _) => {
+                let sha256 = sha256(&bytes);
+                if let Some((coding, form)) = coded {
+                    self.forms.keep(sha256, coding, form);
+                }
+                (bytes, sha256, etag)
             }
+            (Ok(Unverified::NotModified), Some(kept)) => (kept.bytes.clone(), kept.sha256, kept.upstream_etag.clone()),
             (Ok(Unverified::NotModified), None) => {
                 return Err(FetchError::Local(format!("{path}: upstream answered 304 to an unconditional request")));
             }
@@ -182,7 +190,7 @@ impl Documents {
                 return Err(error);
             }
         };
-        let document = Arc::new(Document { bytes, etag, upstream_etag, checked_at, away_at: Mutex::default() });
+        let document = Arc::new(Document { bytes, sha256, upstream_etag, checked_at, away_at: Mutex::default() });
         self.absent.remove(path);
         self.kept.insert(path.clone(), document.clone());
         Ok(document)

@@ -14,6 +14,7 @@ mod disk;
 mod documents;
 mod error;
 mod flight;
+mod forms;
 pub mod limits;
 mod memory;
 pub mod metrics;

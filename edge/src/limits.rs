@@ -9,6 +9,9 @@ pub const SHAPES_BYTES_MAX: u64 = 64 << 20;
 /// Budget for metadata documents, bytes.
 pub const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
 
+/// Budget for coded forms of metadata documents, bytes.
+pub const FORMS_BYTES_MAX: u64 = 48 << 20;
+
 /// Largest metadata file or TUF target passed on, bytes.
 pub const DOCUMENT_BYTES_MAX: u64 = 32 << 20;
 
@@ -72,6 +75,7 @@ const _: () = assert!(DOCUMENTS_BYTES_MAX / 10 * 9 > DOCUMENT_BYTES_MAX, "the la
 pub const ALL: &[(&str, u64)] = &[
     ("SHAPES_BYTES_MAX", SHAPES_BYTES_MAX),
     ("DOCUMENTS_BYTES_MAX", DOCUMENTS_BYTES_MAX),
+    ("FORMS_BYTES_MAX", FORMS_BYTES_MAX),
     ("DOCUMENT_BYTES_MAX", DOCUMENT_BYTES_MAX),
     ("ABSENT_BYTES_MAX", ABSENT_BYTES_MAX),
     ("ABSENT_FLOOR_MS", ABSENT_FLOOR_MS),

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use colibri_api::problem::VARY_CODING;
 use colibri_api::{
-    ApiError, BlobForm, CacheStatus, ETag, Forward, Representation, ResponsePlan, Route, cache as cache_control,
-    head_for, parse_path,
+    ApiError, BlobForm, CacheStatus, Coding, ETag, Forward, Representation, ResponsePlan, Route,
+    cache as cache_control, head_for, negotiate, parse_path,
 };
 use colibri_common::BlobId;
 use colibri_fetch::{BlobFetcher, FetchError};
@@ -19,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::cache::{Cache, Freshness};
 use crate::cdn_loop::{self, OwnHop};
 use crate::config::EdgeConfig;
-use crate::documents::{Document, Documents, Life, Wish};
+use crate::documents::{Documents, Life, Wish};
 use crate::reader::Reader;
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -108,7 +109,7 @@ impl ReadApi {
             }
             Route::Index | Route::RepositoryIndex { .. } => {
                 let text = format!("colibri edge `{}`: packages are at /REPO/, blobs at /blobs/\n", self.name);
-                Ok(self.send_plain(text.into(), asked))
+                Ok(self.send_plain(&text.into(), asked))
             }
         }
     }
@@ -124,27 +125,22 @@ impl ReadApi {
         let wish = Wish { path: route.path(), life, insists: asked.insists() };
         let (document, freshness) = self.documents.get(&asked.fetcher, wish).await;
         let document = document.map_err(|error| api_error(&error))?;
-        Ok(self.send_document(&document, freshness, route, content_type, asked))
-    }
-
-    fn send_document(
-        &self,
-        document: &Document,
-        freshness: Freshness,
-        route: &Route,
-        content_type: HeaderValue,
-        asked: &Asked,
-    ) -> Response {
+        // Metadata is coded and sent whole, targets are neither.
+        let is_metadata = matches!(route, Route::Metadata { .. });
+        let coding = if is_metadata { negotiate(&asked.headers)? } else { Coding::Identity };
+        let form = self.documents.forms.of(document.sha256, coding, &document.bytes).await?;
         let representation = Representation {
-            length: document.bytes.len() as u64,
-            etag: Some(document.etag.clone()),
+            length: form.len() as u64,
+            etag: Some(ETag::coded(&document.sha256, coding)),
             cache_control: cache_control::for_route(route, self.metadata_max_age_s),
             content_type,
-            accept_ranges: matches!(route, Route::Target { .. }),
+            accept_ranges: !is_metadata,
+            coding,
+            vary: is_metadata.then_some(VARY_CODING),
         };
         let plan = head_for(&representation, &asked.method, &asked.headers);
-        let body = plan.body.map_or(Body::empty(), |range| Body::full(document.bytes.slice(range.within(0))));
-        self.finish(plan, body, freshness)
+        let body = plan.body.map_or(Body::empty(), |range| Body::full(form.slice(range.within(0))));
+        Ok(self.finish(plan, body, freshness))
     }
 
     /// The configuration that upstream gives, with this edge as the mirror. It is only as trusted as whoever adds it.
@@ -157,31 +153,19 @@ impl ReadApi {
             config.map_err(|error| ApiError::BadGateway(format!("upstream's {} is not one: {error}", route.path())))?;
         let mirror = serde_json::json!({ "mirror_url": format!("{here}/{repository}"), "subscribe": false });
         config.insert("mirrors".to_owned(), Value::Array(vec![mirror]));
-        let representation = Representation {
-            length: 0,
-            etag: None,
-            cache_control: cache_control::NO_STORE,
-            content_type: JSON,
-            accept_ranges: false,
-        };
-        Ok(self.send_built(Value::Object(config).to_string().into(), representation, asked))
+        let text: Bytes = Value::Object(config).to_string().into();
+        Ok(self.send_built(&text, &built(text.len() as u64, cache_control::NO_STORE, JSON), asked))
     }
 
-    fn send_plain(&self, text: Bytes, asked: &Asked) -> Response {
-        let representation = Representation {
-            length: 0,
-            etag: None,
-            cache_control: cache_control::max_age(self.metadata_max_age_s),
-            content_type: HeaderValue::from_static("text/plain; charset=utf-8"),
-            accept_ranges: false,
-        };
-        self.send_built(text, representation, asked)
+    fn send_plain(&self, text: &Bytes, asked: &Asked) -> Response {
+        let cache_control = cache_control::max_age(self.metadata_max_age_s);
+        let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+        self.send_built(text, &built(text.len() as u64, cache_control, content_type), asked)
     }
 
-    fn send_built(&self, bytes: Bytes, mut representation: Representation, asked: &Asked) -> Response {
-        representation.length = bytes.len() as u64;
-        let plan = head_for(&representation, &asked.method, &asked.headers);
-        let body = plan.body.map_or(Body::empty(), |_| Body::full(bytes));
+    fn send_built(&self, bytes: &Bytes, representation: &Representation, asked: &Asked) -> Response {
+        let plan = head_for(representation, &asked.method, &asked.headers);
+        let body = plan.body.map_or(Body::empty(), |_| Body::full(bytes.clone()));
         self.finish(plan, body, Freshness::Hit)
     }
 
@@ -284,9 +268,15 @@ fn hash_in(target: &str) -> Option<&str> {
     (is_hex && matches!(hash.len(), 64 | 128)).then_some(hash)
 }
 
+/// What is made of the request itself.
+const fn built(length: u64, cache_control: HeaderValue, content_type: HeaderValue) -> Representation {
+    let (coding, vary) = (Coding::Identity, None);
+    Representation { length, etag: None, cache_control, content_type, accept_ranges: false, coding, vary }
+}
+
 fn blob_representation(length: u64, etag: ETag) -> Representation {
     let cache_control = cache_control::IMMUTABLE;
-    Representation { length, etag: Some(etag), cache_control, content_type: OCTETS, accept_ranges: true }
+    Representation { etag: Some(etag), accept_ranges: true, ..built(length, cache_control, OCTETS) }
 }
 
 /// What a failed fetch means to the client.

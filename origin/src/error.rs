@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use colibri_api::{ApiError, RepositoryName};
 use colibri_common::BlobId;
 use colibri_service::{MetricsError, ServiceError};
-use colibri_transport::TransportError;
+use colibri_transport::{CodingError, TransportError};
 
 use crate::limits::{REPOSITORIES_MAX, SMALL_FILE_BYTES_MAX};
 
@@ -61,6 +61,9 @@ pub enum OriginError {
         /// What is wrong.
         reason: String,
     },
+    /// A file cannot be compressed.
+    #[error(transparent)]
+    Coding(#[from] CodingError),
     /// A port or certificate cannot be used.
     #[error(transparent)]
     Transport(#[from] TransportError),

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use colibri_api::{ApiError, BlobForm, ETag, RepositoryName, Representation, Route, cache, prefers_json};
+use colibri_api::problem::VARY_CODING;
+use colibri_api::{
+    ApiError, BlobForm, Coding, ETag, RepositoryName, Representation, Route, cache, negotiate, prefers_json,
+};
 use colibri_common::BlobId;
 use colibri_package::delivery::{DeliveryType, Encoding};
 use colibri_transport::Secure;
@@ -29,17 +32,29 @@ pub(crate) struct Found {
     pub content: Content,
     /// How it was come by, for `Cache-Status`.
     pub detail: &'static str,
-    /// Whether another `Accept` would get another representation.
-    pub varies: bool,
+}
+
+/// How a small file is sent.
+struct Kind {
+    content_type: HeaderValue,
+    accept_ranges: bool,
+    coding: Coding,
+    vary: Option<HeaderValue>,
 }
 
 impl Shared {
     /// Finds what `route` names.
     pub async fn find(self: &Arc<Self>, route: &Route, request: &Parts) -> Result<Found, ApiError> {
         match route {
-            Route::Metadata { repository, file } => self.small_file(route, repository, &file.file_name(), JSON).await,
+            Route::Metadata { repository, file } => {
+                let coding = negotiate(&request.headers)?;
+                let kind = Kind { content_type: JSON, accept_ranges: false, coding, vary: Some(VARY_CODING) };
+                self.small_file(route, repository, &file.file_name(), kind).await
+            }
             Route::Target { repository, name } => {
-                self.small_file(route, repository, &format!("targets/{name}"), OCTETS).await
+                let coding = Coding::Identity;
+                let kind = Kind { content_type: OCTETS, accept_ranges: true, coding, vary: None };
+                self.small_file(route, repository, &format!("targets/{name}"), kind).await
             }
             Route::Blob { repository: Some(name), id, form } => self.blob(&[self.repository(name)?], *id, *form).await,
             Route::Blob { repository: None, id, form } => self.blob(&self.repositories, *id, *form).await,
@@ -68,25 +83,33 @@ impl Shared {
         Err(ApiError::NotFound(format!("there are several repositories here; ask for one of {}", paths.join(", "))))
     }
 
-    /// A file of the metadata folder. Metadata is always sent whole, targets may be asked for in parts.
+    /// A file of the metadata folder. Metadata is sent whole and may be coded, targets may be asked for in parts.
     async fn small_file(
         self: &Arc<Self>,
         route: &Route,
         repository: &RepositoryName,
         name: &str,
-        content_type: HeaderValue,
+        kind: Kind,
     ) -> Result<Found, ApiError> {
         let (shared, path) = (self.clone(), self.repository(repository)?.metadata_path(name));
-        let file = blocking(move || shared.files.get(&path)).await.map_err(|error| log(&error))?;
-        let file = file.ok_or_else(|| ApiError::NotFound(format!("repository {repository} has no {name}")))?;
-        let representation = Representation {
-            length: file.bytes.len() as u64,
-            etag: Some(file.etag),
-            cache_control: cache::for_route(route, self.config.timestamp_max_age_s),
-            content_type,
-            accept_ranges: matches!(route, Route::Target { .. }),
+        let find = move || {
+            let Some(file) = shared.files.get(&path)? else { return Ok(None) };
+            let form = shared.forms.of(file.sha256, kind.coding, &file.bytes)?;
+            Ok(Some((file.sha256, form)))
         };
-        Ok(Found { representation, content: Content::Memory(file.bytes), detail: "stored", varies: false })
+        let found = blocking(find).await.map_err(|error| log(&error))?;
+        let (sha256, form) =
+            found.ok_or_else(|| ApiError::NotFound(format!("repository {repository} has no {name}")))?;
+        let representation = Representation {
+            length: form.len() as u64,
+            etag: Some(ETag::coded(&sha256, kind.coding)),
+            cache_control: cache::for_route(route, self.config.timestamp_max_age_s),
+            content_type: kind.content_type,
+            accept_ranges: kind.accept_ranges,
+            coding: kind.coding,
+            vary: kind.vary,
+        };
+        Ok(Found { representation, content: Content::Memory(form), detail: "stored" })
     }
 
     /// A blob in one form, from the first repository and stored form that can prove it.
@@ -130,7 +153,9 @@ impl Shared {
         let config = config.map_err(|error| log(&error))?;
         let text = serde_json::to_string(&config).map_err(|error| ApiError::Internal(error.to_string()))?;
         let page = Page { content_type: JSON, bytes: Bytes::from(text) };
-        Ok(Found { varies: false, ..self.page(route, page) })
+        let mut found = self.page(route, page);
+        found.representation.vary = None;
+        Ok(found)
     }
 
     async fn repository_page(
@@ -152,8 +177,10 @@ impl Shared {
             cache_control: cache::for_route(route, self.config.timestamp_max_age_s),
             content_type: page.content_type,
             accept_ranges: false,
+            coding: Coding::Identity,
+            vary: Some(HeaderValue::from_static("accept")),
         };
-        Found { representation, content: Content::Memory(page.bytes), detail: "made", varies: true }
+        Found { representation, content: Content::Memory(page.bytes), detail: "made" }
     }
 }
 
@@ -181,8 +208,10 @@ fn blob_form(stored: StoredBlob, proven: &Proven, form: BlobForm) -> Found {
         cache_control: cache::IMMUTABLE,
         content_type: OCTETS,
         accept_ranges: true,
+        coding: Coding::Identity,
+        vary: None,
     };
-    Found { representation, content, detail, varies: false }
+    Found { representation, content, detail }
 }
 
 /// Scheme and authority that the request was made to.

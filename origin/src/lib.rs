@@ -9,6 +9,7 @@ mod content;
 mod error;
 mod file;
 mod find;
+mod forms;
 pub mod limits;
 mod observe;
 mod origin;

@@ -11,6 +11,9 @@ pub const SMALL_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Memory for metadata and target files, in bytes.
 pub const SMALL_FILES_CACHE_BYTES: u64 = 128 << 20;
 
+/// Memory for metadata in gzip and zstd, in bytes.
+pub const FORMS_CACHE_BYTES: u64 = 64 << 20;
+
 /// Memory for what has been proven of stored blobs (layouts with their leaves), in bytes.
 pub const PROOFS_CACHE_BYTES: u64 = 128 << 20;
 
@@ -43,6 +46,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("REPOSITORIES_MAX", REPOSITORIES_MAX as u64),
     ("SMALL_FILE_BYTES_MAX", SMALL_FILE_BYTES_MAX),
     ("SMALL_FILES_CACHE_BYTES", SMALL_FILES_CACHE_BYTES),
+    ("FORMS_CACHE_BYTES", FORMS_CACHE_BYTES),
     ("PROOFS_CACHE_BYTES", PROOFS_CACHE_BYTES),
     ("SUMMARIES_CACHE_BYTES", SUMMARIES_CACHE_BYTES),
     ("PAGE_PACKAGES_MAX", PAGE_PACKAGES_MAX as u64),

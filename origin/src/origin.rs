@@ -8,12 +8,13 @@ use colibri_api::{ApiError, CacheStatus, RepositoryName, Route, head_for, parse_
 use colibri_common::Clock;
 use colibri_transport::{Body, Handler, Peer, Request, Response, handler};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 
 use crate::config::OriginConfig;
 use crate::content;
 use crate::error::OriginError;
 use crate::find::log;
+use crate::forms::Forms;
 use crate::limits::{REPOSITORIES_MAX, USER_AGENT_BYTES_MAX};
 use crate::observe::{Counters, Observation, ObservedRequest, RequestObserver};
 use crate::proof::Proofs;
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub config: OriginConfig,
     pub repositories: Vec<Arc<ServedRepository>>,
     pub files: SmallFiles,
+    pub forms: Forms,
     pub proofs: Proofs,
     pub summaries: Summaries,
     counters: Arc<Counters>,
@@ -58,6 +60,7 @@ impl Origin {
         let shared = Shared {
             repositories,
             files: SmallFiles::new(clock),
+            forms: Forms::new(),
             proofs: Proofs::new(config.keep_computed_leaves),
             summaries: Summaries::new(),
             counters: Arc::default(),
@@ -120,13 +123,9 @@ impl Origin {
                 Body::full(plan.problem)
             }
         };
-        let mut headers = plan.headers;
-        if found.varies {
-            headers.insert(header::VARY, HeaderValue::from_static("accept"));
-        }
         self.response(
             plan.status,
-            headers,
+            plan.headers,
             body,
             &CacheStatus::hit(&self.shared.config.cache_name).with_detail(found.detail),
         )

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use colibri_api::ETag;
-use colibri_common::{ByteRange, Clock, sha256};
+use colibri_common::{ByteRange, Clock, Digest, sha256};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -18,8 +17,8 @@ use crate::limits::{SMALL_FILE_BYTES_MAX, SMALL_FILE_READ_ATTEMPTS, SMALL_FILES_
 pub(crate) struct SmallFile {
     /// Its bytes.
     pub bytes: Bytes,
-    /// The entity tag made of its SHA-256.
-    pub etag: ETag,
+    /// Their SHA-256.
+    pub sha256: Digest,
     /// Which version it is.
     pub stamp: Stamp,
 }
@@ -64,7 +63,7 @@ impl SmallFiles {
                 continue;
             }
             let bytes = bytes?;
-            let found = SmallFile { etag: ETag::metadata(&sha256(&bytes)), bytes, stamp: file.stamp() };
+            let found = SmallFile { sha256: sha256(&bytes), bytes, stamp: file.stamp() };
             if file.stamp().is_settled(self.clock.now()) {
                 self.cache.insert(key, found.clone());
             }

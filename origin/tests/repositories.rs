@@ -9,7 +9,7 @@ use colibri_common::{ManualClock, SystemClock, UnixSeconds, sha256, unhex};
 use colibri_metadata::RepoConfig;
 use colibri_origin::{ObservedRequest, Origin, OriginConfig, OriginError, RepositoryConfig};
 use colibri_package::delivery::DeliveryType;
-use colibri_transport::Secure;
+use colibri_transport::{Secure, coding};
 use fixture::{Folder, ask, content, get, open, replace, send, vectors};
 use http::{Method, StatusCode};
 
@@ -49,6 +49,45 @@ async fn metadata_files() {
         );
         assert!(answer.json()["detail"].as_str().unwrap().contains(absent));
     }
+}
+
+#[tokio::test]
+async fn metadata_in_the_coding_that_is_asked_for() {
+    let folder = Folder::new();
+    let handler = folder.origin().handler();
+    for name in ["timestamp.json", "1.root.json", "1.targets.json"] {
+        let plain = std::fs::read(vectors().join("tuf-repo").join(name)).unwrap();
+        let (path, hash) = (format!("/devhost/{name}"), colibri_common::hex(&sha256(&plain)[..8]));
+        for (accepted, encoding, suffix) in
+            [("zstd, gzip", "zstd", "-zstd"), ("gzip", "gzip", "-gzip"), ("br", "", ""), ("gzip;q=0", "", "")]
+        {
+            let fields = [("accept-encoding", accepted), ("range", "bytes=0-9")];
+            let answer = get(&handler, &path, &fields).await;
+            assert_eq!((answer.status, answer.header("content-encoding")), (StatusCode::OK, encoding), "{accepted}");
+            let decoded = match encoding {
+                "zstd" => coding::unzstd(&answer.body, plain.len() as u64).unwrap(),
+                "gzip" => coding::gunzip(&answer.body, plain.len() as u64).unwrap(),
+                _ => answer.body.clone(),
+            };
+            assert!(decoded == plain && (encoding.is_empty() || answer.body.len() < plain.len()), "{name} {accepted}");
+            let etag = format!("\"{hash}{suffix}\"");
+            assert_eq!((answer.header("etag"), answer.header("vary")), (&*etag, "accept-encoding"));
+            let head = ask(&handler, Method::HEAD, &path, &fields).await;
+            assert_eq!((head.status, &head.headers, head.body.len()), (StatusCode::OK, &answer.headers, 0));
+            for tag in [format!("\"{hash}\""), format!("W/\"{hash}-gzip\""), format!("\"{hash}-zstd\"")] {
+                let same = get(&handler, &path, &[("accept-encoding", accepted), ("if-none-match", &tag)]).await;
+                let expected = if tag.ends_with(&etag) { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
+                assert_eq!((same.status, same.header("vary")), (expected, "accept-encoding"), "{accepted} {tag}");
+            }
+        }
+        let refused = get(&handler, &path, &[("accept-encoding", "identity;q=0")]).await;
+        assert_eq!((refused.status, refused.header("vary")), (StatusCode::NOT_ACCEPTABLE, "accept-encoding"));
+        assert!(refused.json()["detail"].as_str().unwrap().contains("Accept-Encoding"));
+    }
+    // What replaces a file is coded anew.
+    replace(&folder.metadata().join("timestamp.json"), b"{\"version\":2}");
+    let answer = get(&handler, "/devhost/timestamp.json", &[("accept-encoding", "zstd")]).await;
+    assert_eq!(coding::unzstd(&answer.body, 100).unwrap(), "{\"version\":2}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `Accept`: whether a page is wanted as HTML for people or as JSON for programs. No other negotiation lives here.
+//! `Accept`: whether a page is wanted as HTML for people or as JSON for programs. Codings are in `coding`.
 
 use http::{HeaderMap, header};
 
@@ -32,7 +32,7 @@ fn weight(list: &str, exact: &str, family: &str) -> Option<(u16, u8, std::cmp::R
 }
 
 /// `0.8` as 800; RFC 9110 §12.4.2 allows at most three decimals and at most 1.
-fn parse_quality(text: &str) -> Option<u16> {
+pub(crate) fn parse_quality(text: &str) -> Option<u16> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     if decimals.len() > 3 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

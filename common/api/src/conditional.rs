@@ -9,6 +9,7 @@ use std::str::FromStr;
 use colibri_common::{BlobId, ByteRange, Digest, hex, unhex};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
+use crate::coding::Coding;
 use crate::limits::ENTITY_TAGS_MAX;
 use crate::range::RangeRequest;
 
@@ -57,6 +58,14 @@ impl ETag {
     /// `"<16 hex>"`: a file with this SHA-256 (metadata, targets).
     pub fn metadata(sha256: &Digest) -> Self {
         Self::strong(hex(&sha256[..SHOWN_BYTES]))
+    }
+
+    /// `"<16 hex>"`, `"<16 hex>-gzip"` or `"<16 hex>-zstd"`: metadata with this SHA-256 when decoded, coded so.
+    pub fn coded(sha256: &Digest, coding: Coding) -> Self {
+        match coding {
+            Coding::Identity => Self::metadata(sha256),
+            coding => Self::strong(format!("{}-{}", hex(&sha256[..SHOWN_BYTES]), coding.name())),
+        }
     }
 
     const fn strong(opaque: String) -> Self {

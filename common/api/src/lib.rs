@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod cache;
 pub mod cache_status;
+pub mod coding;
 pub mod conditional;
 pub mod limits;
 pub mod path;
@@ -15,6 +16,7 @@ pub mod range;
 
 pub use accept::prefers_json;
 pub use cache_status::{CacheStatus, Forward};
+pub use coding::{Coding, UnknownCoding, negotiate};
 pub use conditional::{Decision, DeliveryTag, ETag};
 pub use path::{BlobForm, MetadataFile, PathError, RepositoryName, Route, parse_path};
 pub use plan::{Representation, ResponsePlan, head_for};

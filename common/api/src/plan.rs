@@ -4,6 +4,7 @@ use bytes::Bytes;
 use colibri_common::ByteRange;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
+use crate::coding::Coding;
 use crate::conditional::{Decision, ETag, decide};
 use crate::problem::ApiError;
 use crate::range::ContentRange;
@@ -11,7 +12,7 @@ use crate::range::ContentRange;
 /// What is known of a representation before its first byte is sent. Its length must be a proven one.
 #[derive(Debug, Clone)]
 pub struct Representation {
-    /// Length in bytes.
+    /// Length in bytes, coded.
     pub length: u64,
     /// Entity tag; nothing for answers built from the request.
     pub etag: Option<ETag>,
@@ -21,6 +22,10 @@ pub struct Representation {
     pub content_type: HeaderValue,
     /// Whether `Range` is honoured: blobs and targets yes, metadata no.
     pub accept_ranges: bool,
+    /// How it is coded.
+    pub coding: Coding,
+    /// The request fields that choose between this and other representations of the same thing.
+    pub vary: Option<HeaderValue>,
 }
 
 /// How to answer: status and headers are complete, `Content-Length` included.
@@ -66,6 +71,9 @@ fn validators(representation: &Representation) -> HeaderMap {
     if let Some(etag) = &representation.etag {
         headers.insert(header::ETAG, etag.to_value());
     }
+    if let Some(vary) = &representation.vary {
+        headers.insert(header::VARY, vary.clone());
+    }
     headers
 }
 
@@ -73,6 +81,9 @@ fn send(representation: &Representation, range: ByteRange, method: &Method) -> R
     let mut headers = validators(representation);
     headers.insert(header::CONTENT_TYPE, representation.content_type.clone());
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.len()));
+    if let Some(coding) = representation.coding.content_encoding() {
+        headers.insert(header::CONTENT_ENCODING, coding);
+    }
     if representation.accept_ranges {
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }

@@ -15,6 +15,9 @@ pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/prob
 /// The methods of the read API, as `Allow` lists them.
 pub const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
+/// `Vary` of what may be coded.
+pub const VARY_CODING: HeaderValue = HeaderValue::from_static("accept-encoding");
+
 /// Why a request gets no representation. Each message is the `detail` the client reads.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
@@ -27,6 +30,9 @@ pub enum ApiError {
     /// Only GET and HEAD are served.
     #[error("this address answers GET and HEAD only")]
     MethodNotAllowed,
+    /// The client refuses every coding there is.
+    #[error("Accept-Encoding refuses every form there is: identity, gzip and zstd")]
+    NotAcceptable,
     /// No byte of the range exists.
     #[error("the range lies outside the {length} bytes there are")]
     RangeNotSatisfiable {
@@ -98,6 +104,7 @@ impl ApiError {
             Self::Path(_) => (StatusCode::BAD_REQUEST, "bad-path", "Bad path"),
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad-request", "Bad request"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed"),
+            Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "not-acceptable", "Not acceptable"),
             Self::RangeNotSatisfiable { .. } => {
                 (StatusCode::RANGE_NOT_SATISFIABLE, "range-not-satisfiable", "Range not satisfiable")
             }
@@ -136,6 +143,9 @@ impl ApiError {
         match self {
             Self::MethodNotAllowed => {
                 headers.insert(header::ALLOW, ALLOW);
+            }
+            Self::NotAcceptable => {
+                headers.insert(header::VARY, VARY_CODING);
             }
             Self::RangeNotSatisfiable { length } => {
                 headers.insert(header::CONTENT_RANGE, ContentRange::unsatisfied(*length).to_value());

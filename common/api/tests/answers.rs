@@ -2,7 +2,7 @@
 
 use colibri_api::conditional::{Decision, ETag, decide};
 use colibri_api::problem::Problem;
-use colibri_api::{ApiError, PathError, Representation, cache, head_for};
+use colibri_api::{ApiError, Coding, PathError, Representation, cache, head_for};
 use colibri_common::{BlobId, ByteRange};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
@@ -24,6 +24,8 @@ fn representation() -> Representation {
         cache_control: cache::IMMUTABLE,
         content_type: HeaderValue::from_static("application/octet-stream"),
         accept_ranges: true,
+        coding: Coding::Identity,
+        vary: None,
     }
 }
 

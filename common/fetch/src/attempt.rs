@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use colibri_api::range::ContentRange;
+use colibri_api::{Coding, UnknownCoding};
 use colibri_common::ByteRange;
-use colibri_transport::{Body, Client};
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_NONE_MATCH, RANGE, RETRY_AFTER, USER_AGENT};
+use colibri_transport::{Body, Client, CodingError, coding};
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_NONE_MATCH, RANGE, RETRY_AFTER, USER_AGENT,
+};
 use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::AttemptError;
-use crate::limits::SKIPPED_BYTES_MAX;
+use crate::limits::{CODED_EXTRA_BYTES_MAX, SKIPPED_BYTES_MAX};
 use crate::patience::Pace;
 use crate::source::Source;
 
@@ -52,8 +55,19 @@ pub struct Answer {
     pub not_modified: bool,
     /// `ETag`, if it was sent.
     pub etag: Option<String>,
+    /// How the body is coded: not at all, unless the request accepted it.
+    pub coding: Coding,
     /// The body.
     pub body: Body,
+}
+
+/// A small body, read whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whole {
+    /// What it says.
+    pub bytes: Bytes,
+    /// How it came, if it came coded.
+    pub coded: Option<(Coding, Bytes)>,
 }
 
 impl Attempt<'_> {
@@ -66,6 +80,7 @@ impl Attempt<'_> {
         *request.method_mut() = Method::GET;
         *request.uri_mut() = url.parse().map_err(|error| AttemptError::Unexpected(format!("`{url}`: {error}")))?;
         let conditional = extra.contains_key(IF_NONE_MATCH);
+        let decodes = extra.contains_key(ACCEPT_ENCODING);
         *request.headers_mut() = extra;
         request.headers_mut().extend(self.headers.clone());
         request.headers_mut().insert(USER_AGENT, self.agent.clone());
@@ -78,7 +93,9 @@ impl Attempt<'_> {
         let response = sent.map_err(|_| AttemptError::Slow { bytes: 0, within: self.pace.head })??;
         let (head, body) = response.into_parts();
         let etag = head.headers.get(ETAG).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let mut answer = Answer { skip: 0, total_claimed: None, promised: None, not_modified: false, etag, body };
+        let coding = if head.status.is_success() { coding_of(&head.headers, decodes)? } else { Coding::Identity };
+        let (skip, total_claimed, promised, not_modified) = (0, None, None, false);
+        let mut answer = Answer { skip, total_claimed, promised, not_modified, etag, coding, body };
         match head.status {
             StatusCode::OK => self.whole(&mut answer, &head.headers, range)?,
             StatusCode::PARTIAL_CONTENT => partial(&mut answer, &head.headers, range)?,
@@ -131,6 +148,44 @@ impl Attempt<'_> {
         }
         // Neither spare capacity nor the connection's buffer is kept.
         Ok(bytes.into_boxed_slice().into())
+    }
+
+    /// Reads all of a body, which must not be longer than `bytes_max` when decoded.
+    pub async fn read_whole(&self, mut answer: Answer, bytes_max: u64) -> Result<Whole, AttemptError> {
+        let coding = std::mem::replace(&mut answer.coding, Coding::Identity);
+        if coding == Coding::Identity {
+            return Ok(Whole { bytes: self.read_all(answer, bytes_max).await?, coded: None });
+        }
+        // A form that is longer than its content is possible, but not by much.
+        let coded = self.read_all(answer, bytes_max.saturating_add(bytes_max / 256 + CODED_EXTRA_BYTES_MAX)).await?;
+        let bytes = self.decode(coding, &coded, bytes_max).await?;
+        Ok(Whole { bytes, coded: Some((coding, coded)) })
+    }
+
+    /// Room is taken for what a document is likely to decode to, and only then for all that it may.
+    async fn decode(&self, coding: Coding, coded: &Bytes, bytes_max: u64) -> Result<Bytes, AttemptError> {
+        let likely = bytes_max.min((coded.len() as u64).saturating_mul(16));
+        for cap in [likely, bytes_max] {
+            let _room = self.room(cap).await?;
+            let form = coded.clone();
+            let decode = move || match coding {
+                Coding::Identity => Ok(form),
+                Coding::Gzip => coding::gunzip(&form, cap),
+                Coding::Zstd => coding::unzstd(&form, cap),
+            };
+            // Large ones are not decoded where others wait.
+            let decoded = match cap {
+                ..=MEMORY_PERMIT_BYTES => decode(),
+                _ => tokio::task::spawn_blocking(decode)
+                    .await
+                    .map_err(|_| AttemptError::Unexpected("the fetcher was stopped".to_owned()))?,
+            };
+            match decoded {
+                Err(CodingError::TooLong { .. }) if cap < bytes_max => {}
+                decoded => return Ok(decoded?),
+            }
+        }
+        Err(CodingError::TooLong { coding: coding.name(), bytes_max }.into())
     }
 
     /// Reads the first `length` bytes, which must be there.
@@ -206,6 +261,16 @@ pub fn ended_early(received: u64, expected: Option<u64>) -> AttemptError {
         Some(expected) => format!("ended after {received} of {expected} bytes"),
         None => format!("ended after {received} bytes"),
     })
+}
+
+/// How a body is coded; refused if nobody asked for it.
+fn coding_of(headers: &HeaderMap, decodes: bool) -> Result<Coding, AttemptError> {
+    match Coding::of(headers) {
+        Ok(coding) if decodes || coding == Coding::Identity => Ok(coding),
+        Ok(coding) => Err(UnknownCoding(coding.name().to_owned())),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| AttemptError::Unexpected(error.to_string()))
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

@@ -2,10 +2,11 @@
 //! their type: only a TUF client or a hash can tell whether they are true.
 
 use bytes::Bytes;
-use http::header::IF_NONE_MATCH;
+use colibri_api::Coding;
+use http::header::{ACCEPT_ENCODING, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue};
 
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, Whole};
 use crate::blob::BlobFetcher;
 use crate::error::{AttemptError, FetchError};
 use crate::round::{Round, Subject};
@@ -17,15 +18,17 @@ pub enum Unverified {
     NotModified,
     /// The document.
     Document {
-        /// Its bytes.
+        /// Its bytes, decoded.
         bytes: Bytes,
+        /// The form in which it came, if that was coded: to be passed on as it is.
+        coded: Option<(Coding, Bytes)>,
         /// Its ETag, if the source sent one.
         etag: Option<String>,
     },
 }
 
 impl BlobFetcher {
-    /// Fetches the document at `path` (below each source's URL) of at most `bytes_max` bytes.
+    /// Fetches the document at `path` (below each source's URL) of at most `bytes_max` bytes, decoded.
     pub async fn document(&self, path: &str, bytes_max: u64, etag: Option<&str>) -> Result<Unverified, FetchError> {
         self.document_checked(path, bytes_max, etag, &|_| Ok(())).await
     }
@@ -39,7 +42,7 @@ impl BlobFetcher {
         etag: Option<&str>,
         check: &(dyn Fn(&[u8]) -> Result<(), String> + Sync),
     ) -> Result<Unverified, FetchError> {
-        let mut extra = HeaderMap::new();
+        let mut extra = HeaderMap::from_iter([(ACCEPT_ENCODING, Coding::ACCEPTED)]);
         if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
             extra.insert(IF_NONE_MATCH, etag);
         }
@@ -71,8 +74,8 @@ impl Attempt<'_> {
             return Ok(Unverified::NotModified);
         }
         let etag = answer.etag.clone();
-        let bytes = self.read_all(answer, bytes_max).await?;
+        let Whole { bytes, coded } = self.read_whole(answer, bytes_max).await?;
         check(&bytes).map_err(AttemptError::WrongHash)?;
-        Ok(Unverified::Document { bytes, etag })
+        Ok(Unverified::Document { bytes, coded, etag })
     }
 }

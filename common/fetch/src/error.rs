@@ -8,7 +8,7 @@ use colibri_common::BlobId;
 use colibri_common::merkle::LeavesError;
 use colibri_metadata::MetadataError;
 use colibri_package::delivery::{DeliveryError, Encoding, StrictError};
-use colibri_transport::{BodyError, ClientError};
+use colibri_transport::{BodyError, ClientError, CodingError};
 
 /// Why one attempt at one source failed. What the fetcher does next depends on the variant.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,9 @@ pub enum AttemptError {
     /// The body broke off, stalled or did not have the announced length.
     #[error("the body failed: {0}")]
     Body(#[from] BodyError),
+    /// A coded document cannot be decoded, or decodes to more than was asked for.
+    #[error(transparent)]
+    Coding(#[from] CodingError),
     /// The leaf list is not this blob's: bad bytes.
     #[error("bad leaves: {0}")]
     BadLeaves(#[from] LeavesError),
@@ -87,6 +90,7 @@ impl AttemptError {
             | Self::Slow { .. }
             | Self::OtherIdentity
             | Self::Client(_)
+            | Self::Coding(_)
             | Self::Body(_) => false,
         }
     }

@@ -34,6 +34,9 @@ pub const CONTENT_WITHOUT_LEAVES_BYTES_MAX: u64 = 1 << 30;
 /// Bytes that are received and thrown away to get at a range of a source that ignores ranges.
 pub const SKIPPED_BYTES_MAX: u64 = BLOB_WITHOUT_LEAVES_BYTES_MAX;
 
+/// Bytes by which a coded document may be longer than its content, besides a 256th of it.
+pub const CODED_EXTRA_BYTES_MAX: u64 = 1024;
+
 /// Unverified bytes that one fetcher holds at a time (bodies of up to 64 KiB are not counted).
 pub const UNVERIFIED_BYTES_MAX: u64 = 512 << 20;
 
@@ -58,6 +61,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("BLOB_WITHOUT_LEAVES_BYTES_MAX", BLOB_WITHOUT_LEAVES_BYTES_MAX),
     ("CONTENT_WITHOUT_LEAVES_BYTES_MAX", CONTENT_WITHOUT_LEAVES_BYTES_MAX),
     ("SKIPPED_BYTES_MAX", SKIPPED_BYTES_MAX),
+    ("CODED_EXTRA_BYTES_MAX", CODED_EXTRA_BYTES_MAX),
     ("UNVERIFIED_BYTES_MAX", UNVERIFIED_BYTES_MAX),
     ("RETRY_AFTER_MAX", RETRY_AFTER_MAX.as_millis() as u64),
     ("TRUSTED_SET_BYTES_MAX", TRUSTED_SET_BYTES_MAX),

@@ -4,10 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use colibri_api::Coding;
 use colibri_common::UnixSeconds;
 use colibri_metadata::{Answer, MetadataError, Start, Step, TrustedSet, Update, Want};
 use colibri_transport::Client;
-use http::header::CACHE_CONTROL;
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL};
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::Semaphore;
 
@@ -37,8 +38,9 @@ struct HttpMirror<'a> {
 impl MetadataSource for HttpMirror<'_> {
     async fn fetch(&self, want: &Want) -> Result<Answer, AttemptError> {
         let url = self.attempt.source.url.join(&format!("{}/{}", self.place, want.name));
-        match self.attempt.get(&url, None, HeaderMap::new()).await {
-            Ok(answer) => Ok(Answer::Found(self.attempt.read_all(answer, want.bytes_max).await?)),
+        let extra = HeaderMap::from_iter([(ACCEPT_ENCODING, Coding::ACCEPTED)]);
+        match self.attempt.get(&url, None, extra).await {
+            Ok(answer) => Ok(Answer::Found(self.attempt.read_whole(answer, want.bytes_max).await?.bytes)),
             Err(AttemptError::NotFound) => Ok(Answer::NotFound),
             Err(error) => Err(error),
         }

@@ -195,3 +195,30 @@ impl fmt::Display for ClientError {
 }
 
 impl std::error::Error for ClientError {}
+
+/// Why a coded document cannot be decoded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodingError {
+    /// It decodes to more than was to be taken, perhaps to much more: a bomb.
+    #[error("the {coding} body decodes to more than the {bytes_max} bytes allowed")]
+    TooLong {
+        /// Its coding.
+        coding: &'static str,
+        /// How many bytes it may decode to.
+        bytes_max: u64,
+    },
+    /// It is cut short or not in this coding.
+    #[error("the {coding} body cannot be decoded: {reason}")]
+    Broken {
+        /// Its coding.
+        coding: &'static str,
+        /// What the decoder says.
+        reason: String,
+    },
+}
+
+impl CodingError {
+    pub(crate) fn broken(coding: &'static str, error: &std::io::Error) -> Self {
+        Self::Broken { coding, reason: error.to_string() }
+    }
+}

@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod body;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod coding;
 mod content_length;
 pub mod error;
 pub mod handler;
@@ -27,7 +28,7 @@ pub use backoff::Backoff;
 pub use body::{Body, BodySender};
 #[cfg(feature = "client")]
 pub use client::{Client, ClientConfig, RequestCounts};
-pub use error::{BodyError, ClientError, ClientErrorKind, ReaderGone, TransportError};
+pub use error::{BodyError, ClientError, ClientErrorKind, CodingError, ReaderGone, TransportError};
 pub use handler::{Handler, Peer, Protocol, Request, Response, Secure, authority, handler};
 #[cfg(feature = "server")]
 pub use server::{Server, ServerConfig, ServerLimits};

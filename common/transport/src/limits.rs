@@ -40,6 +40,8 @@ pub const ADDRESSES_MAX: usize = 8;
 pub const PEM_BYTES_MAX: u64 = 4 << 20;
 /// Certificate pins in one trust setting.
 pub const PINS_MAX: usize = 64;
+/// Largest window of zstd-coded documents, as a power of two in bytes: what RFC 9659 lets a recipient expect.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 const _: () = assert!(STREAMS_MAX <= 100, "more streams were measured to cost memory without throughput");
 const _: () = assert!(CLIENT_STREAM_WINDOW_BYTES <= CLIENT_CONNECTION_WINDOW_BYTES, "a stream fits its connection");
@@ -67,4 +69,5 @@ pub const ALL: &[(&str, u64)] = &[
     ("ADDRESSES_MAX", ADDRESSES_MAX as u64),
     ("PEM_BYTES_MAX", PEM_BYTES_MAX),
     ("PINS_MAX", PINS_MAX as u64),
+    ("ZSTD_WINDOW_LOG_MAX", ZSTD_WINDOW_LOG_MAX as u64),
 ];

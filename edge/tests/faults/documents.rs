@@ -1,9 +1,12 @@
 //! Metadata and targets: short lives, revalidation, outages, and names that carry a hash.
 
+use colibri_api::Coding;
 use colibri_common::{hex, sha256, sha512};
 use colibri_edge::EdgeConfig;
+use colibri_transport::coding;
+use http::Method;
 
-use crate::site::{build, config, get, whole};
+use crate::site::{build, config, get, request, send, whole};
 use crate::upstream::{Fault, Upstream};
 
 const TIMESTAMP: &str = "/repo/timestamp.json";
@@ -178,5 +181,69 @@ async fn repository_configurations_name_this_edge_whatever_upstream_sends() {
         let got = get(&edge, "/repo/repo.config", &[]).await;
         assert_eq!(got.status, 502, "{bad}");
         got.problem();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn codings_are_passed_on_as_they_came_and_made_once_where_they_did_not_come() {
+    let plain = "{\"signed\":{}} ".repeat(100).into_bytes();
+    let tag = hex(&sha256(&plain)[..8]);
+    let (zstd, gzip) = (coding::zstd(&plain).unwrap(), coding::gzip(&plain).unwrap());
+    for came in [Coding::Zstd, Coding::Gzip, Coding::Identity] {
+        let upstream = Upstream::start().await;
+        match came {
+            Coding::Zstd => upstream.put_coded(TIMESTAMP, &plain, came, zstd.clone()),
+            Coding::Gzip => upstream.put_coded(TIMESTAMP, &plain, came, gzip.clone()),
+            Coding::Identity => upstream.put(TIMESTAMP, plain.clone()),
+        }
+        let edge = build(&lived(&upstream, 1000));
+        for (accepted, body, suffix, encoding) in [
+            ("gzip", &gzip[..], "-gzip", "gzip"),
+            ("zstd, gzip;q=0.9", &zstd, "-zstd", "zstd"),
+            ("br", &plain, "", ""),
+            ("zstd;q=0, identity;q=0, *", &gzip, "-gzip", "gzip"),
+        ] {
+            let fields = [("accept-encoding", accepted), ("range", "bytes=0-3")];
+            let got = get(&edge, TIMESTAMP, &fields).await;
+            assert_eq!((got.status, got.header("content-encoding")), (200, encoding), "{accepted}");
+            assert!(got.bytes() == body, "{accepted}, came {came:?}");
+            let etag = format!("\"{tag}{suffix}\"");
+            assert_eq!((got.header("etag"), got.header("vary")), (&*etag, "accept-encoding"));
+            let head = send(&edge.handler(), request(Method::HEAD, TIMESTAMP, &fields)).await;
+            assert_eq!((head.header("content-length"), head.header("etag")), (&*body.len().to_string(), &*etag));
+            for (known, status) in [(format!("W/{etag}"), 304), (format!("\"{tag}-br\""), 200)] {
+                let fields = [("accept-encoding", accepted), ("if-none-match", &known)];
+                assert_eq!(get(&edge, TIMESTAMP, &fields).await.status, status, "{accepted} {known}");
+            }
+        }
+        let refused = get(&edge, TIMESTAMP, &[("accept-encoding", "*;q=0")]).await;
+        assert_eq!((refused.status, refused.header("vary")), (406, "accept-encoding"));
+        assert_eq!(upstream.requests(), 1, "one version for all codings");
+        // Revalidated with the tag of the coding it came in.
+        assert_eq!((get(&edge, TIMESTAMP, NO_CACHE).await.bytes(), upstream.not_modified()), (&plain[..], 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn targets_are_never_coded() {
+    let upstream = Upstream::start().await;
+    upstream.put("/repo/targets/package/0", "target");
+    let edge = build(&config(&[&upstream]));
+    let got = get(&edge, "/repo/targets/package/0", &[("accept-encoding", "zstd, gzip, identity;q=0")]).await;
+    assert_eq!((got.bytes(), got.header("content-encoding"), got.header("vary")), (&b"target"[..], "", ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bomb_is_refused_by_name_and_the_next_upstream_asked() {
+    let (bomber, honest) = (Upstream::start().await, Upstream::start().await);
+    let zeroes = vec![0; (32 << 20) + 1];
+    for (coding, bomb) in [(Coding::Zstd, coding::zstd(&zeroes)), (Coding::Gzip, coding::gzip(&zeroes))] {
+        bomber.put_coded(TIMESTAMP, b"", coding, bomb.unwrap());
+        let got = get(&build(&config(&[&bomber])), TIMESTAMP, &[]).await;
+        let detail = got.problem()["detail"].as_str().unwrap().to_owned();
+        assert!(got.status == 502 && detail.contains(coding.name()), "{detail}");
+        assert!(detail.contains(&bomber.name()) && detail.contains(&(32 << 20).to_string()), "{detail}");
+        honest.put(TIMESTAMP, "one");
+        whole(&build(&config(&[&bomber, &honest])), TIMESTAMP, b"one").await;
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use colibri_api::{ETag, Representation, cache, head_for};
+use colibri_api::{Coding, ETag, Representation, cache, head_for};
 use colibri_common::{BlobId, merkle, sha256};
 use colibri_package::delivery::{DeliveryType, Identity, Layout, encode};
 use colibri_transport::{Body, Handler, Request, Response, Server, ServerConfig, handler};
@@ -36,7 +36,7 @@ type Faults = Box<dyn Fn(&str, Option<&str>) -> Option<Fault> + Send>;
 
 #[derive(Default)]
 struct State {
-    files: BTreeMap<String, (Bytes, ETag)>,
+    files: BTreeMap<String, (Bytes, ETag, Coding)>,
     asked: HashMap<(String, Option<String>), u64>,
     not_modified: u64,
     faults: Option<Faults>,
@@ -75,7 +75,13 @@ impl Upstream {
     pub fn put(&self, path: &str, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
         let etag = ETag::metadata(&sha256(&bytes));
-        self.state.lock().unwrap().files.insert(path.to_owned(), (bytes, etag));
+        self.state.lock().unwrap().files.insert(path.to_owned(), (bytes, etag, Coding::Identity));
+    }
+
+    /// A file that is always sent as this form of `plain`.
+    pub fn put_coded(&self, path: &str, plain: &[u8], coding: Coding, form: Bytes) {
+        let etag = ETag::coded(&sha256(plain), coding);
+        self.state.lock().unwrap().files.insert(path.to_owned(), (form, etag, coding));
     }
 
     pub fn remove(&self, path: &str) {
@@ -94,7 +100,7 @@ impl Upstream {
         let identity = Identity::of_unit_h(&encoded[..head]);
         let mut state = self.state.lock().unwrap();
         let mut put = |path: String, bytes: &[u8], etag| {
-            state.files.insert(path, (Bytes::copy_from_slice(bytes), etag));
+            state.files.insert(path, (Bytes::copy_from_slice(bytes), etag, Coding::Identity));
         };
         put(format!("/blobs/{id}"), content, ETag::raw(id));
         put(format!("/blobs/1/{id}"), encoded, ETag::delivery(id, 1, identity.as_bytes()));
@@ -189,14 +195,16 @@ fn answering(state: Arc<Mutex<State>>) -> Handler {
     })
 }
 
-fn honest(files: &BTreeMap<String, (Bytes, ETag)>, request: &Request) -> Response {
-    let Some((bytes, etag)) = files.get(request.uri().path()) else { return status(404) };
+fn honest(files: &BTreeMap<String, (Bytes, ETag, Coding)>, request: &Request) -> Response {
+    let Some((bytes, etag, coding)) = files.get(request.uri().path()) else { return status(404) };
     let representation = Representation {
         length: bytes.len() as u64,
         etag: Some(etag.clone()),
         cache_control: cache::IMMUTABLE,
         content_type: HeaderValue::from_static("application/octet-stream"),
         accept_ranges: true,
+        coding: *coding,
+        vary: None,
     };
     let plan = head_for(&representation, request.method(), request.headers());
     let body = plan.body.map_or(Body::empty(), |range| Body::full(bytes.slice(range.within(0))));

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use colibri_api::{ByteRangeSpec, ETag, RangeRequest, Representation, cache, head_for};
+use colibri_api::{ByteRangeSpec, Coding, ETag, RangeRequest, Representation, cache, head_for};
 use colibri_common::{BlobId, ByteRange, merkle};
 use colibri_fetch::Source;
 use colibri_package::delivery::{DeliveryType, Identity, Layout, UNIT_H_PROBE_BYTES, encode};
@@ -107,6 +107,8 @@ impl Site {
             cache_control: cache::IMMUTABLE,
             content_type: HeaderValue::from_static("application/octet-stream"),
             accept_ranges: true,
+            coding: Coding::Identity,
+            vary: None,
         };
         let plan = head_for(&representation, request.method(), request.headers());
         let body = plan.body.map_or(Body::empty(), |range| Body::full(bytes.slice(range.within(0))));
