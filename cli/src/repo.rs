@@ -9,6 +9,7 @@ mod publish;
 mod stock_client;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod verify;
 
 use std::io::Write;
@@ -39,6 +40,10 @@ pub enum Verb {
     List(list::List),
     /// Reads and hashes everything, and says which blob of which package is bad
     Verify(verify::Verify),
+    /// Brings in a repository or product bundle of the real tools, its signed metadata unchanged
+    Import(transfer::Import),
+    /// Writes a folder that any static web server serves to devices
+    Export(transfer::Export),
     /// Looks at the packages of a repository
     Package(packages::Args),
 }
@@ -70,6 +75,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
         Verb::Publish(args) => publish::run(args, out),
         Verb::List(args) => list::run(args, out),
         Verb::Verify(args) => verify::run(args, out),
+        Verb::Import(args) => transfer::import(args, out),
+        Verb::Export(args) => transfer::export_to(args, out),
         Verb::Package(args) => packages::run(args, out),
     }
 }

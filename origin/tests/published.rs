@@ -7,7 +7,7 @@ use std::path::Path;
 use colibri_common::{BlobId, merkle};
 use colibri_metadata::{RepoConfig, Role, TrustedSet};
 use colibri_origin::{OriginConfig, RepositoryConfig};
-use colibri_package::delivery::decode_verified;
+use colibri_package::delivery::{DeliveryType, decode_verified};
 use colibri_repository::{CreateOptions, Publish, Repository};
 use colibri_transport::Handler;
 use fixture::{NOW, get, open, vectors};
@@ -92,4 +92,35 @@ async fn each_release_is_served_as_soon_as_it_is_published() {
     assert_eq!(config, repository.device_config("devhost", "http://packages.example:8083/devhost").unwrap());
     let page = get(&handler, "/devhost/", &[("accept", "application/json")]).await.json();
     assert_eq!((&page["package_count"], &page["packages"][1]["name"]), (&2.into(), &"package2/0".into()));
+}
+
+/// What the real tools made is imported, and served byte for byte as it was.
+#[tokio::test]
+async fn an_imported_repository_is_served_unchanged() {
+    let source = fixture::Folder::new();
+    let mut blobs = Vec::new();
+    for name in ["package1", "superpackage", "named_subpackage", "anonymous_subpackage"] {
+        let of_name = [format!("binary {name}").into_bytes(), format!("lib {name}").into_bytes()];
+        let meta_far = std::fs::read(vectors().join(format!("{name}.meta.far"))).unwrap();
+        for content in of_name.into_iter().chain([meta_far]) {
+            blobs.push((source.put_delivery(&content, DeliveryType::Type1), content));
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let found = colibri_repository::sources(source.dir.path()).unwrap();
+    let report = Repository::import(&found[0], dir.path(), &colibri_repository::Transfer::default()).unwrap();
+    assert_eq!((report.packages, report.blobs_new), (2, 12));
+    let repository = RepositoryConfig { name: "devhost".parse().unwrap(), path: dir.path().to_owned() };
+    let handler = open(OriginConfig { repositories: vec![repository], ..OriginConfig::default() }).handler();
+    for entry in std::fs::read_dir(vectors().join("tuf-repo")).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let answer = get(&handler, &format!("/devhost/{name}"), &[]).await;
+        assert!(answer.body == std::fs::read(entry.path()).unwrap(), "{name}");
+    }
+    assert!(trusted(&handler).await.is_whole());
+    for ((id, encoded), content) in blobs {
+        assert_eq!(blob(&handler, id).await, content);
+        assert!(get(&handler, &format!("/devhost/blobs/1/{id}"), &[]).await.body == encoded);
+    }
 }

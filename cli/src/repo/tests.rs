@@ -1,5 +1,6 @@
 //! Tests of `repo` on folders.
 
+mod transfer;
 mod verify;
 
 use std::path::Path;

@@ -138,6 +138,14 @@ pub enum RepositoryError {
         /// The missing blob.
         id: BlobId,
     },
+    /// A repository that is to be transferred is not whole.
+    #[error("{count} blobs that its packages name cannot be had from it, among them:\n{named}")]
+    Lacking {
+        /// How many.
+        count: usize,
+        /// Some of them, a line each, with who uses them and why they cannot be had.
+        named: String,
+    },
     /// More than a limit.
     #[error("{what}: more than {limit} in one publish")]
     TooMany {

@@ -119,7 +119,6 @@ impl Folders {
     }
 
     /// What the metadata proves from its own oldest root on.
-    #[cfg(feature = "stock-client")]
     pub fn trusted(&self) -> Result<TrustedSet, RepositoryError> {
         let start = Start::FromAnchor(TrustAnchor::RootFile(self.first_root()?));
         let refuse = |source| RepositoryError::Metadata { path: self.metadata.clone(), source };

@@ -4,12 +4,14 @@
 //! visible only when whole. Deliberately absent: serving, the network, a clock (now is an argument).
 
 mod blobs;
+mod bundle;
 mod collect;
 mod contents;
 #[cfg(test)]
 mod crash_tests;
 mod draft;
 mod error;
+mod export;
 mod folders;
 mod ingest;
 mod keys;
@@ -23,11 +25,15 @@ mod repository;
 mod roles;
 #[cfg(feature = "stock-client")]
 pub mod stock_client;
+mod transfer;
 mod verify;
 
+pub use bundle::{RepositorySource, sources};
 pub use contents::PackageBlob;
 pub use error::RepositoryError;
+pub use export::{Export, export};
 pub use publish::{Publish, PublishProgress, PublishReport};
 pub use repository::{CreateOptions, PackageEntry, Repository, Versions};
 pub use roles::Expiries;
+pub use transfer::{CopyMode, Transfer, TransferProgress, TransferReport};
 pub use verify::{BlobUse, Damage, Unreferenced, VerifyProgress, VerifyReport, verify};

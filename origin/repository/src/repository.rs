@@ -149,7 +149,7 @@ impl Repository {
         Ok(repository)
     }
 
-    fn at(disk: Arc<dyn Disk>, dir: &Path, keys: Option<PathBuf>) -> Result<Self, RepositoryError> {
+    pub(crate) fn at(disk: Arc<dyn Disk>, dir: &Path, keys: Option<PathBuf>) -> Result<Self, RepositoryError> {
         let documents = Documents::open(disk.clone(), dir)?;
         Ok(Self {
             dir: dir.to_owned(),

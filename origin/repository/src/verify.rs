@@ -98,7 +98,7 @@ pub fn verify(
     for id in &all {
         let of_blob = folders.forms(*id)?;
         if of_blob.is_empty() {
-            found.blob(folders.blobs[0].join(id.to_string()), *id, "it is missing".to_owned());
+            found.blob(&folders.blobs[0].join(id.to_string()), *id, "it is missing".to_owned());
         }
         if set.is_some() && !reach.blobs.contains(id) {
             unreferenced.push(Unreferenced { blob: *id, bytes: of_blob.iter().map(|form| form.bytes).sum() });
@@ -112,7 +112,7 @@ pub fn verify(
     for (hash, _) in reach.packages.iter().filter(|(hash, names)| names.is_none() && !sound.contains(hash)) {
         let reason =
             folders.names(*hash).err().map_or_else(|| "it cannot be read".to_owned(), |error| error.to_string());
-        found.blob(folders.blobs[0].join(hash.to_string()), *hash, reason);
+        found.blob(&folders.blobs[0].join(hash.to_string()), *hash, reason);
     }
     Ok(VerifyReport {
         versions: set.as_ref().map(Versions::of),
@@ -148,8 +148,8 @@ impl Found<'_> {
         self.damage.push(Damage { file, blob, reason, users });
     }
 
-    fn blob(&mut self, file: PathBuf, id: BlobId, reason: String) {
-        self.note(&file, Some(id), reason, Vec::new());
+    fn blob(&mut self, file: &Path, id: BlobId, reason: String) {
+        self.note(file, Some(id), reason, Vec::new());
     }
 
     /// The chain from the oldest root to targets, and the copies of its files.
@@ -207,7 +207,7 @@ impl Found<'_> {
             check,
             |form, outcome| {
                 for (path, reason) in outcome {
-                    self.blob(path, form.id, reason);
+                    self.blob(&path, form.id, reason);
                 }
                 progress.bytes_done += form.bytes;
                 if let Some(hear) = hear {

@@ -91,7 +91,8 @@ fn a_rotten_blob_is_named_with_every_package_that_uses_it() {
 fn each_kind_of_damage_is_found() {
     let shared = blob_of(&content(30_000));
     let own = blob_of(b"own");
-    let kinds: [(&str, &dyn Fn(&Desk), &str); 7] = [
+    type Harm<'a> = &'a dyn Fn(&Desk);
+    let kinds: [(&str, Harm<'_>, &str); 7] = [
         ("missing", &|desk| fs::remove_file(desk.served("blobs/1").join(&own)).unwrap(), &own),
         ("leaves", &|desk| flip(&desk.served("blobs/leaves").join(&shared)), &shared),
         ("raw copy", &|desk| desk.dir.write(&format!("repo/repository/blobs/{own}"), b"OWN"), &own),

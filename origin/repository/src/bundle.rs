@@ -1,0 +1,94 @@
+//! [`sources`]: the repositories that a folder holds: one of the real tools' repository folders, or all repositories of a
+//! product bundle (reference "Fuchsia formats" §5, Product bundle).
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use colibri_metadata::Role;
+use serde::Deserialize;
+
+use crate::error::RepositoryError;
+use crate::folders::{Folders, read_capped};
+use crate::{layout, limits};
+
+/// The file that makes a folder a product bundle.
+const BUNDLE: &str = "product_bundle.json";
+
+/// A repository that may be imported or served as it lies.
+#[derive(Debug, Clone)]
+pub struct RepositorySource {
+    /// Its name, in a product bundle.
+    pub name: Option<String>,
+    pub(crate) folders: Folders,
+    /// Files of private keys that are said to belong to it.
+    pub(crate) keys: BTreeMap<Role, PathBuf>,
+}
+
+impl RepositorySource {
+    /// Folder of its metadata.
+    pub fn metadata_dir(&self) -> &Path {
+        &self.folders.metadata
+    }
+}
+
+#[derive(Deserialize)]
+struct Bundle {
+    version: String,
+    #[serde(default)]
+    repositories: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    name: String,
+    metadata_path: String,
+    blobs_path: String,
+    root_private_key_path: Option<String>,
+    targets_private_key_path: Option<String>,
+    snapshot_private_key_path: Option<String>,
+    timestamp_private_key_path: Option<String>,
+}
+
+/// The repositories of `dir`: those of a product bundle, by name, or the one whose folder it is.
+///
+/// # Errors
+/// It is neither, or the bundle cannot be read.
+pub fn sources(dir: &Path) -> Result<Vec<RepositorySource>, RepositoryError> {
+    let path = dir.join(BUNDLE);
+    let Some(text) = read_capped(&path, limits::MANIFEST_BYTES_MAX)? else {
+        let folders = Folders::find(dir)?;
+        let keys = Role::ALL.into_iter().map(|role| (role, dir.join(layout::KEYS).join(role.file())));
+        let keys = keys.filter(|(_, path)| path.is_file()).collect();
+        return Ok(vec![RepositorySource { name: None, folders, keys }]);
+    };
+    let refuse = |reason: &dyn std::fmt::Display| RepositoryError::manifest(&path, reason);
+    let bundle: Bundle = serde_json::from_slice(&text).map_err(|error| refuse(&error))?;
+    if bundle.version != "2" {
+        return Err(refuse(&format_args!("product bundles of version {} are not known, only 2", bundle.version)));
+    }
+    let inside = |relative: &str| {
+        let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        if Path::new(relative).components().all(plain) {
+            Ok(dir.join(relative))
+        } else {
+            Err(refuse(&format_args!("{relative} does not lie inside the bundle")))
+        }
+    };
+    let source = |entry: Entry| {
+        let folders = Folders::at(inside(&entry.metadata_path)?, vec![inside(&entry.blobs_path)?]);
+        let named = [
+            (Role::Root, entry.root_private_key_path),
+            (Role::Targets, entry.targets_private_key_path),
+            (Role::Snapshot, entry.snapshot_private_key_path),
+            (Role::Timestamp, entry.timestamp_private_key_path),
+        ];
+        let keys = named.into_iter().filter_map(|(role, path)| Some(inside(&path?).map(|path| (role, path))));
+        Ok(RepositorySource { name: Some(entry.name), folders, keys: keys.collect::<Result<_, RepositoryError>>()? })
+    };
+    let sources: Vec<RepositorySource> =
+        bundle.repositories.into_iter().map(source).collect::<Result<_, RepositoryError>>()?;
+    if sources.is_empty() {
+        return Err(refuse(&"this product bundle holds no repository"));
+    }
+    Ok(sources)
+}
