@@ -21,6 +21,8 @@ mod package;
 #[cfg_attr(not(feature = "demo"), allow(dead_code, reason = "each role shows its own kind of progress"))]
 mod progress;
 #[cfg(feature = "repo")]
+mod release;
+#[cfg(feature = "repo")]
 mod repo;
 #[cfg(any(feature = "origin", feature = "edge"))]
 mod serve;
@@ -52,6 +54,9 @@ enum Verb {
     /// Makes, fills and reads repositories
     #[cfg(feature = "repo")]
     Repo(repo::Args),
+    /// Makes product releases and compares them
+    #[cfg(feature = "repo")]
+    Release(release::Args),
     /// Resolves packages on a device and looks at them
     #[cfg(feature = "device")]
     Device(device::Args),
@@ -80,6 +85,8 @@ fn main() -> ExitCode {
         Verb::Edge(args) => report(edge::run(args, &mut out), serve::ServeError::exit_code),
         #[cfg(feature = "repo")]
         Verb::Repo(args) => report(repo::run(args, &mut out), |_| ExitCode::FAILURE),
+        #[cfg(feature = "repo")]
+        Verb::Release(args) => report(release::run(args, &mut out), release::ReleaseVerbError::exit_code),
         #[cfg(feature = "device")]
         Verb::Device(args) => report(device::run(args, &mut out), device::DeviceVerbError::exit_code),
         #[cfg(feature = "loadtest")]

@@ -99,7 +99,7 @@ fn date(at: UnixSeconds) -> String {
 }
 
 /// Prints rows in columns, two spaces apart, the last one as long as it is.
-fn print_table(out: &mut dyn Write, rows: &[Vec<String>]) -> std::io::Result<()> {
+pub(crate) fn print_table(out: &mut dyn Write, rows: &[Vec<String>]) -> std::io::Result<()> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell: &String| cell.chars().count()).max();

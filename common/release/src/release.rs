@@ -131,6 +131,9 @@ pub struct EncodedForm {
 }
 
 impl Release {
+    /// Path of the document in the package that carries it.
+    pub const PATH: &str = "release.json";
+
     /// Reads a release strictly and checks it.
     ///
     /// # Errors

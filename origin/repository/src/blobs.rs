@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
+use colibri_common::limits::LEAVES_LIST_BYTES_MAX;
 use colibri_common::merkle::{Leaves, Tree};
 use colibri_common::{BlobId, ByteRange, UnixSeconds};
 use colibri_package::delivery::{self, DeliveryType, Layout, UNIT_H_PROBE_BYTES};
-use colibri_store::{Disk, Documents};
+use colibri_store::{Disk, DocumentReader, Documents};
 
 use crate::error::RepositoryError;
 use crate::{layout, limits};
@@ -21,7 +22,7 @@ use crate::{layout, limits};
 const ENCODED_BYTES_MAX: u64 = limits::BLOB_CONTENT_BYTES_MAX + 4096;
 
 /// All types, the one that every client reads first.
-const TYPES: [DeliveryType; 2] = [DeliveryType::Type1, DeliveryType::Type2];
+pub(crate) const TYPES: [DeliveryType; 2] = [DeliveryType::Type1, DeliveryType::Type2];
 
 /// The blob side of a repository's folder.
 #[derive(Debug, Clone)]
@@ -128,17 +129,28 @@ impl BlobFolder {
     /// Content length of `id` in bytes, from the head of its encoded form and its leaves.
     pub fn content_bytes(&self, id: BlobId) -> Result<u64, RepositoryError> {
         for ty in TYPES {
-            let Some(document) = self.documents.open_document(&layout::blob(ty, id)?)? else { continue };
-            let Some(list) = self.documents.get(&layout::leaves(id)?, colibri_common::limits::LEAVES_LIST_BYTES_MAX)?
-            else {
-                return Ok(self.content(id)?.len() as u64);
+            if self.documents.length(&layout::blob(ty, id)?)?.is_none() {
+                continue;
+            }
+            return match self.form(ty, id)? {
+                Some((_, layout)) => Ok(layout.content_length().0),
+                None => Ok(self.content(id)?.len() as u64),
             };
-            let leaves = Leaves::check(id, list).map_err(|e| Self::stored(id, &e))?;
-            let head = document.read(ByteRange::new(0, UNIT_H_PROBE_BYTES.min(document.length())))?;
-            let layout = Layout::from_unit_h(ty, leaves, &head).map_err(|e| Self::stored(id, &e))?;
-            return Ok(layout.content_length().0);
         }
         Err(Self::stored(id, &"it is missing"))
+    }
+
+    /// `id` as `ty`, opened, and where its pieces lie; nothing if it is not here or was never proven.
+    pub fn form(&self, ty: DeliveryType, id: BlobId) -> Result<Option<(DocumentReader, Layout)>, RepositoryError> {
+        let Some(document) = self.documents.open_document(&layout::blob(ty, id)?)? else { return Ok(None) };
+        let Some(list) = self.documents.get(&layout::leaves(id)?, LEAVES_LIST_BYTES_MAX)? else { return Ok(None) };
+        let leaves = Leaves::check(id, list).map_err(|e| Self::stored(id, &e))?;
+        let head = document.read(ByteRange::new(0, UNIT_H_PROBE_BYTES.min(document.length())))?;
+        let layout = Layout::from_unit_h(ty, leaves, &head).map_err(|e| Self::stored(id, &e))?;
+        if layout.encoded_length().0 != document.length() {
+            return Err(Self::stored(id, &"it is cut short, or has a tail"));
+        }
+        Ok(Some((document, layout)))
     }
 
     /// When `id` was stored, as far as the file system tells.

@@ -21,6 +21,7 @@ mod lock;
 mod metadata;
 mod parallel;
 mod publish;
+mod release;
 mod repository;
 mod roles;
 #[cfg(feature = "stock-client")]
