@@ -11,7 +11,7 @@ use crate::package::ABI_REVISION_PATH;
 use crate::resource_path::collision;
 use crate::subpackages::MetaSubpackages;
 use crate::url::RelativePackageUrl;
-use crate::{AbiRevision, PackageError, PackageName, PackageVariant, ResourcePath, far};
+use crate::{AbiRevision, MetaFar, PackageError, PackageName, PackageVariant, ResourcePath, far};
 
 /// Paths that the build writes itself and nobody may supply.
 pub const RESERVED_PATHS: [&str; 4] = [MetaContents::PATH, MetaPackage::PATH, ABI_REVISION_PATH, MetaSubpackages::PATH];
@@ -39,6 +39,49 @@ impl PackageBuild {
             return Err(PackageError::VariantNotZero(package.variant.to_string()));
         }
         Ok(Self::new(package.name, abi_revision))
+    }
+
+    /// The build whose outcome `package` is, to change something in it.
+    ///
+    /// # Errors
+    /// The package has another variant than 0, or no ABI revision.
+    pub fn from_meta_far(package: &MetaFar) -> Result<Self, PackageError> {
+        if !package.variant().is_zero() {
+            return Err(PackageError::VariantNotZero(package.variant().to_string()));
+        }
+        let abi_revision = package.abi_revision().ok_or(PackageError::MissingFile(ABI_REVISION_PATH))?;
+        let mut build = Self::new(package.name().clone(), abi_revision);
+        for path in package.meta_paths().filter(|path| !RESERVED_PATHS.contains(path)) {
+            build.add_meta(path, package.meta_file(path).unwrap_or_default())?;
+        }
+        build.contents.clone_from(package.contents());
+        build.subpackages.clone_from(package.subpackages());
+        Ok(build)
+    }
+
+    /// Removes a file, from meta.far if its path begins with `meta/`, else from the content.
+    ///
+    /// # Errors
+    /// There is no such file, or the build writes it.
+    pub fn remove(&mut self, path: &str) -> Result<(), PackageError> {
+        let path = parse_path(path)?;
+        if RESERVED_PATHS.contains(&path.as_str()) {
+            return Err(PackageError::ReservedPath(path.to_string()));
+        }
+        if self.meta.remove(&path).is_some() || self.contents.remove(&path).is_some() {
+            return Ok(());
+        }
+        Err(PackageError::NoSuchPath(path.to_string()))
+    }
+
+    /// Gives the package another name.
+    pub fn set_name(&mut self, name: PackageName) {
+        self.name = name;
+    }
+
+    /// Gives the package another ABI revision.
+    pub fn set_abi_revision(&mut self, abi_revision: AbiRevision) {
+        self.abi_revision = abi_revision;
     }
 
     /// The package's name.
@@ -117,7 +160,6 @@ mod tests {
     use colibri_common::merkle;
 
     use super::*;
-    use crate::MetaFar;
 
     fn vector(name: &str) -> Vec<u8> {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors").join(name);
@@ -215,6 +257,28 @@ mod tests {
         assert_eq!(from(r#"{"name":"n","version":"0"}"#).unwrap().name().as_str(), "n");
         let error = from(r#"{"name":"n","version":"1"}"#).unwrap_err();
         assert_eq!(error, PackageError::VariantNotZero("1".into()));
+    }
+
+    #[test]
+    fn a_built_package_can_be_taken_up_changed_and_changed_back() {
+        let meta_far = recipe("package1", &[("kid", merkle::build(b"").id)]);
+        let taken_up = || PackageBuild::from_meta_far(&MetaFar::parse(meta_far.clone()).unwrap()).unwrap();
+        assert_eq!(taken_up().finish().unwrap(), meta_far);
+        let mut build = taken_up();
+        build.remove("meta/package1.cm").unwrap();
+        build.remove("bin/package1").unwrap();
+        assert_eq!(build.remove("bin/package1"), Err(PackageError::NoSuchPath("bin/package1".into())));
+        assert_eq!(build.remove("meta/contents"), Err(PackageError::ReservedPath("meta/contents".into())));
+        build.set_name("other".parse().unwrap());
+        build.set_abi_revision(AbiRevision(1));
+        let changed = MetaFar::parse(build.clone().finish().unwrap()).unwrap();
+        assert_eq!((changed.name().as_str(), changed.abi_revision()), ("other", Some(AbiRevision(1))));
+        assert_eq!((changed.contents().len(), changed.meta_file("meta/package1.cm")), (1, None));
+        build.add_meta("meta/package1.cm", "cm package1".into()).unwrap();
+        build.add_content("bin/package1", merkle::build(b"binary package1").id).unwrap();
+        build.set_name("package1".parse().unwrap());
+        build.set_abi_revision(AbiRevision(0xECCE_A2F7_0ACD_6FC0));
+        assert_eq!(build.finish().unwrap(), meta_far);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! [`PackageError`]: what can be wrong with a package, its files and its manifests. Each sentence names the file at fault.
 
+use colibri_common::BlobId;
+
 use crate::delivery::DeliveryError;
 use crate::far::FarError;
+use crate::limits::CLOSURE_PACKAGES_MAX;
 use crate::name::SegmentError;
 use crate::resource_path::ResourcePathError;
 use crate::url::UrlError;
@@ -107,6 +110,39 @@ pub enum PackageError {
     /// The manifest does not begin with the package's meta.far.
     #[error("the package manifest's first blob must be the meta.far, with path 'meta/'")]
     ManifestWithoutMetaFar,
+    /// A FAR, but not of a package.
+    #[error("not a package archive: it has no 'meta.far' (is it a meta.far itself? read it with the far verbs)")]
+    NotAnArchive,
+    /// Something that the package needs is not there.
+    #[error("{what}, blob {id}, is not there")]
+    MissingBlob {
+        /// What it is in the package.
+        what: String,
+        /// The blob.
+        id: BlobId,
+    },
+    /// Content is another blob than its name says.
+    #[error("what is called blob {expected} is blob {found}: it is damaged or forged")]
+    WrongBlob {
+        /// By its name.
+        expected: BlobId,
+        /// Computed.
+        found: BlobId,
+    },
+    /// A blob's content could not be passed on.
+    #[error("copying blob {id} failed: {reason}")]
+    Copy {
+        /// The blob.
+        id: BlobId,
+        /// The system's words.
+        reason: String,
+    },
+    /// More subpackages than are handled.
+    #[error("the package has more than {CLOSURE_PACKAGES_MAX} packages below it")]
+    TooManySubpackages,
+    /// Nothing in the package has this path.
+    #[error("the package has no file '{}'", .0.escape_debug())]
+    NoSuchPath(String),
 }
 
 impl PackageError {

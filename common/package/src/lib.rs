@@ -3,8 +3,11 @@
 //! Everything here is bytes in, values out (and back). What is deliberately absent: files, sockets, clocks, repositories.
 
 mod abi;
+pub mod archive;
 pub mod build;
+mod closure;
 pub mod delivery;
+pub mod diff;
 mod error;
 pub mod far;
 pub mod limits;
@@ -19,7 +22,9 @@ mod unique_map;
 pub mod url;
 
 pub use abi::AbiRevision;
+pub use archive::PackageArchive;
 pub use build::PackageBuild;
+pub use closure::PackageClosure;
 pub use error::PackageError;
 pub use manifest::PackageManifest;
 pub use meta_contents::MetaContents;

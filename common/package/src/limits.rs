@@ -39,6 +39,12 @@ pub const HOST_BYTES_MAX: u64 = 253;
 /// Largest meta.far in bytes.
 pub const META_FAR_BYTES_MAX: u64 = 64 << 20;
 
+/// Most packages in a package with all its subpackages.
+pub const CLOSURE_PACKAGES_MAX: u64 = 4096;
+
+/// Most bytes of meta.fars in a package with all its subpackages.
+pub const CLOSURE_META_FARS_BYTES_MAX: u64 = 1 << 30;
+
 /// Largest `meta/package` in bytes.
 pub const META_PACKAGE_BYTES_MAX: u64 = 64 << 10;
 
@@ -75,6 +81,8 @@ pub const ALL: &[(&str, u64)] = &[
     ("URL_BYTES_MAX", URL_BYTES_MAX),
     ("HOST_BYTES_MAX", HOST_BYTES_MAX),
     ("META_FAR_BYTES_MAX", META_FAR_BYTES_MAX),
+    ("CLOSURE_PACKAGES_MAX", CLOSURE_PACKAGES_MAX),
+    ("CLOSURE_META_FARS_BYTES_MAX", CLOSURE_META_FARS_BYTES_MAX),
     ("META_PACKAGE_BYTES_MAX", META_PACKAGE_BYTES_MAX),
     ("META_CONTENTS_BYTES_MAX", META_CONTENTS_BYTES_MAX),
     ("SUBPACKAGES_BYTES_MAX", SUBPACKAGES_BYTES_MAX),

@@ -56,6 +56,11 @@ impl<R: Read + Seek> FarReader<R> {
         &self.entries
     }
 
+    /// The file of that name.
+    pub fn find(&self, name: &[u8]) -> Option<&Entry> {
+        find(&self.entries, name)
+    }
+
     /// The content of a file of at most `most` bytes.
     pub fn read(&mut self, name: &[u8], most: u64) -> Result<Vec<u8>, FarError> {
         let length = self.entry(name)?.length();
@@ -80,7 +85,7 @@ impl<R: Read + Seek> FarReader<R> {
     }
 
     fn entry(&self, name: &[u8]) -> Result<&Entry, FarError> {
-        find(&self.entries, name).ok_or_else(|| FarError::NoSuchFile(shown(name)))
+        self.find(name).ok_or_else(|| FarError::NoSuchFile(shown(name)))
     }
 }
 
