@@ -31,6 +31,11 @@ pub enum Verb {
 
 /// Arguments of `blob compress`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Prints `SRC => DST` per file. A file that fails is named on standard error; the others go on, and the exit \
+    code is 1.\n\nExample: the delivery blobs of a directory, named as a server names them\n  \
+    colibri blob compress --hash-as-name -o blobs/1 app/*"
+)]
 pub struct Compress {
     /// A file, or a directory (if it is one, for several inputs, and with --hash-as-name)
     #[arg(short, long)]
@@ -50,6 +55,11 @@ pub struct Compress {
 
 /// Arguments of `blob decompress`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Prints `SRC => DST` per file. A file that fails is named on standard error; the others go on, and the exit \
+    code is 1.\n\nExample:\n  colibri blob decompress -o hello \\\n    \
+    repo/repository/blobs/1/15ec7bf0b50732b49f8228e07d24365338f9e3ab994b00af08e5a3bffe55fd8b"
+)]
 pub struct Decompress {
     /// A file, or a directory (if it is one, and for several inputs)
     #[arg(short, long)]
@@ -60,6 +70,9 @@ pub struct Decompress {
 
 /// Arguments of `blob hash`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "A file that fails is named on standard error; the others go on, and the exit code is 1.\n\n\
+    Example: files of a repository that are not what their names say\n  \
+    cd repo/repository/blobs/1 && colibri blob hash * | awk '$1 != $2'")]
 pub struct Hash {
     /// The files are plain files, not delivery blobs
     #[arg(long)]

@@ -11,6 +11,7 @@ use colibri_package::far::{self, Content, Entry, FarError, FarReader};
 use serde_json::json;
 
 use crate::files::{self, FilesError};
+use crate::table::print_table;
 
 /// Works on raw FAR archives.
 #[derive(Debug, clap::Args)]
@@ -24,6 +25,10 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
     /// Makes an archive of all files below a directory
+    #[command(
+        after_help = "Paths are relative to the directory; what is no regular file is skipped with a warning. The \
+        same files give the same bytes.\n\nExample:\n  colibri far create app app.far"
+    )]
     Create {
         /// The directory; symbolic links are followed
         input_dir: PathBuf,
@@ -31,17 +36,19 @@ pub enum Verb {
         output: PathBuf,
     },
     /// Lists the files of an archive
+    #[command(after_help = "Example:\n  colibri far list -l out/meta.far")]
     List {
-        /// Print lengths too
-        #[arg(short, long)]
+        /// Print where each file begins in the archive and how long it is, in bytes
+        #[arg(short, long = "long-format")]
         long: bool,
-        /// Print a JSON array of {path, length}
+        /// Print a JSON array of {path, offset, length}
         #[arg(long)]
         json: bool,
         /// The archive
         far: PathBuf,
     },
     /// Prints one file of an archive
+    #[command(after_help = "Example:\n  colibri far cat out/meta.far meta/contents")]
     Cat {
         /// The archive
         far: PathBuf,
@@ -49,6 +56,8 @@ pub enum Verb {
         path: String,
     },
     /// Writes files of an archive to a directory
+    #[command(after_help = "Nothing is ever written outside the directory, whatever the archive says.\n\n\
+        Example:\n  colibri far extract -o unpacked out/meta.far meta/fuchsia.pkg")]
     Extract {
         /// Print the name of each file
         #[arg(short, long)]
@@ -103,17 +112,20 @@ fn open(path: &Path) -> Result<FarReader<File>, FilesError> {
 fn list(path: &Path, long: bool, json: bool, out: &mut dyn Write) -> Result<(), FilesError> {
     let reader = open(path)?;
     if json {
-        let row = |entry: &Entry| json!({ "path": shown(entry), "length": entry.length() });
+        let row =
+            |entry: &Entry| json!({ "path": shown(entry), "offset": entry.range().start(), "length": entry.length() });
         return files::print_json(out, &reader.entries().iter().map(row).collect());
     }
-    for entry in reader.entries() {
-        if long {
-            writeln!(out, "{:>12}  {}", entry.length(), shown(entry))?;
-        } else {
-            writeln!(out, "{}", shown(entry))?;
-        }
+    if reader.entries().is_empty() {
+        return Ok(writeln!(out, "FAR file contains no entries.")?);
     }
-    Ok(())
+    if !long {
+        return reader.entries().iter().try_for_each(|entry| Ok(writeln!(out, "{}", shown(entry))?));
+    }
+    let row = |entry: &Entry| vec![shown(entry), entry.range().start().to_string(), entry.length().to_string()];
+    let header = ["PATH", "OFFSET", "LENGTH"].map(str::to_owned).to_vec();
+    let table: Vec<_> = std::iter::once(header).chain(reader.entries().iter().map(row)).collect();
+    Ok(print_table(out, &table)?)
 }
 
 fn shown(entry: &Entry) -> String {
@@ -160,7 +172,7 @@ fn chosen(entries: &[Entry], wanted: &[String]) -> Result<Vec<Vec<u8>>, FarError
 }
 
 /// Where a file goes: below `output`, through real directories only, which are made as needed.
-fn destination(output: &Path, name: &[u8]) -> Result<PathBuf, FilesError> {
+pub(crate) fn destination(output: &Path, name: &[u8]) -> Result<PathBuf, FilesError> {
     let relative = Path::new(std::ffi::OsStr::from_bytes(name));
     let refused = |reason| FilesError::Refused { path: relative.to_owned(), reason };
     // The reader refuses such names already; this is the last door before the file system.
@@ -201,9 +213,9 @@ mod tests {
         assert_eq!(fs::read(&output).unwrap(), fs::read(vector("far-example.far")).unwrap());
         let list = |long, json| verb(Verb::List { long, json, far: output.clone() }).1;
         assert_eq!(list(false, false), "a\nb\ndir/c\n");
-        assert_eq!(list(true, false).lines().next().unwrap().split_whitespace().collect::<Vec<_>>(), ["2", "a"]);
+        assert_eq!(list(true, false), "PATH   OFFSET  LENGTH\na      4096    2\nb      8192    2\ndir/c  12288   6\n");
         let json: serde_json::Value = serde_json::from_str(&list(false, true)).unwrap();
-        assert_eq!(json[2], json!({ "path": "dir/c", "length": 6 }));
+        assert_eq!(json[2], json!({ "path": "dir/c", "offset": 12288, "length": 6 }));
         let (_, text) = verb(Verb::Cat { far: output.clone(), path: "dir/c".into() });
         assert_eq!(text, "dir/c\n");
         let missing = verb(Verb::Cat { far: output.clone(), path: "dir".into() }).0.unwrap_err();

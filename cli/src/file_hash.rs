@@ -10,6 +10,10 @@ use crate::files::{self, FilesError};
 
 /// Prints the merkle root of each file, `HASH  PATH` per line.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The merkle root of a file's content is its blob's name everywhere. A file that fails is named on standard \
+    error; the others go on, and the exit code is 1.\n\nExample:\n  colibri file-hash out/meta.far"
+)]
 pub struct Args {
     /// Files to hash
     pub paths: Vec<PathBuf>,

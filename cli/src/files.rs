@@ -214,7 +214,12 @@ pub(crate) fn walk(directory: &Path) -> Result<Walked, FilesError> {
             let path = entry.path();
             let Ok(name) = entry.file_name().into_string() else { return Err(FilesError::NotUnicode(path)) };
             // Follows symbolic links, unlike the entry's own type.
-            let kind = fs::metadata(&path).map_err(FilesError::io("reading", &path))?;
+            let kind = match fs::metadata(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+                    return Err(FilesError::Refused { path, reason: "a symbolic link to something that is not there" });
+                }
+                kind => kind.map_err(FilesError::io("reading", &path))?,
+            };
             let relative = format!("{prefix}{name}");
             if kind.is_dir() {
                 waiting.push((path, format!("{relative}/"), depth + 1));
@@ -319,6 +324,10 @@ pub(crate) mod tests {
         std::os::unix::fs::symlink(dir.path("a/b"), dir.path("link")).unwrap();
         let found = walk(&dir.path("")).unwrap();
         assert_eq!(found.files.keys().collect::<Vec<_>>(), ["a/b/c", "d", "link/c"]);
+        std::os::unix::fs::symlink(dir.path("nowhere"), dir.path("dangling")).unwrap();
+        let error = walk(&dir.path("")).unwrap_err().to_string();
+        assert!(error.contains("dangling: a symbolic link to something that is not there"), "{error}");
+        fs::remove_file(dir.path("dangling")).unwrap();
         std::os::unix::fs::symlink(dir.path("a"), dir.path("a/b/loop")).unwrap();
         // The system may give up on the path before the depth limit does.
         assert!(walk(&dir.path("")).is_err());

@@ -26,6 +26,7 @@ mod release;
 mod repo;
 #[cfg(any(feature = "origin", feature = "edge"))]
 mod serve;
+mod table;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -63,7 +64,7 @@ enum Verb {
     /// Runs synthetic fleets
     #[cfg(feature = "loadtest")]
     Loadtest(loadtest::Args),
-    /// Builds packages
+    /// Builds, packs, opens and compares packages
     Package(package::Args),
     /// Compresses, decompresses and hashes delivery blobs
     Blob(blob::Args),

@@ -1,10 +1,12 @@
-//! `colibri package build`: host files to `meta.far` and `package_manifest.json`, byte-reproducibly.
-//!
-//! Content files are hashed where they lie and are not copied: the manifest names them, relative to itself, and
-//! `colibri repo publish --package` reads them.
+//! `colibri package build|archive|diff`: host files to packages, byte-reproducibly; packages to single files and back; and
+//! what differs between two of them.
 
+pub mod archive;
 mod build;
+mod depfile;
+mod diff;
 mod inputs;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +21,9 @@ use crate::files::FilesError;
 #[cfg(any(feature = "demo", test))]
 pub use build::build;
 
+const PACKAGE_MANIFEST: &str = "package_manifest.json";
+const BLOBS_JSON: &str = "blobs.json";
+
 /// Works on packages.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -32,10 +37,19 @@ pub struct Args {
 pub enum Verb {
     /// Builds a package: writes meta.far and package_manifest.json
     Build(Build),
+    /// Works on package archives: a package with every blob it needs, in one file
+    Archive {
+        /// What to do
+        #[command(subcommand)]
+        verb: archive::Verb,
+    },
+    /// Says what differs between two packages and what a device fetches to get from one to the other
+    Diff(diff::Args),
 }
 
 /// Arguments of `package build`.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(after_help = BUILD_HELP)]
 pub struct Build {
     /// Build manifest: `PACKAGE_PATH=HOST_PATH` lines, or JSON; host paths are relative to the working directory
     #[arg(required_unless_present = "from_dir", conflicts_with = "from_dir")]
@@ -70,6 +84,9 @@ pub struct Build {
     /// Write blobs.manifest, `HASH=HOST_PATH` per blob
     #[arg(long)]
     pub blobs_manifest: bool,
+    /// Copy every blob to blobs/HASH in the output directory and let the manifest name those
+    #[arg(long)]
+    pub blobs: bool,
     /// JSON array of the package manifests that become subpackages
     #[arg(long, value_name = "FILE")]
     pub subpackages_build_manifest_path: Option<PathBuf>,
@@ -78,9 +95,33 @@ pub struct Build {
     pub json: bool,
 }
 
+const BUILD_HELP: &str = "\
+Inputs:
+  Lines        bin/hello=build/hello        content, becomes a blob
+               meta/hello.cm=build/hello.cm goes into meta.far
+               meta/package=meta_package    {\"name\":\"hello\",\"version\":\"0\"}, must be there
+  JSON         {\"version\":\"1\",\"content\":{\"/\":{\"bin/hello\":\"build/hello\"},\"/meta/\":{\"package\":\"meta_package\"}}}
+  --from-dir   every file at its relative path; links are followed, empty directories are left out
+  Subpackages  [{\"package_manifest_file\":\"child/package_manifest.json\",\"name\":\"child\"}]
+
+The same inputs give the same bytes. Content is hashed where it lies: the manifest names it, relative to itself.
+With --blobs it is copied to OUT/blobs/HASH, and OUT stands for itself.
+
+Example:
+  colibri package build --from-dir app --name hello -o out
+  colibri repo publish --package out/package_manifest.json repo";
+
 /// Runs the verb.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, FilesError> {
-    let Verb::Build(args) = &args.verb;
+    match &args.verb {
+        Verb::Build(args) => run_build(args, out)?,
+        Verb::Archive { verb } => archive::run(verb, out)?,
+        Verb::Diff(args) => diff::run(args, out)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_build(args: &Build, out: &mut dyn Write) -> Result<(), FilesError> {
     let built = build::build(args)?;
     if args.json {
         crate::files::print_json(out, &built.json())?;
@@ -88,7 +129,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, FilesError> {
         writeln!(out, "{}  {}", built.hash(), built.path())?;
         writeln!(out, "{}", built.package_manifest.display())?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The ABI revision that the arguments name, else the newest known one.

@@ -97,16 +97,3 @@ fn versions_line(versions: Versions) -> String {
 fn date(at: UnixSeconds) -> String {
     colibri_metadata::utc::format(at).unwrap_or_else(|| at.0.to_string())
 }
-
-/// Prints rows in columns, two spaces apart, the last one as long as it is.
-pub(crate) fn print_table(out: &mut dyn Write, rows: &[Vec<String>]) -> std::io::Result<()> {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width =
-        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell: &String| cell.chars().count()).max();
-    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    for row in rows {
-        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
-    }
-    Ok(())
-}

@@ -13,13 +13,12 @@ use colibri_package::{
 use serde_json::json;
 
 use super::inputs::Inputs;
-use super::{Build, abi_revision};
+use super::{BLOBS_JSON, Build, PACKAGE_MANIFEST, abi_revision, depfile};
 use crate::files::{self, FilesError};
 
 const META_FAR: &str = "meta.far";
-const PACKAGE_MANIFEST: &str = "package_manifest.json";
-const BLOBS_JSON: &str = "blobs.json";
 const BLOBS_MANIFEST: &str = "blobs.manifest";
+const BLOBS: &str = "blobs";
 const DEPFILE: &str = "meta.far.d";
 
 /// What was built and where it lies.
@@ -75,7 +74,7 @@ pub fn build(args: &Build) -> Result<Built, FilesError> {
     for (path, host) in &inputs.contents {
         let tree = files::tree_of(host)?;
         package.add_content(path, tree.id).map_err(&failed)?;
-        let source_path = place.relative(host)?;
+        let source_path = if args.blobs { place.copy(host, tree.id)? } else { place.relative(host)? };
         blobs.push(ManifestBlob { source_path, path: path.clone(), merkle: tree.id, size: tree.length.bytes() });
     }
     let subpackages = subpackages(args, &place, &mut package, &mut inputs.sources)?;
@@ -146,21 +145,9 @@ fn write_extras(args: &Build, manifest: &PackageManifest, inputs: &Inputs) -> Re
         files::write(&args.output.join(BLOBS_MANIFEST), text.as_bytes())?;
     }
     if args.depfile {
-        let path = args.output.join(DEPFILE);
-        let mut text = format!("{}:", escaped(&args.output.join(META_FAR)));
-        for source in &inputs.sources {
-            text.push(' ');
-            text.push_str(&escaped(source));
-        }
-        text.push('\n');
-        files::write(&path, text.as_bytes())?;
+        depfile::write(&args.output.join(DEPFILE), &args.output.join(META_FAR), &inputs.sources)?;
     }
     Ok(())
-}
-
-/// A path as Ninja's dependency files write it.
-fn escaped(path: &Path) -> String {
-    path.display().to_string().replace('\\', "\\\\").replace(' ', "\\ ").replace('#', "\\#").replace('$', "$$")
 }
 
 /// The output directory, to which paths in the manifest are relative.
@@ -169,6 +156,22 @@ struct Place(PathBuf);
 impl Place {
     fn of(output: &Path) -> Result<Self, FilesError> {
         fs::canonicalize(output).map(Self).map_err(FilesError::io("finding", output))
+    }
+
+    /// Copies a host file to where blobs go, proven to be `id` still; gives its path as seen from the output directory.
+    fn copy(&self, file: &Path, id: BlobId) -> Result<String, FilesError> {
+        let name = format!("{BLOBS}/{id}");
+        let place = self.0.join(&name);
+        files::create_dir(&self.0.join(BLOBS))?;
+        files::write_with(&place, |out| {
+            let mut from = files::open(file)?;
+            std::io::copy(&mut from, out).map_err(FilesError::io("copying", file))
+        })?;
+        if files::tree_of(&place)?.id == id {
+            return Ok(name);
+        }
+        fs::remove_file(&place).map_err(FilesError::io("removing", &place))?;
+        Err(FilesError::Refused { path: file.to_owned(), reason: "it changed while it was copied" })
     }
 
     /// A host file as seen from the output directory. Its directory is resolved, the file itself may be a link.

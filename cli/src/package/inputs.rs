@@ -1,6 +1,7 @@
 //! What goes into a package: from a build manifest or from a directory.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use colibri_package::manifest::BuildManifest;
@@ -28,7 +29,10 @@ impl Inputs {
     pub fn of(args: &Build) -> Result<Self, FilesError> {
         match (&args.build_manifest, &args.from_dir) {
             (Some(manifest), None) => Self::of_manifest(manifest),
-            (None, Some(directory)) => Self::of_directory(directory, args.name.as_deref()),
+            (None, Some(directory)) => {
+                refuse_output_inside(directory, &args.output)?;
+                Self::of_directory(directory, args.name.as_deref())
+            }
             _ => Err(FilesError::Usage("give either a build manifest or --from-dir DIR".to_owned())),
         }
     }
@@ -80,6 +84,19 @@ impl Inputs {
     fn host_files(&self) -> Vec<PathBuf> {
         self.meta.values().chain(self.contents.values()).cloned().collect()
     }
+}
+
+/// What is written must not become an input of the next build.
+fn refuse_output_inside(directory: &Path, output: &Path) -> Result<(), FilesError> {
+    let inputs = fs::canonicalize(directory).map_err(FilesError::io("reading the directory", directory))?;
+    // The output may not exist yet: its nearest ancestor that does decides.
+    let absolute = std::path::absolute(output).map_err(FilesError::io("finding", output))?;
+    let existing = absolute.ancestors().find_map(|ancestor| fs::canonicalize(ancestor).ok());
+    if existing.is_some_and(|existing| existing.starts_with(&inputs)) {
+        let reason = "the output lies inside --from-dir and would become part of the next build; write it elsewhere";
+        return Err(FilesError::Refused { path: output.to_owned(), reason });
+    }
+    Ok(())
 }
 
 /// The `meta/package` of a new package.

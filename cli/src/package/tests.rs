@@ -12,15 +12,63 @@ fn build(args: Build) -> (Result<ExitCode, FilesError>, String) {
     printed(|out| run(&Args { verb: Verb::Build(args) }, out))
 }
 
+/// `colibri package` as from the command line.
+#[derive(clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    args: Args,
+}
+
+/// Runs a command line without its first two words, `colibri package`.
+pub(super) fn verb(line: &str) -> (Result<ExitCode, FilesError>, String) {
+    let words = std::iter::once("package").chain(line.split_whitespace());
+    let line = <Line as clap::Parser>::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+    printed(|out| run(&line.args, out))
+}
+
+#[test]
+fn command_lines_that_make_no_sense_are_usage_errors() {
+    let parses = |line: &str| {
+        let words = std::iter::once("package").chain(line.split_whitespace());
+        <Line as clap::Parser>::try_parse_from(words).is_ok()
+    };
+    assert!(!parses("build") && !parses("build m --from-dir d") && parses("build m"));
+    assert!(!parses("archive edit -o x a.far") && parses("archive edit --package-name n -o x a.far"));
+    assert!(!parses("archive edit --package-name Bad -o x a.far"));
+    assert!(!parses("archive create m") && !parses("archive add a.far") && !parses("diff a"));
+    <Line as clap::CommandFactory>::command().debug_assert();
+}
+
+/// The vectors' package with a subpackage, built to `out`, its child to `child/out`.
+pub(super) fn package_with_child() -> Fixture {
+    let dir = recipe("named_subpackage");
+    recipe_at(&dir, "child/", "anonymous_subpackage");
+    let show = |name: &str| dir.path(name).display().to_string();
+    verb(&format!("build --api-level 7 -o {} {}", show("child/out"), show("child/build.manifest"))).0.unwrap();
+    let child = show("child/out/package_manifest.json");
+    let entry = format!(r#"[{{"package_manifest_file":"{child}","name":"anon_subpackage_of_namedsubpkg"}}]"#);
+    dir.write("subpackages.json", entry.as_bytes());
+    let (subpackages, out, manifest) = (show("subpackages.json"), show("out"), show("build.manifest"));
+    let line = format!("build --api-level 7 -o {out} --subpackages-build-manifest-path {subpackages} {manifest}");
+    verb(&line).0.unwrap();
+    dir
+}
+
 /// The files of the vectors' recipe for one package, and a build manifest for them.
-fn recipe(name: &str) -> Fixture {
+pub(super) fn recipe(name: &str) -> Fixture {
     let dir = Fixture::new(&[]);
-    dir.write("bin", format!("binary {name}").as_bytes());
-    dir.write("lib", format!("lib {name}").as_bytes());
-    dir.write("cm", format!("cm {name}").as_bytes());
-    dir.write("cmx", format!("cmx {name}").as_bytes());
-    dir.write("package", format!(r#"{{"name":"{name}","version":"0"}}"#).as_bytes());
-    let host = |file: &str| dir.path(file).display().to_string();
+    recipe_at(&dir, "", name);
+    dir
+}
+
+fn recipe_at(dir: &Fixture, at: &str, name: &str) {
+    let write = |file: &str, content: String| dir.write(&format!("{at}{file}"), content.as_bytes());
+    let host = |file: &str| dir.path(&format!("{at}{file}")).display().to_string();
+    write("bin", format!("binary {name}"));
+    write("lib", format!("lib {name}"));
+    write("cm", format!("cm {name}"));
+    write("cmx", format!("cmx {name}"));
+    write("package", format!(r#"{{"name":"{name}","version":"0"}}"#));
     let lines = format!(
         "bin/{name}={}\nlib/{name}={}\nmeta/{name}.cm={}\nmeta/{name}.cmx={}\nmeta/package={}\n",
         host("bin"),
@@ -29,8 +77,7 @@ fn recipe(name: &str) -> Fixture {
         host("cmx"),
         host("package")
     );
-    dir.write("build.manifest", lines.as_bytes());
-    dir
+    write("build.manifest", lines);
 }
 
 fn args(dir: &Fixture) -> Build {
@@ -172,4 +219,63 @@ fn bad_inputs_are_named() {
     assert!(error(&|_| ()).to_string().contains("'../x'"));
     dir.write("package", br#"{"name":"n","version":"1"}"#);
     assert!(error(&|_| ()).to_string().contains("must have version"));
+}
+
+#[test]
+fn the_same_inputs_give_the_same_bytes_wherever_they_lie_and_in_any_order() {
+    let names = ["zeta", "a b=c", "lib/x.so", "lib/y/deep", "meta/x.cm", "meta/a", "ünïcode"];
+    let mut outcomes = Vec::new();
+    for (index, order) in [names.to_vec(), names.iter().rev().copied().collect()].into_iter().enumerate() {
+        let dir = Fixture::new(&[]);
+        order.iter().for_each(|name| dir.write(&format!("in/{name}"), name.as_bytes()));
+        dir.write("package", br#"{"name":"n","version":"0"}"#);
+        let show = |name: &str| dir.path(name).display().to_string();
+        let mut lines: Vec<_> = order.iter().filter(|name| !name.contains('=')).collect();
+        lines.sort_by_key(|name| (name.len() * (index + 1)) % 5);
+        let lines: String = lines.iter().map(|name| format!("{name}={}\n", show(&format!("in/{name}")))).collect();
+        dir.write("m", format!("{lines}meta/package={}\n", show("package")).as_bytes());
+        verb(&format!("build --from-dir {} --name n --blobs -o {}", show("in"), show("out/d"))).0.unwrap();
+        verb(&format!("build --blobs --blobs-json -o {} {}", show("out/m"), show("m"))).0.unwrap();
+        verb(&format!("build -o {} {}", show("out/plain"), show("m"))).0.unwrap();
+        let files = crate::files::walk(&dir.path("out")).unwrap().files;
+        outcomes.push(files.into_iter().map(|(name, path)| (name, fs::read(path).unwrap())).collect::<Vec<_>>());
+    }
+    let names: Vec<_> = outcomes[0].iter().map(|(name, _)| name.as_str()).collect();
+    assert!(names.contains(&"d/meta.far") && names.contains(&"m/blobs.json"), "{names:?}");
+    assert_eq!(names.iter().filter(|name| name.starts_with("d/blobs/")).count(), 5);
+    assert!(outcomes[0] == outcomes[1]);
+}
+
+#[test]
+fn directories_with_links_and_odd_names_work_or_are_named() {
+    let dir = Fixture::new(&[("in/a=b", b"1"), ("in/with space", b"2"), ("elsewhere/x", b"3")]);
+    std::os::unix::fs::symlink(dir.path("elsewhere"), dir.path("in/linked")).unwrap();
+    let args = |output: &str| Build {
+        from_dir: Some(dir.path("in")),
+        name: Some("n".into()),
+        output: dir.path(output),
+        ..Build::default()
+    };
+    build(args("out")).0.unwrap();
+    let package = MetaFar::parse(fs::read(dir.path("out/meta.far")).unwrap().into()).unwrap();
+    let paths: Vec<_> = package.contents().keys().map(|path| path.as_str()).collect();
+    assert_eq!(paths, ["a=b", "linked/x", "with space"]);
+    let error = |output: &str| build(args(output)).0.unwrap_err().to_string();
+    assert!(error("in/out").contains("inside --from-dir"), "{}", error("in/out"));
+    assert!(error("in").contains("inside --from-dir"));
+    dir.write("in/two\nlines", b"4");
+    assert!(error("out").contains(r"'two\nlines' in the package: the path has a line feed"), "{}", error("out"));
+    fs::remove_file(dir.path("in/two\nlines")).unwrap();
+    dir.write("in/meta", b"5");
+    assert!(error("out").contains("'meta'"), "{}", error("out"));
+    fs::remove_file(dir.path("in/meta")).unwrap();
+    std::os::unix::fs::symlink("gone", dir.path("in/dangling")).unwrap();
+    assert!(error("out").contains("dangling: a symbolic link"), "{}", error("out"));
+    fs::remove_file(dir.path("in/dangling")).unwrap();
+    let not_unicode = dir.path("in").join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff"));
+    fs::write(&not_unicode, b"6").unwrap();
+    assert!(error("out").contains("not Unicode"), "{}", error("out"));
+    fs::remove_file(not_unicode).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(dir.path("in/socket")).unwrap();
+    assert!(error("out").contains("not a regular file"), "{}", error("out"));
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{ReleaseVerbError, read, short};
 use crate::files;
 use crate::progress::bytes;
-use crate::repo::print_table;
+use crate::table::print_table;
 
 /// Arguments of `release diff`.
 #[derive(Debug, clap::Args)]

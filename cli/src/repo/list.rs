@@ -9,8 +9,9 @@ use colibri_metadata::{Role, TrustedSet};
 use colibri_repository::Repository;
 use serde_json::{Map, Value, json};
 
-use super::{RepoError, date, print_table};
+use super::{RepoError, date};
 use crate::files;
+use crate::table::print_table;
 
 /// Arguments of `repo list`.
 #[derive(Debug, clap::Args)]

@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
-use super::{RepoError, print_table};
+use super::RepoError;
 use crate::files;
 use crate::progress::bytes;
+use crate::table::print_table;
 
 /// Characters of a hash that is cut.
 const SHORT_HASH_CHARS: usize = 11;
