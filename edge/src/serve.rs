@@ -104,6 +104,9 @@ impl ReadApi {
                 self.document(route, life, OCTETS, asked).await
             }
             Route::RepoConfig { repository } => self.repo_config(route, repository.as_str(), asked).await,
+            Route::Auto { .. } => Err(ApiError::NotFound(
+                "an edge has no /REPO/auto: ask for the timestamp, or ask the origin".to_owned(),
+            )),
             Route::PmConfig => {
                 Err(ApiError::NotFound("an edge has no /config.json: ask for /REPO/repo.config".to_owned()))
             }

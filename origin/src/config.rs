@@ -18,6 +18,9 @@ pub struct OriginConfig {
     /// Whether leaves that had to be computed are written beside the blobs, so that it is done once. A folder that cannot be
     /// written is served all the same.
     pub keep_computed_leaves: bool,
+    /// Whether the configurations it gives to devices ask them to listen to `/REPO/auto`: right for a desk, a connection per
+    /// device elsewhere.
+    pub subscribe: bool,
 }
 
 /// One repository to serve.
@@ -38,6 +41,7 @@ impl Default for OriginConfig {
             timestamp_max_age_s: 5,
             cache_name: "colibri-origin".to_owned(),
             keep_computed_leaves: true,
+            subscribe: false,
         }
     }
 }

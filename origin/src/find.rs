@@ -61,6 +61,8 @@ impl Shared {
             Route::RepoConfig { repository } => self.device_config(route, self.repository(repository)?, request).await,
             Route::PmConfig => self.device_config(route, self.only_repository()?, request).await,
             Route::RepositoryIndex { repository } => self.repository_page(route, repository, request).await,
+            // Answered before: it is no representation.
+            Route::Auto { .. } => Err(ApiError::NotFound("this is a stream of events".to_owned())),
             Route::Index => {
                 let names = self.repositories.iter().map(|repository| &repository.name);
                 Ok(self.page(route, pages::index(names, prefers_json(&request.headers))))
@@ -68,7 +70,7 @@ impl Shared {
         }
     }
 
-    fn repository(&self, name: &RepositoryName) -> Result<Arc<ServedRepository>, ApiError> {
+    pub fn repository(&self, name: &RepositoryName) -> Result<Arc<ServedRepository>, ApiError> {
         let found = self.repositories.iter().find(|repository| repository.name == *name);
         found.cloned().ok_or_else(|| ApiError::NotFound(format!("there is no repository {name} here")))
     }
@@ -150,7 +152,8 @@ impl Shared {
         let mirror_url = format!("{}/{}", base_url(request)?, repository.name);
         let shared = self.clone();
         let config = blocking(move || repository.device_config(&shared.files, &mirror_url)).await;
-        let config = config.map_err(|error| log(&error))?;
+        let mut config = config.map_err(|error| log(&error))?;
+        config.mirrors.iter_mut().for_each(|mirror| mirror.subscribe = self.config.subscribe);
         let text = serde_json::to_string(&config).map_err(|error| ApiError::Internal(error.to_string()))?;
         let page = Page { content_type: JSON, bytes: Bytes::from(text) };
         let mut found = self.page(route, page);

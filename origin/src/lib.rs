@@ -7,6 +7,7 @@ mod blob_folders;
 mod config;
 mod content;
 mod error;
+mod events;
 mod file;
 mod find;
 mod forms;

@@ -38,6 +38,18 @@ pub const SMALL_FILE_READ_ATTEMPTS: usize = 4;
 /// Longest `User-Agent` handed to observers, in bytes.
 pub const USER_AGENT_BYTES_MAX: usize = 256;
 
+/// Most listeners to `/REPO/auto`, of all repositories together.
+pub const AUTO_LISTENERS_MAX: usize = 1024;
+
+/// How often a timestamp somebody listens to is looked at, in milliseconds.
+pub const AUTO_POLL_MS: u64 = 100;
+
+/// How often a listener hears something though nothing happens, in milliseconds.
+pub const AUTO_HEARTBEAT_MS: u64 = 15_000;
+
+/// When a listener that found no place may come back, in seconds.
+pub const AUTO_RETRY_AFTER_S: u64 = 30;
+
 const _: () = assert!(PIECE_BYTES.is_multiple_of(LEAF_BYTES), "whole leaves are read and checked");
 const _: () = assert!(SMALL_FILE_BYTES_MAX <= SMALL_FILES_CACHE_BYTES, "the largest file fits its cache");
 
@@ -54,5 +66,9 @@ pub const ALL: &[(&str, u64)] = &[
     ("LEAVES_FROM_DELIVERY_BYTES_MAX", LEAVES_FROM_DELIVERY_BYTES_MAX),
     ("LEAVES_COMPUTED_AT_ONCE", LEAVES_COMPUTED_AT_ONCE as u64),
     ("SMALL_FILE_READ_ATTEMPTS", SMALL_FILE_READ_ATTEMPTS as u64),
+    ("AUTO_LISTENERS_MAX", AUTO_LISTENERS_MAX as u64),
+    ("AUTO_POLL_MS", AUTO_POLL_MS),
+    ("AUTO_HEARTBEAT_MS", AUTO_HEARTBEAT_MS),
+    ("AUTO_RETRY_AFTER_S", AUTO_RETRY_AFTER_S),
     ("USER_AGENT_BYTES_MAX", USER_AGENT_BYTES_MAX as u64),
 ];

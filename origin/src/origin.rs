@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use colibri_api::{ApiError, CacheStatus, RepositoryName, Route, head_for, parse_path};
+use colibri_api::{ApiError, CacheStatus, RepositoryName, Route, cache, head_for, parse_path};
 use colibri_common::Clock;
 use colibri_transport::{Body, Handler, Peer, Request, Response, handler};
 use http::request::Parts;
@@ -13,6 +13,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use crate::config::OriginConfig;
 use crate::content;
 use crate::error::OriginError;
+use crate::events::{EVENT_STREAM, Events};
 use crate::find::log;
 use crate::forms::Forms;
 use crate::limits::{REPOSITORIES_MAX, USER_AGENT_BYTES_MAX};
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     pub forms: Forms,
     pub proofs: Proofs,
     pub summaries: Summaries,
+    pub events: Events,
     counters: Arc<Counters>,
 }
 
@@ -63,6 +65,7 @@ impl Origin {
             forms: Forms::new(),
             proofs: Proofs::new(config.keep_computed_leaves),
             summaries: Summaries::new(),
+            events: Events::default(),
             counters: Arc::default(),
             config,
         };
@@ -102,6 +105,10 @@ impl Origin {
         let observe = || self.observation(&parts, route.as_ref().ok());
         let found = match &route {
             Ok(_) if parts.method != Method::GET && parts.method != Method::HEAD => Err(ApiError::MethodNotAllowed),
+            Ok(Route::Auto { repository }) => match self.auto(repository, &parts.method, observe()) {
+                Ok(response) => return response,
+                Err(error) => Err(error),
+            },
             Ok(route) => self.shared.find(route, &parts).await,
             Err(error) => Err((*error).into()),
         };
@@ -129,6 +136,27 @@ impl Origin {
             body,
             &CacheStatus::hit(&self.shared.config.cache_name).with_detail(found.detail),
         )
+    }
+
+    /// The stream of events of a repository.
+    fn auto(&self, name: &RepositoryName, method: &Method, observation: Observation) -> Result<Response, ApiError> {
+        let repository = self.shared.repository(name)?;
+        let body = if method == Method::HEAD {
+            observation.finish(0);
+            Body::empty()
+        } else {
+            self.shared.listen(repository)?.body(observation)
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
+        headers.insert(header::CACHE_CONTROL, cache::NO_STORE);
+        let status = CacheStatus::entry(&self.shared.config.cache_name).with_detail("events");
+        Ok(self.response(StatusCode::OK, headers, body, &status))
+    }
+
+    /// Ends what would never end by itself: the streams of `/REPO/auto`. For a process that drains.
+    pub fn end_events(&self) {
+        self.shared.events.end();
     }
 
     fn refuse(&self, error: &ApiError, method: &Method, mut observation: Observation) -> Response {

@@ -47,11 +47,13 @@ pub struct OriginServerConfig {
     pub cache_name: String,
     /// See [`OriginConfig::keep_computed_leaves`].
     pub keep_computed_leaves: bool,
+    /// See [`OriginConfig::subscribe`].
+    pub subscribe: bool,
 }
 
 impl Default for OriginServerConfig {
     fn default() -> Self {
-        let OriginConfig { repositories, timestamp_max_age_s, cache_name, keep_computed_leaves } =
+        let OriginConfig { repositories, timestamp_max_age_s, cache_name, keep_computed_leaves, subscribe } =
             OriginConfig::default();
         Self {
             listen: (Ipv6Addr::UNSPECIFIED, 8443).into(),
@@ -66,6 +68,7 @@ impl Default for OriginServerConfig {
             timestamp_max_age_s,
             cache_name,
             keep_computed_leaves,
+            subscribe,
         }
     }
 }
@@ -78,6 +81,7 @@ impl OriginServerConfig {
             timestamp_max_age_s: self.timestamp_max_age_s,
             cache_name: self.cache_name.clone(),
             keep_computed_leaves: self.keep_computed_leaves,
+            subscribe: self.subscribe,
         }
     }
 }
@@ -143,14 +147,18 @@ impl OriginServer {
 
     /// Answers until `stop`, then finishes the requests under way. Readiness stays true while it drains.
     pub async fn serve(self, stop: CancellationToken) {
-        let Self { secure, plain, admin, health, drain, .. } = self;
+        let Self { secure, plain, admin, health, origin, drain, .. } = self;
         health.set_ready(true);
         let plain = async {
             if let Some(plain) = plain {
                 plain.serve(stop.clone(), drain).await;
             }
         };
-        tokio::join!(secure.serve(stop.clone(), drain), plain);
+        let events = async {
+            stop.cancelled().await;
+            origin.end_events();
+        };
+        tokio::join!(secure.serve(stop.clone(), drain), plain, events);
         // Closing the admin port waits for its thread.
         _ = tokio::task::spawn_blocking(move || drop(admin)).await;
     }

@@ -31,7 +31,7 @@ pub fn for_route(route: &Route, timestamp_max_age_s: u64) -> HeaderValue {
         Route::Metadata { file, .. } if file.is_numbered() => IMMUTABLE,
         Route::Metadata { file, .. } if file.role() == "timestamp" => timestamp(timestamp_max_age_s),
         Route::Target { name, .. } if has_hash_prefix(name) => IMMUTABLE,
-        Route::RepoConfig { .. } | Route::PmConfig => NO_STORE,
+        Route::RepoConfig { .. } | Route::Auto { .. } | Route::PmConfig => NO_STORE,
         Route::Metadata { .. } | Route::Target { .. } | Route::RepositoryIndex { .. } | Route::Index => {
             max_age(timestamp_max_age_s)
         }

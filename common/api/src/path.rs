@@ -62,6 +62,11 @@ pub enum Route {
         /// The repository.
         repository: RepositoryName,
     },
+    /// `/REPO/auto`: server-sent events, one per new timestamp.
+    Auto {
+        /// The repository.
+        repository: RepositoryName,
+    },
     /// `/config.json`: the same for a server of one repository (the old `pm serve`).
     PmConfig,
     /// `/REPO` or `/REPO/`: a page about one repository.
@@ -261,6 +266,7 @@ pub fn parse_path(path: &str) -> Result<Route, PathError> {
 fn parse_in_repository(repository: RepositoryName, rest: &[&str]) -> Result<Route, PathError> {
     match rest {
         ["repo.config"] => Ok(Route::RepoConfig { repository }),
+        ["auto"] => Ok(Route::Auto { repository }),
         ["blobs", rest @ ..] => parse_blob(Some(repository), rest),
         ["targets", name @ ..] if !name.is_empty() => Ok(Route::Target { repository, name: name.join("/") }),
         [file] => Ok(Route::Metadata { repository, file: file.parse()? }),
@@ -318,6 +324,7 @@ impl Route {
                 }
             }
             Self::RepoConfig { repository } => format!("/{repository}/repo.config"),
+            Self::Auto { repository } => format!("/{repository}/auto"),
             Self::PmConfig => "/config.json".to_owned(),
             Self::RepositoryIndex { repository } => format!("/{repository}/"),
             Self::Index => "/".to_owned(),
@@ -330,6 +337,7 @@ impl Route {
             Self::Metadata { repository, .. }
             | Self::Target { repository, .. }
             | Self::RepoConfig { repository }
+            | Self::Auto { repository }
             | Self::RepositoryIndex { repository } => Some(repository),
             Self::Blob { repository, .. } => repository.as_ref(),
             Self::PmConfig | Self::Index => None,
@@ -343,6 +351,7 @@ impl Route {
             Self::Target { .. } => "target",
             Self::Blob { form, .. } => form.label(),
             Self::RepoConfig { .. } | Self::PmConfig => "config",
+            Self::Auto { .. } => "auto",
             Self::RepositoryIndex { .. } | Self::Index => "index",
         }
     }

@@ -28,6 +28,7 @@ fn every_route_parses_and_prints() {
         ("/config.json".to_owned(), Route::PmConfig),
         ("/fuchsia.com/".to_owned(), Route::RepositoryIndex { repository: repository("fuchsia.com") }),
         ("/r/repo.config".to_owned(), Route::RepoConfig { repository: repository("r") }),
+        ("/r/auto".to_owned(), Route::Auto { repository: repository("r") }),
         ("/r/root.json".to_owned(), metadata("root", None)),
         ("/r/1.root.json".to_owned(), metadata("root", Some(1))),
         ("/r/4294967295.targets.json".to_owned(), metadata("targets", Some(u32::MAX))),
