@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use colibri_common::ByteRange;
-use rustix::fs::FallocateFlags;
+use rustix::fs::{Advice, FallocateFlags};
 
 /// A file system.
 ///
@@ -64,6 +64,12 @@ pub trait DiskFile: Send + Sync + Debug {
     fn try_lock(&self, lock: Lock) -> io::Result<bool>;
     /// Gives the lock back.
     fn unlock(&self) -> io::Result<()>;
+
+    /// Asks that the next reads come from the disk itself and not from memory. A hint: what was not synced stays in memory,
+    /// and a disk without a cache does nothing.
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Fills `buffer` from `offset`, or `UnexpectedEof`.
     fn read_exact_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> io::Result<()> {
@@ -286,6 +292,10 @@ impl DiskFile for OsFile {
 
     fn unlock(&self) -> io::Result<()> {
         self.0.unlock()
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
     }
 }
 

@@ -8,6 +8,8 @@
 //! Deliberately absent: verification (contents are the caller's), locking of readers against writers (a reader keeps the
 //! version it opened), transactions over several documents (make one document the commit point).
 
+mod batch;
+
 use std::collections::HashSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -127,6 +129,21 @@ impl Documents {
         let mut writer = self.writer()?;
         writer.write(content)?;
         writer.commit_new(name)
+    }
+
+    /// Like [`Documents::get`], from the disk itself where the system can tell it from its cache, and after making the
+    /// document durable: another program may have put it here. For proving what is at rest.
+    pub fn get_from_rest(&self, name: &DocumentName, limit_bytes: u64) -> Result<Option<Bytes>, StoreError> {
+        let Some(document) = self.open_document(name)? else { return Ok(None) };
+        if document.length() > limit_bytes {
+            let length_bytes = document.length();
+            return Err(StoreError::TooLarge { path: document.path, length_bytes, limit_bytes });
+        }
+        document.file.sync().at(&document.path)?;
+        let folder = self.shared.ready_folder(&document.path)?;
+        self.shared.disk.sync_dir(&folder).at(&folder)?;
+        document.file.forget_cached().at(&document.path)?;
+        document.read(ByteRange::whole(document.length())).map(Some)
     }
 
     /// Like [`Documents::put`] for content that is read from `source`, at most `limit_bytes` of it; gives its length.
@@ -314,17 +331,27 @@ impl DocumentWriter {
     /// Makes this the document `name`, durably, if there is none of that name; else gives false.
     pub fn commit_new(self, name: &DocumentName) -> Result<bool, StoreError> {
         let (path, folder) = self.ready(name)?;
-        let made = match self.shared.disk.hard_link(&self.path, &path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-            linked => linked.map(|()| true).at(&path)?,
-        };
+        let made = self.link(&path)?;
         // Also if another writer made it: the answer "it exists" must outlive power loss as well.
         self.shared.disk.sync_dir(&folder).at(&folder)?;
         Ok(made)
     }
 
+    /// Gives the file its name; false if it is taken.
+    fn link(&self, path: &Path) -> Result<bool, StoreError> {
+        match self.shared.disk.hard_link(&self.path, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            linked => linked.map(|()| true).at(path),
+        }
+    }
+
     fn ready(&self, name: &DocumentName) -> Result<(PathBuf, PathBuf), StoreError> {
         self.file.sync().at(&self.path)?;
+        self.named_path(name)
+    }
+
+    /// The path of `name` and its folder, which is there and durable.
+    fn named_path(&self, name: &DocumentName) -> Result<(PathBuf, PathBuf), StoreError> {
         let path = name.below(&self.shared.dir);
         let folder = self.shared.ready_folder(&path)?;
         Ok((path, folder))

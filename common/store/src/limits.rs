@@ -8,6 +8,9 @@ pub const DOCUMENT_NAME_BYTES_MAX: usize = 1024;
 /// Longest part between slashes of a document name, in bytes: what file systems allow.
 pub const DOCUMENT_NAME_PART_BYTES_MAX: usize = 255;
 
+/// Open files that one call for several documents takes at a time.
+pub const DOCUMENTS_WRITTEN_AT_A_TIME: usize = 128;
+
 /// Longest `format` document in bytes.
 pub const FORMAT_BYTES_MAX: u64 = 256;
 
@@ -36,6 +39,7 @@ const _: () = assert!(DOCUMENT_NAME_PART_BYTES_MAX <= DOCUMENT_NAME_BYTES_MAX, "
 pub const ALL: &[(&str, u64)] = &[
     ("DOCUMENT_NAME_BYTES_MAX", DOCUMENT_NAME_BYTES_MAX as u64),
     ("DOCUMENT_NAME_PART_BYTES_MAX", DOCUMENT_NAME_PART_BYTES_MAX as u64),
+    ("DOCUMENTS_WRITTEN_AT_A_TIME", DOCUMENTS_WRITTEN_AT_A_TIME as u64),
     ("FORMAT_BYTES_MAX", FORMAT_BYTES_MAX),
     ("INDEX_CACHE_BYTES", INDEX_CACHE_BYTES as u64),
     ("PINS_MAX", PINS_MAX),

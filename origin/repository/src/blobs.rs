@@ -4,8 +4,7 @@
 //! leaf list. A leaf list therefore is the durable receipt that the blob beside it was proven.
 
 use std::fmt::Display;
-use std::io;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
@@ -13,9 +12,10 @@ use colibri_common::limits::LEAVES_LIST_BYTES_MAX;
 use colibri_common::merkle::{Leaves, Tree};
 use colibri_common::{BlobId, ByteRange, UnixSeconds};
 use colibri_package::delivery::{self, DeliveryType, Layout, UNIT_H_PROBE_BYTES};
-use colibri_store::{Disk, DocumentReader, Documents};
+use colibri_store::DocumentName;
 
 use crate::error::RepositoryError;
+use crate::storage::Storage;
 use crate::{layout, limits};
 
 /// Most bytes of an encoded blob: an encoding that is larger than its content is stored uncompressed, with a header.
@@ -27,25 +27,12 @@ pub(crate) const TYPES: [DeliveryType; 2] = [DeliveryType::Type1, DeliveryType::
 /// The blob side of a repository's folder.
 #[derive(Debug, Clone)]
 pub(crate) struct BlobFolder {
-    documents: Documents,
+    storage: Arc<dyn Storage>,
 }
 
 impl BlobFolder {
-    pub fn new(documents: Documents) -> Self {
-        Self { documents }
-    }
-
-    /// Makes the folders of `ty`, so that workers do not meet while making them. Each write makes them durable.
-    pub fn make_folders(&self, disk: &dyn Disk, ty: DeliveryType) -> Result<(), RepositoryError> {
-        let served = self.documents.dir().join(layout::SERVED);
-        let blobs = served.join("blobs");
-        for folder in [served, blobs.clone(), blobs.join(ty.to_string()), blobs.join("leaves")] {
-            match disk.create_dir(&folder) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(RepositoryError::read(&folder, e)),
-                _ => {}
-            }
-        }
-        Ok(())
+    pub fn new(storage: Arc<dyn Storage>) -> Self {
+        Self { storage }
     }
 
     fn stored(id: BlobId, reason: &dyn Display) -> RepositoryError {
@@ -54,10 +41,10 @@ impl BlobFolder {
 
     /// Whether `id` is here as `ty` and proven. One that another tool put here is proven now.
     pub fn has(&self, ty: DeliveryType, id: BlobId) -> Result<bool, RepositoryError> {
-        if self.documents.length(&layout::blob(ty, id)?)?.is_none() {
+        if self.storage.length(&layout::blob(ty, id)?)?.is_none() {
             return Ok(false);
         }
-        if self.documents.length(&layout::leaves(id)?)?.is_some() {
+        if self.storage.length(&layout::leaves(id)?)?.is_some() {
             return Ok(true);
         }
         match self.prove(ty, id) {
@@ -82,16 +69,17 @@ impl BlobFolder {
 
     /// Reads `id` back from the disk, checks it against its name, and writes the receipt.
     fn prove(&self, ty: DeliveryType, id: BlobId) -> Result<(), RepositoryError> {
-        let encoded = self.encoded(ty, id)?.ok_or_else(|| Self::stored(id, &"it is missing"))?;
+        let encoded = self.storage.read_at_rest(&layout::blob(ty, id)?, ENCODED_BYTES_MAX)?;
+        let encoded = encoded.ok_or_else(|| Self::stored(id, &"it is missing"))?;
         let tree = delivery::content_tree(&encoded).map_err(|e| Self::stored(id, &e))?;
         if tree.id != id {
             return Err(Self::stored(id, &format_args!("its content is blob {}", tree.id)));
         }
-        Ok(self.documents.put(&layout::leaves(id)?, &tree.leaves.wire())?)
+        Ok(self.storage.replace(&layout::leaves(id)?, &tree.leaves.wire())?)
     }
 
     fn encoded(&self, ty: DeliveryType, id: BlobId) -> Result<Option<Bytes>, RepositoryError> {
-        Ok(self.documents.get(&layout::blob(ty, id)?, ENCODED_BYTES_MAX)?)
+        Ok(self.storage.read(&layout::blob(ty, id)?, ENCODED_BYTES_MAX)?)
     }
 
     /// Stores content whose tree is known, durably and proven. Gives the bytes it takes on disk.
@@ -104,13 +92,12 @@ impl BlobFolder {
     ) -> Result<u64, RepositoryError> {
         let name = layout::blob(ty, tree.id)?;
         let encoded = delivery::encode(content, ty, level)
-            .map_err(|source| RepositoryError::Delivery { path: self.documents.path(&name), source })?;
+            .map_err(|source| RepositoryError::Delivery { path: self.storage.place().join(name.as_str()), source })?;
         let length = encoded.len() as u64;
-        self.documents.put(&name, &encoded)?;
-        drop(encoded);
+        self.storage.replace(&name, &encoded.into())?;
         if let Err(e) = self.prove(ty, tree.id) {
             // Not proven, so it must not stay under a name that says what it is.
-            self.documents.remove(&name)?;
+            self.storage.remove_all(&[name])?;
             return Err(e);
         }
         Ok(length)
@@ -129,46 +116,51 @@ impl BlobFolder {
     /// Content length of `id` in bytes, from the head of its encoded form and its leaves.
     pub fn content_bytes(&self, id: BlobId) -> Result<u64, RepositoryError> {
         for ty in TYPES {
-            if self.documents.length(&layout::blob(ty, id)?)?.is_none() {
+            if self.storage.length(&layout::blob(ty, id)?)?.is_none() {
                 continue;
             }
             return match self.form(ty, id)? {
-                Some((_, layout)) => Ok(layout.content_length().0),
+                Some(layout) => Ok(layout.content_length().0),
                 None => Ok(self.content(id)?.len() as u64),
             };
         }
         Err(Self::stored(id, &"it is missing"))
     }
 
-    /// `id` as `ty`, opened, and where its pieces lie; nothing if it is not here or was never proven.
-    pub fn form(&self, ty: DeliveryType, id: BlobId) -> Result<Option<(DocumentReader, Layout)>, RepositoryError> {
-        let Some(document) = self.documents.open_document(&layout::blob(ty, id)?)? else { return Ok(None) };
-        let Some(list) = self.documents.get(&layout::leaves(id)?, LEAVES_LIST_BYTES_MAX)? else { return Ok(None) };
+    /// Where the pieces of `id` as `ty` lie; nothing if it is not here or was never proven.
+    pub fn form(&self, ty: DeliveryType, id: BlobId) -> Result<Option<Layout>, RepositoryError> {
+        let name = layout::blob(ty, id)?;
+        let Some(length) = self.storage.length(&name)? else { return Ok(None) };
+        let Some(list) = self.storage.read(&layout::leaves(id)?, LEAVES_LIST_BYTES_MAX)? else { return Ok(None) };
         let leaves = Leaves::check(id, list).map_err(|e| Self::stored(id, &e))?;
-        let head = document.read(ByteRange::new(0, UNIT_H_PROBE_BYTES.min(document.length())))?;
+        let Some(head) = self.storage.read_range(&name, ByteRange::new(0, UNIT_H_PROBE_BYTES))? else {
+            return Ok(None);
+        };
         let layout = Layout::from_unit_h(ty, leaves, &head).map_err(|e| Self::stored(id, &e))?;
-        if layout.encoded_length().0 != document.length() {
+        if layout.encoded_length().0 != length {
             return Err(Self::stored(id, &"it is cut short, or has a tail"));
         }
-        Ok(Some((document, layout)))
+        Ok(Some(layout))
     }
 
     /// When `id` was stored, as far as the file system tells.
     pub fn modified(&self, id: BlobId) -> Option<UnixSeconds> {
         let path = TYPES.into_iter().find_map(|ty| {
-            let path: PathBuf = self.documents.path(&layout::blob(ty, id).ok()?);
+            let path = self.storage.place().join(layout::blob(ty, id).ok()?.as_str());
             path.exists().then_some(path)
         })?;
         let modified = std::fs::metadata(path).ok()?.modified().ok()?;
         Some(UnixSeconds(modified.duration_since(UNIX_EPOCH).ok()?.as_secs()))
     }
 
-    /// Stores the meta.far as a TUF target, if it is not there.
-    pub fn put_target(&self, name: &str, variant: &str, sha512: &str, content: &[u8]) -> Result<(), RepositoryError> {
-        let target = layout::target(name, sha512, variant)?;
-        if self.documents.length(&target)? != Some(content.len() as u64) {
-            self.documents.put(&target, content)?;
+    /// Stores meta.fars as TUF targets, those that are not there.
+    pub fn put_targets(&self, files: &[(DocumentName, Bytes)]) -> Result<(), RepositoryError> {
+        let mut absent = Vec::new();
+        for (name, content) in files {
+            if self.storage.length(name)? != Some(content.len() as u64) {
+                absent.push((name.clone(), content.clone()));
+            }
         }
-        Ok(())
+        Ok(self.storage.replace_all(&absent)?)
     }
 }

@@ -1,85 +1,11 @@
 //! Power loss and a full disk at every operation of a publish (architecture §2, invariants 3 and 6).
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use colibri_common::{BlobId, UnixSeconds, merkle};
-use colibri_metadata::Role;
-use colibri_package::{AbiRevision, PackageBuild};
+use colibri_common::BlobId;
 use colibri_store::StoreError;
 use colibri_store::testing::{CrashDisk, Fault};
-use tempfile::TempDir;
 
-use crate::keys::KeyFolder;
-use crate::{CreateOptions, Publish, Repository, RepositoryError};
-
-const NOW: UnixSeconds = UnixSeconds(1_768_003_200);
-const DIR: &str = "/repo";
-
-struct Desk {
-    dir: TempDir,
-}
-
-impl Desk {
-    /// Key files and two releases of a package, as archives, on the real disk.
-    fn new() -> Self {
-        let desk = Self { dir: tempfile::tempdir().unwrap() };
-        for role in Role::ALL {
-            KeyFolder::new(desk.keys()).generate(role).unwrap();
-        }
-        for release in [1, 2] {
-            let files = [("data/same", vec![7; 20_000]), ("data/changed", vec![release; 9_000])];
-            let mut build = PackageBuild::new("hello".parse().unwrap(), AbiRevision(1));
-            let mut archive = std::collections::BTreeMap::new();
-            for (path, content) in files {
-                let id = merkle::build(&content).id;
-                build.add_content(path, id).unwrap();
-                archive.insert(id.to_string(), content);
-            }
-            archive.insert("meta.far".into(), build.finish().unwrap().to_vec());
-            let far = colibri_package::far::to_bytes(&archive).unwrap();
-            fs::write(desk.archive(release), far).unwrap();
-        }
-        desk
-    }
-
-    fn keys(&self) -> PathBuf {
-        self.dir.path().join("keys")
-    }
-
-    fn archive(&self, release: u8) -> PathBuf {
-        self.dir.path().join(format!("{release}.far"))
-    }
-
-    fn create(&self, disk: &CrashDisk) -> Result<Repository, RepositoryError> {
-        let options = CreateOptions { keys: Some(self.keys()), ..CreateOptions::new(NOW) };
-        Repository::create_on(Arc::new(disk.clone()), Path::new(DIR), options)
-    }
-
-    fn open(&self, disk: &CrashDisk) -> Result<Repository, RepositoryError> {
-        Repository::open_on(Arc::new(disk.clone()), Path::new(DIR), Some(self.keys()))
-    }
-
-    fn publish(&self, repository: &Repository, release: u8) -> Result<BlobId, RepositoryError> {
-        let publish =
-            Publish { package_archives: vec![self.archive(release)], compression_level: Some(1), ..Publish::new(NOW) };
-        repository.publish(&publish)?;
-        Ok(repository.package("hello")?.hash)
-    }
-}
-
-/// What is offered, proven whole: nothing, or one release with every byte of it.
-fn offered(repository: &Repository) -> Option<BlobId> {
-    let package = repository.packages().unwrap().pop()?;
-    let path = format!("{}/{}", package.name, package.variant).parse().unwrap();
-    repository.check_whole(&path, package.hash, &mut BTreeSet::new()).unwrap();
-    for blob in repository.package_blobs("hello").unwrap() {
-        assert_eq!(repository.blob_content(blob.hash).unwrap().len() as u64, blob.size);
-    }
-    Some(package.hash)
-}
+use crate::RepositoryError;
+use crate::test_desk::{Desk, offered};
 
 #[test]
 fn after_power_loss_at_any_operation_one_whole_release_is_offered() {

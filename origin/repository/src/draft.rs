@@ -71,10 +71,9 @@ impl MetadataFolder {
             None => previous.targets_meta.clone(),
         };
         files.extend(self.online_files(targets_meta, &previous, &signers, terms)?);
-        let draft = Draft { files, numbered: committed.root().consistent_snapshot() };
         let update = Update::start(Start::FromSet(committed.clone()), terms.now);
-        self.refresh(update, &draft.documents()?)?;
-        Ok(draft)
+        let set = self.refresh(update, &documents(&files)?)?;
+        Ok(Draft { files, numbered: committed.root().consistent_snapshot(), set })
     }
 
     /// The four roles of a new repository, all version 1 and without targets.
@@ -98,9 +97,9 @@ impl MetadataFolder {
         let signed = Map::from_iter([("meta".to_owned(), json!({Role::Snapshot.file(): snapshot.meta()}))]);
         let timestamp = sign(Role::Timestamp, first(Role::Timestamp)?, signed)?;
         let anchor = TrustAnchor::RootFile(root.bytes.clone());
-        let draft = Draft { files: vec![root, targets, snapshot, timestamp], numbered: true };
-        self.refresh(Update::start(Start::FromAnchor(anchor), terms.now), &draft.documents()?)?;
-        Ok(draft)
+        let files = vec![root, targets, snapshot, timestamp];
+        let set = self.refresh(Update::start(Start::FromAnchor(anchor), terms.now), &documents(&files)?)?;
+        Ok(Draft { files, numbered: true, set })
     }
 
     /// The entries of the committed targets, with all that they say.
@@ -129,19 +128,20 @@ pub(crate) struct Draft {
     pub files: Vec<SignedFile>,
     /// Whether files other than roots and timestamps have numbered names.
     pub numbered: bool,
+    /// The set that a client has after these files.
+    pub set: TrustedSet,
 }
 
-impl Draft {
-    fn documents(&self) -> Result<BTreeMap<DocumentName, Bytes>, RepositoryError> {
-        let mut documents = BTreeMap::new();
-        for file in &self.files {
-            documents.insert(layout::metadata(&file.file)?, file.bytes.clone());
-            if !file.is(Role::Timestamp) {
-                documents.insert(layout::numbered_metadata(&file.file, file.version)?, file.bytes.clone());
-            }
+/// Where a client would look for these files.
+fn documents(files: &[SignedFile]) -> Result<BTreeMap<DocumentName, Bytes>, RepositoryError> {
+    let mut documents = BTreeMap::new();
+    for file in files {
+        documents.insert(layout::metadata(&file.file)?, file.bytes.clone());
+        if !file.is(Role::Timestamp) {
+            documents.insert(layout::numbered_metadata(&file.file, file.version)?, file.bytes.clone());
         }
-        Ok(documents)
     }
+    Ok(documents)
 }
 
 /// What the next metadata carries on, as signed.

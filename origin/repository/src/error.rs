@@ -197,6 +197,24 @@ pub enum RepositoryError {
         /// What is wrong.
         reason: String,
     },
+    /// Something was written by a newer version of this program.
+    #[error("{path}: format {found} is newer than {known}, the newest this program knows: use a newer colibri")]
+    TooNew {
+        /// What was read.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// Other publishers were always first.
+    #[error("repository {path}: other publishers were first {attempts} times in a row: try again when they are done")]
+    Contended {
+        /// The repository.
+        path: PathBuf,
+        /// How often this one tried.
+        attempts: u64,
+    },
     /// A version number cannot grow any more, or a date lies beyond the year 9999.
     #[error("{0}")]
     OutOfRange(String),

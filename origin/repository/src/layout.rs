@@ -12,6 +12,12 @@ pub const KEYS: &str = "keys";
 /// Folder that is served.
 pub const SERVED: &str = "repository";
 
+/// Folder of commits, below the repository's folder: `commits/N`.
+pub const COMMITS: &str = "commits";
+
+/// Folder of metadata without numbered names (repositories without consistent snapshots), by the SHA-256 of each file.
+pub const STAGED: &str = "staged";
+
 /// The publish lock, below the repository's folder.
 pub const LOCK: &str = ".repository.lock";
 
@@ -27,6 +33,16 @@ pub(crate) fn metadata(file: &str) -> Result<DocumentName, StoreError> {
 /// The numbered form of a metadata file.
 pub(crate) fn numbered_metadata(file: &str, version: u32) -> Result<DocumentName, StoreError> {
     served(&format!("{version}.{file}"))
+}
+
+/// A commit.
+pub(crate) fn commit(number: u64) -> Result<DocumentName, StoreError> {
+    DocumentName::new(&format!("{COMMITS}/{number}"))
+}
+
+/// Metadata that has no numbered name.
+pub(crate) fn staged(sha256: &str) -> Result<DocumentName, StoreError> {
+    DocumentName::new(&format!("{STAGED}/{sha256}"))
 }
 
 /// A delivery blob.

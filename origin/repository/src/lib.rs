@@ -6,6 +6,7 @@
 mod blobs;
 mod bundle;
 mod collect;
+mod commit;
 mod contents;
 #[cfg(test)]
 mod crash_tests;
@@ -26,6 +27,12 @@ mod repository;
 mod roles;
 #[cfg(feature = "stock-client")]
 pub mod stock_client;
+mod storage;
+#[cfg(test)]
+mod test_desk;
+mod transaction;
+#[cfg(test)]
+mod transaction_tests;
 mod transfer;
 mod verify;
 

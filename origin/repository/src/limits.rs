@@ -18,6 +18,12 @@ pub const ARCHIVE_BYTES_MAX: u64 = 4 << 30;
 pub const PARALLEL_BLOB_BYTES_MAX: u64 = 4 << 20;
 /// Most blobs worked on at a time; waiting for the disk is most of the work for small ones.
 pub const WORKERS_MAX: u64 = 8;
+/// Largest commit in bytes: two small metadata files and a line for each unnumbered one.
+pub const COMMIT_BYTES_MAX: u64 = 4 << 20;
+/// How often a publish starts anew because another one was first.
+pub const COMMIT_ATTEMPTS_MAX: u64 = 100;
+/// Longest reason for publishing what is not proven, in bytes.
+pub const REASON_BYTES_MAX: u64 = 512;
 /// Seconds to wait for another publish to end.
 pub const LOCK_WAIT_S: u64 = 120;
 /// Seconds after which waiting is said.
@@ -36,6 +42,9 @@ pub const ALL: &[(&str, u64)] = &[
     ("ARCHIVE_BYTES_MAX", ARCHIVE_BYTES_MAX),
     ("PARALLEL_BLOB_BYTES_MAX", PARALLEL_BLOB_BYTES_MAX),
     ("WORKERS_MAX", WORKERS_MAX),
+    ("COMMIT_BYTES_MAX", COMMIT_BYTES_MAX),
+    ("COMMIT_ATTEMPTS_MAX", COMMIT_ATTEMPTS_MAX),
+    ("REASON_BYTES_MAX", REASON_BYTES_MAX),
     ("LOCK_WAIT_S", LOCK_WAIT_S),
     ("LOCK_NOTICE_S", LOCK_NOTICE_S),
 ];

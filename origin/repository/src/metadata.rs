@@ -1,20 +1,24 @@
-//! Reading the committed metadata and committing the next: numbered files first, `timestamp.json` last.
+//! Which metadata is the repository's, and making the next one so: numbered files, the commit, then what is derived from it.
 //!
-//! What is committed is what `timestamp.json` leads to, read with the same verifying client that devices use. What is about
-//! to be committed is run through that client first: metadata that clients would refuse never becomes visible.
+//! The newest commit decides. `timestamp.json` and the other unnumbered files follow it; they decide only where there is no
+//! commit, or where a program that knows none of commits has published something newer since. Everything is read with the
+//! verifying client that devices use, and a draft has been through it before it comes here.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use colibri_common::UnixSeconds;
-use colibri_metadata::{Answer, MetadataError, Role, Start, Step, TrustAnchor, TrustedSet, Update};
-use colibri_store::{DocumentName, Documents};
+use colibri_common::{UnixSeconds, hex, sha256};
+use colibri_metadata::{Answer, MetadataError, Role, Start, Step, TrustAnchor, TrustedSet, Update, canonical};
+use colibri_store::DocumentName;
 
+use crate::commit::{Commit, NewCommit, Source, Unproven};
 use crate::draft::Draft;
 use crate::error::RepositoryError;
 use crate::layout;
-use crate::roles::Expiries;
+use crate::roles::{self, Expiries};
+use crate::storage::Storage;
 
 /// Before every expiry: what is committed stays readable for its owner after it has expired.
 const NEVER_EXPIRED: UnixSeconds = UnixSeconds(0);
@@ -27,38 +31,118 @@ pub(crate) struct Terms {
     pub expiries: Expiries,
 }
 
-/// The metadata side of a repository's folder.
+/// What the repository is now.
+#[derive(Debug, Clone)]
+pub(crate) struct Head {
+    /// Number of the newest commit; 0 where there is none.
+    pub number: u64,
+    /// Verified, but perhaps expired.
+    pub set: TrustedSet,
+    /// The newest commit, if the set is the one it made.
+    pub commit: Option<Commit>,
+}
+
+/// The metadata side of a repository.
 #[derive(Debug, Clone)]
 pub(crate) struct MetadataFolder {
-    documents: Documents,
+    storage: Arc<dyn Storage>,
 }
 
 impl MetadataFolder {
-    pub fn new(documents: Documents) -> Self {
-        Self { documents }
+    pub fn new(storage: Arc<dyn Storage>) -> Self {
+        Self { storage }
     }
 
     fn path(&self) -> PathBuf {
-        self.documents.dir().to_owned()
+        self.storage.place().to_owned()
     }
 
     fn at(&self, source: MetadataError) -> RepositoryError {
         RepositoryError::Metadata { path: self.path(), source }
     }
 
-    /// `root.json`, the exact bytes.
-    pub fn root_file(&self) -> Result<Option<Bytes>, RepositoryError> {
-        Ok(self.documents.get(&layout::metadata(Role::Root.file())?, Role::Root.bytes_max())?)
+    fn unnumbered(&self, role: Role) -> Result<Option<Bytes>, RepositoryError> {
+        Ok(self.storage.read(&layout::metadata(role.file())?, role.bytes_max())?)
     }
 
-    /// What is committed: verified, but perhaps expired.
+    /// Whether anybody has made a repository here.
+    pub fn exists(&self) -> Result<bool, RepositoryError> {
+        Ok(!Commit::numbers(self.storage.as_ref())?.is_empty() || self.unnumbered(Role::Root)?.is_some())
+    }
+
+    /// What is committed.
     pub fn committed(&self) -> Result<TrustedSet, RepositoryError> {
-        let root = self.root_file()?.ok_or_else(|| RepositoryError::NotARepository { path: self.path() })?;
+        Ok(self.head()?.set)
+    }
+
+    /// What the repository is now.
+    pub fn head(&self) -> Result<Head, RepositoryError> {
+        loop {
+            let Some(commit) = Commit::newest(self.storage.as_ref())? else {
+                let set = self.served()?;
+                return Ok(Head { number: 0, set, commit: None });
+            };
+            let served = self.unnumbered(Role::Timestamp)?;
+            let newer = served.as_deref().and_then(version) > version(commit.timestamp.as_bytes());
+            // A timestamp is derived after its commit: if it is of one made just now, that one is there to be read.
+            if newer && Commit::numbers(self.storage.as_ref())?.last() != Some(&commit.number) {
+                continue;
+            }
+            return self.newest(commit, newer);
+        }
+    }
+
+    /// The newer of a commit and what is served, if the latter was made by a program that makes no commits.
+    fn newest(&self, commit: Commit, served_is_newer: bool) -> Result<Head, RepositoryError> {
+        let number = commit.number;
+        let set = match self.of_commit(&commit) {
+            Ok(set) => set,
+            // That program may have written over a file of the commit.
+            Err(error) if served_is_newer => {
+                let set = self.served().map_err(|_| error)?;
+                return Ok(Head { number, set, commit: None });
+            }
+            Err(error) => return Err(error),
+        };
+        if served_is_newer {
+            let update = Update::start(Start::FromSet(set.clone()), NEVER_EXPIRED);
+            match self.refresh(update, &BTreeMap::new()) {
+                Ok(set) => return Ok(Head { number, set, commit: None }),
+                Err(error) => {
+                    let path = self.path();
+                    tracing::warn!(repository = %path.display(), %error, "timestamp.json is newer than the newest commit, but does not verify: the commit counts");
+                }
+            }
+        }
+        Ok(Head { number, set, commit: Some(commit) })
+    }
+
+    /// What the unnumbered files lead to.
+    fn served(&self) -> Result<TrustedSet, RepositoryError> {
+        let root = self.unnumbered(Role::Root)?;
+        let root = root.ok_or_else(|| RepositoryError::NotARepository { path: self.path() })?;
         let start = Start::FromAnchor(TrustAnchor::RootFile(root));
         self.refresh(Update::start(start, NEVER_EXPIRED), &BTreeMap::new())
     }
 
-    /// Drives `update` over `drafts` and, where they have nothing, this folder.
+    /// What a commit made, verified.
+    pub fn of_commit(&self, commit: &Commit) -> Result<TrustedSet, RepositoryError> {
+        let mut files = BTreeMap::new();
+        files.insert(layout::metadata(Role::Timestamp.file())?, Bytes::from(commit.timestamp.clone()));
+        for (file, source) in commit.files.iter().filter(|(_, source)| source.from.starts_with(layout::STAGED)) {
+            files.insert(layout::metadata(file)?, self.source(source)?);
+        }
+        let root = TrustAnchor::RootFile(commit.root.clone().into());
+        self.refresh(Update::start(Start::FromAnchor(root), NEVER_EXPIRED), &files)
+    }
+
+    fn source(&self, source: &Source) -> Result<Bytes, RepositoryError> {
+        let found = self.storage.read(&DocumentName::new(&source.from)?, source.length)?;
+        let found = found.filter(|content| source.is(content));
+        found.ok_or_else(|| self.damaged(&format!("{} is missing or is not what the commit says", source.from)))
+    }
+
+    /// Drives `update` over `drafts` and, where they have nothing, what is stored.
     pub fn refresh(
         &self,
         mut update: Update,
@@ -68,7 +152,7 @@ impl MetadataFolder {
             let name = DocumentName::new(&format!("{}/{}", layout::SERVED, want.name))?;
             let found = match drafts.get(&name) {
                 Some(bytes) => Some(bytes.clone()),
-                None => self.documents.get(&name, want.bytes_max)?,
+                None => self.storage.read(&name, want.bytes_max)?,
             };
             update.supply(found.map_or(Answer::NotFound, Answer::Found)).map_err(|e| self.at(e))?;
         }
@@ -86,38 +170,135 @@ impl MetadataFolder {
         {
             version = version.max(now);
         }
-        while self.documents.length(&layout::numbered_metadata(file, version)?)?.is_some() {
+        while self.storage.length(&layout::numbered_metadata(file, version)?)?.is_some() {
             version = version.checked_add(1).ok_or_else(full)?;
         }
         Ok(version)
     }
 
-    /// Makes a draft visible. Until the last write, `timestamp.json`, clients see the old set.
-    pub fn commit(&self, draft: &Draft) -> Result<(), RepositoryError> {
-        for file in &draft.files {
-            if file.is(Role::Root) || (draft.numbered && !file.is(Role::Timestamp)) {
-                self.documents.put(&layout::numbered_metadata(&file.file, file.version)?, &file.bytes)?;
+    /// Makes a draft the repository's next set after commit `previous` (0 if it is the first). Nothing, and nothing has
+    /// changed for anybody, if another publisher was first: draft again from the new head.
+    ///
+    /// Files with numbers of their own come first, since nobody looks for them yet; but a new root is found by its number,
+    /// so it waits in the commit.
+    pub fn commit(
+        &self,
+        previous: u64,
+        draft: &Draft,
+        now: UnixSeconds,
+        unproven: Option<Unproven>,
+    ) -> Result<Option<Commit>, RepositoryError> {
+        let mut sources = BTreeMap::new();
+        let mut fixed = Vec::new();
+        let kept = draft.set.files().filter(|(name, _)| ![Role::Root.file(), Role::Timestamp.file()].contains(name));
+        for (name, bytes) in kept {
+            let version =
+                Role::ALL.into_iter().find(|role| role.file() == name).and_then(|role| draft.set.version(role));
+            let from = match version {
+                Some(version) if draft.numbered => layout::numbered_metadata(name, version)?,
+                _ => layout::staged(&hex(&sha256(bytes)))?,
+            };
+            sources.insert(name.to_owned(), Source::of(&from, bytes));
+            if !draft.numbered {
+                fixed.push((from, bytes.clone()));
             }
         }
-        for file in &draft.files {
-            self.documents.put(&layout::metadata(&file.file)?, &file.bytes)?;
+        if draft.numbered {
+            for file in draft.files.iter().filter(|file| !file.is(Role::Root) && !file.is(Role::Timestamp)) {
+                fixed.push((layout::numbered_metadata(&file.file, file.version)?, file.bytes.clone()));
+            }
         }
-        Ok(())
+        let made = self.storage.create_all(&fixed)?;
+        for ((name, content), _) in fixed.iter().zip(made).filter(|(_, made)| !made) {
+            if self.storage.read(name, content.len() as u64).ok().flatten().as_ref() != Some(content) {
+                // The number was taken by a publisher that is at work now, or was when it crashed.
+                return Ok(None);
+            }
+        }
+        let file = |role: Role| {
+            let found = draft.set.files().find(|(name, _)| *name == role.file()).map(|(_, bytes)| bytes.clone());
+            found.ok_or_else(|| self.damaged("a draft is not whole"))
+        };
+        let new = NewCommit {
+            number: previous + 1,
+            time: now,
+            timestamp: file(Role::Timestamp)?,
+            root: file(Role::Root)?,
+            root_version: draft.set.root().version(),
+            files: sources,
+            offers: offers(&file(Role::Snapshot)?).ok_or_else(|| self.damaged("a draft has no snapshot"))?,
+            unproven,
+        };
+        let commit = Commit::make(self.storage.as_ref(), new)?;
+        if let Some(commit) = &commit {
+            self.derive(commit)?;
+        }
+        Ok(commit)
     }
 
-    /// Makes the first draft visible. `root.json` comes last: before it there is no repository, and after a crash `create`
-    /// starts afresh.
-    pub fn commit_first(&self, draft: &Draft) -> Result<(), RepositoryError> {
-        for file in draft.files.iter().filter(|file| !file.is(Role::Timestamp)) {
-            self.documents.put(&layout::numbered_metadata(&file.file, file.version)?, &file.bytes)?;
+    /// The unnumbered files, and the numbered root, that are not what a commit says; in the order in which they become
+    /// visible, `timestamp.json` last.
+    fn underived(&self, commit: &Commit) -> Result<Vec<(DocumentName, Bytes)>, RepositoryError> {
+        let differs = |name: &DocumentName, content: &[u8]| {
+            // Too long to be read is different too.
+            self.storage.read(name, content.len() as u64).ok().flatten().is_none_or(|there| there != content)
+        };
+        let root = Bytes::from(commit.root.clone());
+        let mut derived = vec![
+            (layout::numbered_metadata(Role::Root.file(), commit.root_version)?, root.clone()),
+            (layout::metadata(Role::Root.file())?, root),
+        ];
+        derived.retain(|(name, content)| differs(name, content));
+        for (file, source) in &commit.files {
+            let name = layout::metadata(file)?;
+            let there = self.storage.read(&name, source.length).ok().flatten();
+            if !there.is_some_and(|content| source.is(&content)) {
+                derived.push((name, self.source(source)?));
+            }
         }
-        for file in draft.files.iter().rev() {
-            self.documents.put(&layout::metadata(&file.file)?, &file.bytes)?;
+        let timestamp = layout::metadata(Role::Timestamp.file())?;
+        if differs(&timestamp, commit.timestamp.as_bytes()) {
+            derived.push((timestamp, commit.timestamp.clone().into()));
         }
-        Ok(())
+        Ok(derived)
+    }
+
+    /// Brings the unnumbered files in line with the newest commit. Whoever calls this holds the lock; where there are no
+    /// locks, the last to look for a newer commit has the last word.
+    fn derive(&self, commit: &Commit) -> Result<(), RepositoryError> {
+        let mut commit = commit.clone();
+        loop {
+            self.storage.replace_all(&self.underived(&commit)?)?;
+            match Commit::newest(self.storage.as_ref())? {
+                Some(newest) if newest.number > commit.number => commit = newest,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Repairs what a crash between commit and derived files, or another program, left in the unnumbered files. The caller
+    /// holds the lock.
+    pub fn heal(&self, head: &Head) -> Result<(), RepositoryError> {
+        head.commit.as_ref().map_or(Ok(()), |commit| self.derive(commit))
+    }
+
+    /// Whether the unnumbered files are what the head says.
+    pub fn is_derived(&self, head: &Head) -> Result<bool, RepositoryError> {
+        head.commit.as_ref().map_or(Ok(true), |commit| Ok(self.underived(commit)?.is_empty()))
     }
 
     pub fn damaged(&self, reason: &str) -> RepositoryError {
         RepositoryError::Damaged { path: self.path(), reason: reason.to_owned() }
     }
+}
+
+/// The version that a metadata file claims; nothing of it is verified.
+fn version(bytes: &[u8]) -> Option<u64> {
+    roles::signed_part(bytes)?.get("version")?.as_u64()
+}
+
+/// Hash over what a snapshot lists.
+fn offers(snapshot: &[u8]) -> Option<String> {
+    let meta = roles::signed_part(snapshot)?.remove("meta")?;
+    Some(hex(&sha256(&canonical::encode(&meta).ok()?)))
 }

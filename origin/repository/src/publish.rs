@@ -1,22 +1,25 @@
 //! Publishing: packages in, a new release of the repository out; visible only when whole.
 //!
 //! Order: collect and check what is named; blobs durable and proven; every named package checked to be whole; meta.fars as
-//! targets; metadata, `timestamp.json` last. A failure anywhere leaves what was visible as it was.
+//! targets; metadata, in one transaction. A failure anywhere leaves what was visible as it was.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 
 use aws_lc_rs::digest::{SHA512, digest};
+use bytes::Bytes;
 use colibri_common::{BlobId, UnixSeconds, hex};
 use colibri_package::delivery::DeliveryType;
 use colibri_package::{MetaFar, PackagePath};
+use colibri_store::DocumentName;
 use serde_json::{Map, Value, json};
 
 use crate::collect::{self, Collected};
 use crate::draft::Change;
 use crate::error::RepositoryError;
 use crate::ingest::{self, Encoding, SourceBlob, Stored};
+use crate::layout;
 use crate::metadata::Terms;
 use crate::repository::{Repository, Versions};
 
@@ -114,22 +117,21 @@ impl Repository {
     /// Names the file or package at fault; what was visible before stays visible.
     pub fn publish(&self, publish: &Publish<'_>) -> Result<PublishReport, RepositoryError> {
         let collected = collect::collect(&publish.manifests, &publish.package_archives)?;
-        let _lock = self.lock()?;
         let committed = self.metadata.committed()?;
         // A missing key is found before hours of compression.
         for role in publish.signs() {
             self.keys.signers(committed.root(), role)?;
         }
         let counted = self.take_blobs(publish, &collected)?;
-        let entries = self.take_targets(&collected)?;
-        let mut targets = if publish.clean { Map::new() } else { self.metadata.entries(&committed)? };
-        let packages = entries.len();
-        targets.extend(entries);
+        let named = self.named_targets(&collected)?;
         let terms = Terms { now: publish.now, time_versioning: publish.time_versioning, expiries: self.expiries };
-        let change = Change { root: publish.refresh_root, targets: Some(targets) };
-        let draft = self.metadata.draft(&committed, &self.keys, change, &terms)?;
-        self.metadata.commit(&draft)?;
-        Ok(counted.report(packages, self.versions()?))
+        let versions = self.transact(&terms, &mut |head| {
+            self.blobs.put_targets(&named.files)?;
+            let mut targets = if publish.clean { Map::new() } else { self.metadata.entries(&head.set)? };
+            targets.extend(named.entries.clone());
+            Ok(Change { root: publish.refresh_root, targets: Some(targets) })
+        })?;
+        Ok(counted.report(named.entries.len(), versions))
     }
 
     /// Blobs durable and proven.
@@ -149,7 +151,6 @@ impl Repository {
             bytes_done: 0,
             bytes_total: distinct.values().filter_map(|sources| sources.first()).map(|blob| blob.size).sum(),
         };
-        self.blobs.make_folders(self.disk.as_ref(), encoding.ty)?;
         let mut stored = HashMap::new();
         ingest::ingest(&self.blobs, &distinct, encoding, |id, outcome| {
             stored.insert(id, outcome);
@@ -162,24 +163,24 @@ impl Repository {
         Ok(Counted::of(&collected.blobs, &stored))
     }
 
-    /// Checks that each named package is whole, stores its meta.far as a target, and gives its entry.
-    fn take_targets(&self, collected: &Collected) -> Result<Map<String, Value>, RepositoryError> {
-        let mut entries = Map::new();
+    /// Checks that each named package is whole, and gives its meta.far as a file and its entry.
+    fn named_targets(&self, collected: &Collected) -> Result<NamedTargets, RepositoryError> {
+        let mut targets = NamedTargets::default();
         let mut whole = BTreeSet::new();
         for named in &collected.named {
             self.check_whole(&named.path, named.hash, &mut whole)?;
-            let content = self.blobs.content(named.hash)?;
+            let content = Bytes::from(self.blobs.content(named.hash)?);
             let sha512 = hex(digest(&SHA512, &content).as_ref());
             let (name, variant) = (named.path.name.as_str(), named.path.variant.as_str());
-            self.blobs.put_target(name, variant, &sha512, &content)?;
             let entry = json!({
                 "custom": {"merkle": named.hash, "size": content.len()},
                 "hashes": {"sha512": sha512},
                 "length": content.len(),
             });
-            entries.insert(named.path.to_string(), entry);
+            targets.files.push((layout::target(name, &sha512, variant)?, content));
+            targets.entries.insert(named.path.to_string(), entry);
         }
-        Ok(entries)
+        Ok(targets)
     }
 
     /// Everything that the package's own meta.far names, recursively, is here and proven.
@@ -218,6 +219,15 @@ impl Publish<'_> {
         let root = self.refresh_root.then_some(Role::Root);
         root.into_iter().chain([Role::Targets, Role::Snapshot, Role::Timestamp])
     }
+}
+
+/// Packages about to be offered.
+#[derive(Debug, Default)]
+struct NamedTargets {
+    /// Their meta.fars, as clients find them that know nothing of blobs.
+    files: Vec<(DocumentName, Bytes)>,
+    /// Their entries in targets, by name.
+    entries: Map<String, Value>,
 }
 
 /// Sums over the blobs of a publish.

@@ -33,7 +33,7 @@ impl Repository {
             if !self.blobs.has(ty, id)? {
                 continue;
             }
-            let Some((_, layout)) = self.blobs.form(ty, id)? else { continue };
+            let Some(layout) = self.blobs.form(ty, id)? else { continue };
             let Some(identity) = layout.identity() else { continue };
             raw_bytes = Some(layout.content_length().0);
             encoded.push(EncodedForm { ty, bytes: layout.encoded_length().0, identity });

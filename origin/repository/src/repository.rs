@@ -6,22 +6,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use colibri_common::{BlobId, UnixSeconds};
 use colibri_metadata::{KeyId, PublicKey, RepoConfig, Role, TrustedSet};
-use colibri_store::{Disk, Documents, OsDisk};
+use colibri_store::{Disk, OsDisk};
 
 use crate::blobs::BlobFolder;
 use crate::draft::Change;
 use crate::error::RepositoryError;
 use crate::keys::KeyFolder;
 use crate::layout;
-use crate::lock::PublishLock;
 use crate::metadata::{MetadataFolder, Terms};
 use crate::roles::{self, Expiries};
+use crate::storage::{LocalStorage, Storage};
 
 /// A repository in a folder. Cheap to clone; every method reads the folder afresh.
 #[derive(Debug, Clone)]
 pub struct Repository {
     pub(crate) dir: PathBuf,
-    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) storage: Arc<dyn Storage>,
     pub(crate) keys: KeyFolder,
     pub(crate) metadata: MetadataFolder,
     pub(crate) blobs: BlobFolder,
@@ -98,12 +98,18 @@ impl Repository {
     }
 
     pub(crate) fn create_on(disk: Arc<dyn Disk>, dir: &Path, options: CreateOptions) -> Result<Self, RepositoryError> {
+        let storage = Arc::new(LocalStorage::open(disk, dir)?);
+        Self::create_in(storage, options)
+    }
+
+    pub(crate) fn create_in(storage: Arc<dyn Storage>, options: CreateOptions) -> Result<Self, RepositoryError> {
         let given = options.keys.is_some();
-        let mut repository = Self::at(disk, dir, options.keys)?;
+        let mut repository = Self::at(storage, options.keys);
         repository.expiries = options.expiries;
-        let _lock = repository.lock()?;
-        if repository.metadata.root_file()?.is_some() {
-            return Err(RepositoryError::Exists { path: dir.to_owned() });
+        let _lock = repository.storage.lock()?;
+        let exists = || RepositoryError::Exists { path: repository.dir.clone() };
+        if repository.metadata.exists()? {
+            return Err(exists());
         }
         let mut keys = Vec::new();
         for role in Role::ALL {
@@ -120,7 +126,7 @@ impl Repository {
         }
         let terms = Terms { now: options.now, time_versioning: options.time_versioning, expiries: repository.expiries };
         let draft = repository.metadata.first_draft(&keys, roles::first_root(&keys), &terms)?;
-        repository.metadata.commit_first(&draft)?;
+        repository.metadata.commit(0, &draft, options.now, None)?.ok_or_else(exists)?;
         Ok(repository)
     }
 
@@ -137,28 +143,53 @@ impl Repository {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with_keys(dir: &Path, keys: Option<PathBuf>) -> Result<Self, RepositoryError> {
-        if !dir.join(layout::SERVED).join(Role::Root.file()).is_file() {
+        let is_there = |path: &str| dir.join(path).exists();
+        if !is_there(layout::COMMITS) && !is_there(&format!("{}/{}", layout::SERVED, Role::Root.file())) {
             return Err(RepositoryError::NotARepository { path: dir.to_owned() });
         }
         Self::open_on(Arc::new(OsDisk), dir, keys)
     }
 
     pub(crate) fn open_on(disk: Arc<dyn Disk>, dir: &Path, keys: Option<PathBuf>) -> Result<Self, RepositoryError> {
-        let repository = Self::at(disk, dir, keys)?;
-        repository.metadata.committed()?;
+        Self::open_in(Arc::new(LocalStorage::open(disk, dir)?), keys)
+    }
+
+    pub(crate) fn open_in(storage: Arc<dyn Storage>, keys: Option<PathBuf>) -> Result<Self, RepositoryError> {
+        let repository = Self::at(storage, keys);
+        repository.heal_if_nobody_is_at_work()?;
         Ok(repository)
     }
 
-    pub(crate) fn at(disk: Arc<dyn Disk>, dir: &Path, keys: Option<PathBuf>) -> Result<Self, RepositoryError> {
-        let documents = Documents::open(disk.clone(), dir)?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            disk,
+    /// Where a crash came between a commit and what is derived from it, the latter is made good, unless somebody is at work
+    /// and will do it, or this program may not write here.
+    fn heal_if_nobody_is_at_work(&self) -> Result<(), RepositoryError> {
+        if self.metadata.is_derived(&self.metadata.head()?)? {
+            return Ok(());
+        }
+        let healed = match self.storage.try_lock() {
+            Ok(Some(_lock)) => self.metadata.head().and_then(|head| self.metadata.heal(&head)),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        match healed {
+            Err(error @ (RepositoryError::Read { .. } | RepositoryError::Store(_))) => {
+                tracing::warn!(%error, "the unnumbered metadata is not what the newest commit says, and cannot be written");
+                Ok(())
+            }
+            healed => healed,
+        }
+    }
+
+    pub(crate) fn at(storage: Arc<dyn Storage>, keys: Option<PathBuf>) -> Self {
+        let dir = storage.place().to_owned();
+        Self {
             keys: KeyFolder::new(keys.unwrap_or_else(|| dir.join(layout::KEYS))),
-            metadata: MetadataFolder::new(documents.clone()),
-            blobs: BlobFolder::new(documents),
+            metadata: MetadataFolder::new(storage.clone()),
+            blobs: BlobFolder::new(storage.clone()),
             expiries: Expiries::default(),
-        })
+            dir,
+            storage,
+        }
     }
 
     /// This repository with other expiries for what is signed from now on.
@@ -166,10 +197,6 @@ impl Repository {
     pub fn with_expiries(mut self, expiries: Expiries) -> Self {
         self.expiries = expiries;
         self
-    }
-
-    pub(crate) fn lock(&self) -> Result<PublishLock, RepositoryError> {
-        PublishLock::take(self.disk.as_ref(), &self.dir.join(layout::LOCK))
     }
 
     /// The repository's folder.
@@ -204,20 +231,19 @@ impl Repository {
     /// # Errors
     /// A key is missing, or the disk refuses.
     pub fn refresh(&self, now: UnixSeconds) -> Result<Versions, RepositoryError> {
-        let _lock = self.lock()?;
-        let committed = self.metadata.committed()?;
         let terms = Terms { now, time_versioning: false, expiries: self.expiries };
-        let horizon = self.expiries.at(Role::Timestamp, now);
-        let root = committed.root();
-        let sign_root = root.expires() <= horizon && self.keys.can_sign(root, Role::Root);
-        let mut change = Change { root: sign_root, targets: None };
-        let targets_end = committed.targets().is_some_and(|targets| targets.expires() <= horizon);
-        if targets_end && self.keys.can_sign(root, Role::Targets) {
-            change.targets = Some(self.metadata.entries(&committed)?);
-        }
-        let draft = self.metadata.draft(&committed, &self.keys, change, &terms)?;
-        self.metadata.commit(&draft)?;
-        self.versions()
+        self.transact(&terms, &mut |head| {
+            let committed = &head.set;
+            let horizon = self.expiries.at(Role::Timestamp, now);
+            let root = committed.root();
+            let sign_root = root.expires() <= horizon && self.keys.can_sign(root, Role::Root);
+            let mut change = Change { root: sign_root, targets: None };
+            let targets_end = committed.targets().is_some_and(|targets| targets.expires() <= horizon);
+            if targets_end && self.keys.can_sign(root, Role::Targets) {
+                change.targets = Some(self.metadata.entries(committed)?);
+            }
+            Ok(change)
+        })
     }
 
     /// The packages offered, by name and variant. Targets that are no packages are left out.

@@ -23,6 +23,7 @@ use crate::bundle::RepositorySource;
 use crate::error::RepositoryError;
 use crate::folders::{Folders, Form, Listed, Reach, read_capped};
 use crate::repository::{Repository, Versions};
+use crate::storage::LocalStorage;
 use crate::{layout, limits, parallel};
 
 /// Most missing blobs named in one error.
@@ -148,9 +149,10 @@ impl Repository {
         options: &Transfer<'_>,
     ) -> Result<TransferReport, RepositoryError> {
         let folders = &source.folders;
-        let repository = Self::at(Arc::new(OsDisk), dir, None)?;
-        let _lock = repository.lock()?;
-        let first = repository.metadata.root_file()?.is_none();
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let repository = Self::at(Arc::new(LocalStorage::open(disk.clone(), dir)?), None);
+        let _lock = repository.storage.lock()?;
+        let first = !repository.metadata.exists()?;
         let set = if first {
             folders.trusted()?
         } else {
@@ -158,13 +160,13 @@ impl Repository {
             folders.refresh(Start::FromSet(repository.metadata()?))?.map_err(refuse)?
         };
         let held = Held::of(folders, set)?;
-        for ty in [DeliveryType::Type1, DeliveryType::Type2] {
-            repository.blobs.make_folders(repository.disk.as_ref(), ty)?;
+        let documents = Documents::open(disk.clone(), dir)?;
+        // A link needs the folder of its name.
+        for folder in ["blobs/1", "blobs/2"].map(|folder| repository.served_dir().join(folder)) {
+            fs::create_dir_all(&folder).map_err(|error| RepositoryError::read(&folder, error))?;
         }
-        let documents = Documents::open(repository.disk.clone(), dir)?;
-        let mode = options.copy_mode;
-        let blobs_new =
-            held.each_blob(folders, options.progress, |id| repository.take_blob(folders, &documents, id, mode))?;
+        let into = Destination { disk: disk.as_ref(), documents: &documents, mode: options.copy_mode };
+        let blobs_new = held.each_blob(folders, options.progress, |id| repository.take_blob(folders, &into, id))?;
         for package in &held.listed {
             take_target(folders, package, &documents, &format!("{}/", layout::SERVED))?;
         }
@@ -184,9 +186,8 @@ impl Repository {
     fn take_blob(
         &self,
         folders: &Folders,
-        documents: &Documents,
+        into: &Destination<'_>,
         id: BlobId,
-        mode: CopyMode,
     ) -> Result<Result<bool, String>, RepositoryError> {
         if self.blobs.has_any(id)? {
             return Ok(Ok(false));
@@ -196,12 +197,12 @@ impl Repository {
             match form.encoding {
                 Encoding::Delivery(ty) => {
                     let name = layout::blob(ty, id)?;
-                    place(self.disk.as_ref(), documents, &form, &name, mode)?;
+                    place(into.disk, into.documents, &form, &name, into.mode)?;
                     // Reads what was written, and keeps its leaves as the receipt.
                     if self.blobs.has(ty, id)? {
                         return Ok(Ok(true));
                     }
-                    documents.remove(&name)?;
+                    into.documents.remove(&name)?;
                     reason = form.prove().err().unwrap_or_else(|| "it changed while it was copied".to_owned());
                 }
                 // Old tools stored content as it is; devices ask for delivery blobs.
@@ -216,6 +217,13 @@ impl Repository {
         }
         Ok(Err(reason))
     }
+}
+
+/// Where an import goes.
+struct Destination<'a> {
+    disk: &'a dyn Disk,
+    documents: &'a Documents,
+    mode: CopyMode,
 }
 
 /// Puts a stored form under another name, durably.

@@ -22,6 +22,7 @@ fn a_new_repository_has_the_layout_of_the_real_tools() {
         names,
         [
             ".repository.lock",
+            "commits/1",
             "keys/root.json",
             "keys/snapshot.json",
             "keys/targets.json",

@@ -1,0 +1,32 @@
+//! One change of the repository's metadata: drafted on the newest set, committed, or drafted again if another was first.
+//!
+//! Every way to change what is offered ends here. Deliberately absent: what changes (the plan), and signing (`draft`).
+
+use crate::draft::Change;
+use crate::error::RepositoryError;
+use crate::limits;
+use crate::metadata::{Head, Terms};
+use crate::repository::{Repository, Versions};
+
+impl Repository {
+    /// Commits what `plan` wants changed, given the set it builds on. The plan is asked again, with the new set, when another
+    /// publisher was first; until the commit it may be dropped at any moment and nobody has seen anything.
+    pub(crate) fn transact(
+        &self,
+        terms: &Terms,
+        plan: &mut dyn FnMut(&Head) -> Result<Change, RepositoryError>,
+    ) -> Result<Versions, RepositoryError> {
+        let _lock = self.storage.lock()?;
+        for _ in 0..limits::COMMIT_ATTEMPTS_MAX {
+            let head = self.metadata.head()?;
+            self.metadata.heal(&head)?;
+            let change = plan(&head)?;
+            let draft = self.metadata.draft(&head.set, &self.keys, change, terms)?;
+            if self.metadata.commit(head.number, &draft, terms.now, None)?.is_some() {
+                return Ok(Versions::of(&draft.set));
+            }
+            tracing::debug!(repository = %self.dir.display(), "another publisher was first: drafting again");
+        }
+        Err(RepositoryError::Contended { path: self.dir.clone(), attempts: limits::COMMIT_ATTEMPTS_MAX })
+    }
+}
