@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use colibri_api::RepositoryName;
-use colibri_metadata::role::Role;
-use colibri_metadata::{RepoConfig, Root, TrustedSet};
+use colibri_metadata::{RepoConfig, Role, Root, TrustedSet};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use serde::Serialize;
@@ -132,11 +131,11 @@ fn summarise(repository: &ServedRepository, set: &TrustedSet) -> Summary {
     let Some(targets) = set.targets() else {
         return Summary { name, targets_version: None, package_count: 0, packages: Vec::new() };
     };
-    let lines = targets.targets().iter().take(PAGE_PACKAGES_MAX).map(|(name, target)| PackageLine {
+    let lines = targets.iter().take(PAGE_PACKAGES_MAX).map(|(name, target)| PackageLine {
         name: name.to_string(),
         hash: target.merkle().map(|id| id.to_string()),
         meta_far_bytes: target.size(),
     });
     let packages = lines.collect();
-    Summary { name, targets_version: Some(targets.version()), package_count: targets.targets().len(), packages }
+    Summary { name, targets_version: Some(targets.version()), package_count: targets.len(), packages }
 }

@@ -66,15 +66,15 @@ async fn each_release_is_served_as_soon_as_it_is_published() {
     let repository = Repository::create(&folder, CreateOptions::new(NOW)).unwrap();
     let served = RepositoryConfig { name: "devhost".parse().unwrap(), path: folder };
     let handler = open(OriginConfig { repositories: vec![served], ..OriginConfig::default() }).handler();
-    assert_eq!(trusted(&handler).await.targets().unwrap().targets().len(), 0);
+    assert_eq!(trusted(&handler).await.targets().unwrap().len(), 0);
 
     for (release, name) in ["package1", "package2"].into_iter().enumerate() {
         let manifests = vec![package(dir.path(), name)];
         repository.publish(&Publish { manifests, compression_level: Some(1), ..Publish::new(NOW) }).unwrap();
         let set = trusted(&handler).await;
-        let targets = set.targets().unwrap().targets();
+        let targets = set.targets().unwrap();
         assert_eq!(targets.len(), release + 1);
-        let target = &targets[&*format!("{name}/0")];
+        let target = targets.get(&format!("{name}/0").parse().unwrap()).unwrap();
         let meta_far = blob(&handler, target.merkle().unwrap()).await;
         assert!(meta_far == std::fs::read(vectors().join(format!("{name}.meta.far"))).unwrap());
         for content in [format!("binary {name}"), format!("lib {name}")] {

@@ -3,10 +3,11 @@
 //! All roles of a set are kept in *one* document, so that a crash leaves the old set or the new one, never a mixture, and
 //! the versions in it remain a floor against rollback. What is read back is verified again before it is used.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use colibri_metadata::TrustedSet;
+use colibri_metadata::{Role, TrustedSet};
 use colibri_store::{DocumentName, Documents};
 
 use crate::error::FetchError;
@@ -36,13 +37,18 @@ impl TrustStore {
         TrustedSet::load(files).map(Some).map_err(|error| local(&error))
     }
 
-    /// Stores a set for `host`, durably, in place of the one before.
+    /// Stores a set for `host`, durably, in place of the one before. Delegated roles only if there is room for them.
     pub fn save(&self, host: &str, set: &TrustedSet) -> Result<(), FetchError> {
         let local = |error: &dyn std::fmt::Display| FetchError::Local(format!("trusted metadata of {host}: {error}"));
-        let texts: Result<BTreeMap<&str, &str>, _> =
+        let texts: Result<BTreeMap<Cow<'_, str>, &str>, _> =
             set.files().map(|(role, bytes)| Ok((role, std::str::from_utf8(bytes)?))).collect();
-        let texts = texts.map_err(|error: std::str::Utf8Error| local(&error))?;
-        let document = serde_json::to_vec(&texts).map_err(|error| local(&error))?;
+        let mut texts = texts.map_err(|error: std::str::Utf8Error| local(&error))?;
+        let mut document = serde_json::to_vec(&texts).map_err(|error| local(&error))?;
+        if document.len() as u64 > TRUSTED_SET_BYTES_MAX {
+            // What is written can be read again. Delegated roles are fetched anew when they are searched; they are no floor.
+            texts.retain(|name, _| Role::ALL.iter().any(|role| role.file() == name));
+            document = serde_json::to_vec(&texts).map_err(|error| local(&error))?;
+        }
         self.documents.put(&name(host)?, &document).map_err(|error| local(&error))
     }
 

@@ -3,11 +3,9 @@
 //! Canonical form (reference "Fuchsia formats" §5): keys sorted by bytes, no whitespace, integers only, string escapes as
 //! `serde_json` writes them. The reader refuses what makes one text mean two things: duplicate keys, floats, deep nesting.
 
-use std::fmt;
+use serde_json::Value;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
-
+use crate::json::Reader;
 use crate::limits;
 
 /// Why a value has no canonical form, or a text is not strict JSON. The text says where.
@@ -83,93 +81,104 @@ fn write_string(text: &str, out: &mut Vec<u8>) -> Result<(), CanonicalError> {
 /// Reads JSON strictly: one value and nothing after it, no duplicate key in any object, no float, bounded depth.
 ///
 /// # Errors
-/// Says what is wrong and at which line and column.
+/// Says what is wrong and at which byte.
 pub fn parse(bytes: &[u8]) -> Result<Value, CanonicalError> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { depth: 0 }.deserialize(&mut reader).map_err(|e| CanonicalError::Parse(e.to_string()))?;
-    reader.end().map_err(|e| CanonicalError::Parse(e.to_string()))?;
+    let mut reader = Reader::new(bytes)?;
+    let value = reader.value()?;
+    reader.end()?;
     Ok(value)
 }
 
-/// Builds a value while counting depth and refusing duplicates.
-#[derive(Clone, Copy)]
-struct Strict {
-    depth: u64,
+/// How control characters stand in a signed message. Clients disagree, so a verifier reads both.
+///
+/// Accepting a signature over either is sound. Each form alone is injective: it can be read back without loss. So two
+/// values could share a message only across the forms, if the one's [`Self::Escaped`] were the other's [`Self::Bare`]. An
+/// escaped form never holds a bare control character, hence the other value holds none at all; and without control
+/// characters both forms are the same text, hence the values are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As `serde_json` writes them, `\n` or `\u0001`: what the real tools of this world and we sign.
+    Escaped,
+    /// As they are, only `"` and `\` being escaped: the form of the TUF reference implementation (OLPC).
+    Bare,
 }
 
-impl Strict {
-    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
-        if self.depth == limits::JSON_DEPTH_MAX {
-            return Err(E::custom(format_args!("nested deeper than {} levels", limits::JSON_DEPTH_MAX)));
-        }
-        Ok(Self { depth: self.depth + 1 })
-    }
+/// Rewrites one JSON value, which must be strict, into canonical form without building a tree.
+///
+/// # Errors
+/// The text is not one strict value.
+pub fn rewrite(text: &[u8], form: Form) -> Result<Vec<u8>, CanonicalError> {
+    let mut reader = Reader::new(text)?;
+    let mut out = Vec::with_capacity(text.len());
+    rewrite_value(&mut reader, text, form, &mut out)?;
+    reader.end()?;
+    Ok(out)
 }
 
-impl<'de> DeserializeSeed<'de> for Strict {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
+fn rewrite_value(reader: &mut Reader<'_>, text: &[u8], form: Form, out: &mut Vec<u8>) -> Result<(), CanonicalError> {
+    if reader.is_object() {
+        return rewrite_object(reader, text, form, out);
     }
-}
-
-impl<'de> Visitor<'de> for Strict {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON without floats")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Err(E::custom(format_args!("the number {value} is not a 64-bit integer")))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let inner = self.deeper()?;
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(inner)? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let inner = self.deeper()?;
-        let mut object = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let value = map.next_value_seed(inner)?;
-            if object.contains_key(&key) {
-                return Err(A::Error::custom(format_args!("the key {key:?} appears twice in one object")));
+    if reader.is_array() {
+        out.push(b'[');
+        let mut first = true;
+        reader.array(|reader| {
+            if !std::mem::take(&mut first) {
+                out.push(b',');
             }
-            object.insert(key, value);
-        }
-        Ok(Value::Object(object))
+            rewrite_value(reader, text, form, out)
+        })?;
+        out.push(b']');
+        return Ok(());
     }
+    if reader.is_string() {
+        let string = reader.string()?;
+        return write_text(&reader.text(string), form, out);
+    }
+    // Numbers and words have only one strict spelling.
+    let span = reader.skip()?;
+    out.extend_from_slice(&text[span.range()]);
+    Ok(())
+}
+
+fn rewrite_object(reader: &mut Reader<'_>, text: &[u8], form: Form, out: &mut Vec<u8>) -> Result<(), CanonicalError> {
+    let mut members = Vec::new();
+    let in_order = reader.object(|reader, key| {
+        members.push((key, reader.skip()?));
+        Ok::<_, CanonicalError>(())
+    })?;
+    if !in_order {
+        members.sort_by(|left, right| reader.text(left.0).cmp(&reader.text(right.0)));
+    }
+    out.push(b'{');
+    for (index, (key, span)) in members.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_text(&reader.text(key), form, out)?;
+        out.push(b':');
+        let inner = &text[span.range()];
+        rewrite_value(&mut Reader::new(inner)?, inner, form, out)?;
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+fn write_text(text: &str, form: Form, out: &mut Vec<u8>) -> Result<(), CanonicalError> {
+    match form {
+        Form::Escaped => write_string(text, out)?,
+        Form::Bare => {
+            out.push(b'"');
+            for byte in text.bytes() {
+                if matches!(byte, b'"' | b'\\') {
+                    out.push(b'\\');
+                }
+                out.push(byte);
+            }
+            out.push(b'"');
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -177,6 +186,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn rewriting_is_parsing_and_encoding() {
+        for text in [
+            r#" { "b" : [ 1 , -2,true, null ], "a":{"z":"\"\\\n\u0001\u00e9\/", "y": 18446744073709551615} } "#,
+            r#"{"\u0061b":{},"\"":[],"a":[[],[{"d":1,"c":{"f":1,"e":2}}]]}"#,
+        ] {
+            let value = parse(text.as_bytes()).unwrap();
+            assert_eq!(rewrite(text.as_bytes(), Form::Escaped).unwrap(), encode(&value).unwrap());
+        }
+        let text = r#"["\n\u0001é\"\\"]"#;
+        assert_eq!(rewrite(text.as_bytes(), Form::Bare).unwrap(), "[\"\n\u{1}é\\\"\\\\\"]".as_bytes());
+        assert!(rewrite(b"[1.0]", Form::Bare).is_err());
+    }
 
     #[test]
     fn canonical_form_sorts_and_has_no_whitespace() {

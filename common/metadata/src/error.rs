@@ -117,6 +117,20 @@ pub enum Rule {
         /// The time of this update.
         now: UnixSeconds,
     },
+    /// The snapshot does not list the delegated role (§5.6.1): it must not be used.
+    #[error("the snapshot does not list {0}")]
+    NotListed(String),
+    /// A stored file of a role to which none of the stored roles delegates any more.
+    #[error("no role delegates to it")]
+    NotDelegated,
+    /// A search that visits too many roles, or follows too long a chain (§5.6.7.1).
+    #[error("the search came to more than {roles_max} delegated roles or a chain of more than {depth_max}")]
+    SearchTooWide {
+        /// Most roles that one search visits.
+        roles_max: u64,
+        /// Longest chain.
+        depth_max: u64,
+    },
     /// More new roots than one update takes.
     #[error("more than {0} root versions in one update: store what was proven and run another")]
     ChainTooLong(u64),

@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::canonical;
 use crate::key::{KeyError, PublicKey};
 use crate::limits;
-use crate::role::{Role, Root};
+use crate::role::Role;
+use crate::root::Root;
 use crate::trust::TrustAnchor;
 
 const SCHEME: &str = "fuchsia-pkg://";
@@ -40,7 +41,7 @@ pub struct RepoConfig {
 }
 
 /// A key in a repository configuration.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RootKey(pub PublicKey);
 
 /// An address that serves a repository.
@@ -101,7 +102,9 @@ impl RepoConfig {
     /// # Errors
     /// The host or the address is not one.
     pub fn from_root(host: &str, root: &Root, mirror_url: &str) -> Result<Self, RepoConfigError> {
-        let mut keys: Vec<PublicKey> = root.public_keys(Role::Root).collect();
+        // The format knows only ed25519; with too few of those the check below fails.
+        let ed25519 = |key: &PublicKey| key.ed25519_bytes().is_some();
+        let mut keys: Vec<PublicKey> = root.public_keys(Role::Root).filter(ed25519).collect();
         keys.sort_unstable();
         keys.dedup();
         let mirror = Mirror { mirror_url: mirror_url.to_owned(), subscribe: false, blob_mirror_url: None };
@@ -204,7 +207,7 @@ impl RepoConfig {
     }
 
     fn keys(&self) -> Vec<PublicKey> {
-        self.root_keys.iter().map(|key| key.0).collect()
+        self.root_keys.iter().map(|key| key.0.clone()).collect()
     }
 
     /// What a client of this repository trusts at first.

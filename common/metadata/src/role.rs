@@ -1,17 +1,23 @@
-//! What the four top-level roles say, parsed: [`Root`], [`Timestamp`], [`Snapshot`], [`Targets`] (TUF specification §4).
+//! The names of roles: [`Role`] for the four at the top, [`RoleName`] for delegated ones; and what roles say of keys and files.
 //!
-//! Parsing believes nothing: whether a role is to be believed is decided in `rules` and [`crate::update`].
+//! What each role says is in [`crate::root`], [`crate::online`], [`crate::targets`]. Parsing believes nothing: whether a role
+//! is to be believed is decided in `rules` and [`crate::update`].
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 
+use bytes::Bytes;
 use colibri_common::UnixSeconds;
 use serde_json::{Map, Value};
 
+use crate::canonical::CanonicalError;
 use crate::error::Rule;
-use crate::key::{KeyId, PublicKey};
-use crate::target::{Hashes, TargetDescription, TargetName};
-use crate::{limits, utc};
+use crate::fields::malformed;
+use crate::json::Reader;
+use crate::key_id::KeyId;
+use crate::limits;
+use crate::target::Hashes;
 
 /// One of the four top-level roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,7 +28,7 @@ pub enum Role {
     Timestamp,
     /// Names the versions of all targets files.
     Snapshot,
-    /// Names the targets.
+    /// Names the targets, or who else may name them.
     Targets,
 }
 
@@ -55,7 +61,7 @@ impl Role {
         format!("{version}.{}", self.file())
     }
 
-    /// Largest file of this role in bytes.
+    /// Largest file of this role in bytes, unless a caller says otherwise with [`limits::Caps`].
     pub const fn bytes_max(self) -> u64 {
         match self {
             Self::Root => limits::ROOT_BYTES_MAX,
@@ -72,23 +78,87 @@ impl fmt::Display for Role {
     }
 }
 
+/// The name of a delegated targets role: any text but the names of the four top-level roles, short enough for a file name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoleName(String);
+
+/// Why a text is not the name of a delegated role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RoleNameError {
+    /// Empty or too long.
+    #[error("the name of a delegated role has 1 to {} bytes, encoded as in a URL", limits::ROLE_NAME_BYTES_MAX)]
+    Length,
+    /// `root`, `timestamp`, `snapshot` or `targets`.
+    #[error("a delegated role cannot be called root, timestamp, snapshot or targets")]
+    Reserved,
+}
+
+impl RoleName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// How a snapshot lists the role (§4.4): the bare name with `.json`.
+    pub fn listed_as(&self) -> String {
+        format!("{}.json", self.0)
+    }
+
+    /// The role's unnumbered file, as in a URL and on a disk: every byte but letters, digits, `-`, `.`, `_` and `~` is
+    /// percent-encoded, so that no name leads to another folder or to another role's file.
+    pub fn file(&self) -> String {
+        format!("{}.json", self.encoded())
+    }
+
+    /// The role's numbered file.
+    pub fn numbered_file(&self, version: u32) -> String {
+        format!("{version}.{}.json", self.encoded())
+    }
+
+    /// The role whose unnumbered file this is.
+    pub fn of_file(file: &str) -> Option<Self> {
+        let encoded = file.strip_suffix(".json")?;
+        let name: Self = percent_encoding::percent_decode_str(encoded).decode_utf8().ok()?.parse().ok()?;
+        (name.encoded() == encoded).then_some(name)
+    }
+
+    fn encoded(&self) -> Cow<'_, str> {
+        percent_encoding::utf8_percent_encode(&self.0, ENCODED).into()
+    }
+}
+
+/// What is percent-encoded: all but the unreserved characters of RFC 3986 §2.3.
+const ENCODED: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+impl FromStr for RoleName {
+    type Err = RoleNameError;
+
+    fn from_str(text: &str) -> Result<Self, RoleNameError> {
+        let name = Self(text.to_owned());
+        if text.is_empty() || name.encoded().len() as u64 > limits::ROLE_NAME_BYTES_MAX {
+            return Err(RoleNameError::Length);
+        }
+        if Role::ALL.iter().any(|role| role.name() == text) {
+            return Err(RoleNameError::Reserved);
+        }
+        Ok(name)
+    }
+}
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The keys of one role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleKeys {
-    /// Ids of the keys, without repetition.
+    /// Ids of the keys, without repetition. An id that is not among the listed keys never counts.
     pub key_ids: Vec<KeyId>,
-    /// How many of them must sign, at least one.
+    /// How many keys must sign, at least one. More than there are keys: nothing satisfies it.
     pub threshold: u32,
-}
-
-/// The root role.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Root {
-    version: u32,
-    expires: UnixSeconds,
-    consistent_snapshot: bool,
-    keys: BTreeMap<KeyId, PublicKey>,
-    roles: [RoleKeys; 4],
 }
 
 /// What one role says about the file of another.
@@ -102,329 +172,80 @@ pub struct FileMeta {
     pub hashes: Option<Hashes>,
 }
 
-/// The timestamp role.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Timestamp {
-    version: u32,
-    expires: UnixSeconds,
-    snapshot: FileMeta,
+/// Why the signed part of a file could not be read.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    /// It is not strict JSON: nothing behind it can be read either.
+    Json(CanonicalError),
+    /// It is, but not of the role's form.
+    Rule(Rule),
 }
 
-/// The snapshot role.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Snapshot {
-    version: u32,
-    expires: UnixSeconds,
-    meta: BTreeMap<String, FileMeta>,
+impl From<CanonicalError> for ReadError {
+    fn from(error: CanonicalError) -> Self {
+        Self::Json(error)
+    }
 }
 
-/// The top-level targets role.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Targets {
-    version: u32,
-    expires: UnixSeconds,
-    targets: BTreeMap<TargetName, TargetDescription>,
+impl From<Rule> for ReadError {
+    fn from(rule: Rule) -> Self {
+        Self::Rule(rule)
+    }
 }
 
 /// What every role has in common.
 pub(crate) trait Document: Sized {
     const ROLE: Role;
 
-    /// Reads the `signed` part.
-    fn from_signed(signed: &Map<String, Value>) -> Result<Self, Rule>;
+    /// Reads the `signed` part at which `reader` stands, which is an object in `file`.
+    fn read(reader: &mut Reader<'_>, file: &Bytes) -> Result<Self, ReadError>;
 
     fn version(&self) -> u32;
 
     fn expires(&self) -> UnixSeconds;
 }
 
-impl Root {
-    /// Version, at least 1.
-    pub fn version(&self) -> u32 {
-        self.version
+/// Reads a signed part that is small enough for a tree.
+pub(crate) fn read_tree<T>(
+    reader: &mut Reader<'_>,
+    from_signed: impl FnOnce(&Map<String, Value>) -> Result<T, Rule>,
+) -> Result<T, ReadError> {
+    match reader.value()? {
+        Value::Object(signed) => Ok(from_signed(&signed)?),
+        _ => Err(malformed("signed is not an object").into()),
     }
+}
 
-    /// When it expires.
-    pub fn expires(&self) -> UnixSeconds {
-        self.expires
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Whether snapshot and targets files are numbered.
-    pub fn consistent_snapshot(&self) -> bool {
-        self.consistent_snapshot
-    }
-
-    /// The usable keys by id: ed25519, with an id that fits the key.
-    pub fn keys(&self) -> &BTreeMap<KeyId, PublicKey> {
-        &self.keys
-    }
-
-    /// Key ids and threshold of `role`.
-    pub fn role_keys(&self, role: Role) -> &RoleKeys {
-        let [root, timestamp, snapshot, targets] = &self.roles;
-        match role {
-            Role::Root => root,
-            Role::Timestamp => timestamp,
-            Role::Snapshot => snapshot,
-            Role::Targets => targets,
+    #[test]
+    fn a_role_name_never_leads_elsewhere() {
+        for (name, file) in [
+            ("rollout", "rollout.json"),
+            ("bins-0a", "bins-0a.json"),
+            ("?", "%3F.json"),
+            ("#", "%23.json"),
+            ("../delegatedrole", "..%2Fdelegatedrole.json"),
+            ("/delegatedrole", "%2Fdelegatedrole.json"),
+            ("..", "...json"),
+            ("a b\\\0\n%2F", "a%20b%5C%00%0A%252F.json"),
+            ("ü", "%C3%BC.json"),
+            ("Root", "Root.json"),
+        ] {
+            let role: RoleName = name.parse().unwrap();
+            assert_eq!((role.file().as_str(), role.listed_as()), (file, format!("{name}.json")));
+            assert_eq!(role.numbered_file(7), format!("7.{file}"));
+            assert_eq!(RoleName::of_file(file), Some(role));
         }
-    }
-
-    /// The usable public keys of `role`.
-    pub fn public_keys(&self, role: Role) -> impl Iterator<Item = PublicKey> + '_ {
-        self.role_keys(role).key_ids.iter().filter_map(|id| self.keys.get(id).copied())
-    }
-}
-
-impl Timestamp {
-    /// Version, at least 1.
-    pub fn version(&self) -> u32 {
-        self.version
-    }
-
-    /// When it expires.
-    pub fn expires(&self) -> UnixSeconds {
-        self.expires
-    }
-
-    /// What it says about `snapshot.json`.
-    pub fn snapshot(&self) -> &FileMeta {
-        &self.snapshot
-    }
-}
-
-impl Snapshot {
-    /// Version, at least 1.
-    pub fn version(&self) -> u32 {
-        self.version
-    }
-
-    /// When it expires.
-    pub fn expires(&self) -> UnixSeconds {
-        self.expires
-    }
-
-    /// What it says about each targets file, by unnumbered file name.
-    pub fn meta(&self) -> &BTreeMap<String, FileMeta> {
-        &self.meta
-    }
-}
-
-impl Targets {
-    /// Version, at least 1.
-    pub fn version(&self) -> u32 {
-        self.version
-    }
-
-    /// When it expires.
-    pub fn expires(&self) -> UnixSeconds {
-        self.expires
-    }
-
-    /// All targets by name.
-    pub fn targets(&self) -> &BTreeMap<TargetName, TargetDescription> {
-        &self.targets
-    }
-}
-
-fn malformed(text: impl Into<String>) -> Rule {
-    Rule::Malformed(text.into())
-}
-
-/// One object and how to call it in an error.
-struct Fields<'a> {
-    map: &'a Map<String, Value>,
-    of: String,
-}
-
-impl<'a> Fields<'a> {
-    fn new(value: &'a Value, of: impl Into<String>) -> Result<Self, Rule> {
-        let of = of.into();
-        match value.as_object() {
-            Some(map) => Ok(Self { map, of }),
-            None => Err(malformed(format!("{of} is not an object"))),
+        for file in ["root.json", "targets.json", "a%2f.json", "%41.json", "a/b.json", "a", "%ff.json", ".json"] {
+            assert_eq!(RoleName::of_file(file), None, "{file}");
         }
-    }
-
-    fn get<T>(&self, name: &str, what: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Result<T, Rule> {
-        let value = self.map.get(name).ok_or_else(|| malformed(format!("{} has no {name}", self.of)))?;
-        read(value).ok_or_else(|| malformed(format!("{name} of {} is not {what}", self.of)))
-    }
-
-    fn object(&self, name: &str) -> Result<Fields<'a>, Rule> {
-        let map = self.get(name, "an object", Value::as_object)?;
-        Ok(Fields { map, of: format!("{name} of {}", self.of) })
-    }
-
-    fn version(&self) -> Result<u32, Rule> {
-        let at_least_one = |value: &Value| u32::try_from(value.as_u64()?).ok().filter(|version| *version > 0);
-        self.get("version", "an integer from 1 to 4294967295", at_least_one)
-    }
-
-    fn file_meta(&self) -> Result<FileMeta, Rule> {
-        let optional_length = match self.map.get("length") {
-            None => None,
-            Some(_) => Some(self.get("length", "a length in bytes", Value::as_u64)?),
-        };
-        let hashes = self.map.get("hashes").map(Hashes::from_json).transpose();
-        let hashes = hashes.map_err(|e| malformed(format!("{}: {e}", self.of)))?;
-        Ok(FileMeta { version: self.version()?, length: optional_length, hashes })
-    }
-}
-
-/// Checks `_type` and `spec_version`; gives the fields with version and expiry.
-fn header(signed: &Map<String, Value>, role: Role) -> Result<(Fields<'_>, u32, UnixSeconds), Rule> {
-    let fields = Fields { map: signed, of: "signed".into() };
-    let kind = fields.get("_type", "a string", Value::as_str)?;
-    if kind != role.name() {
-        return Err(Rule::WrongType(kind.to_owned()));
-    }
-    let spec = fields.get("spec_version", "a string", Value::as_str)?;
-    let mut parts = spec.split('.');
-    let numeric = |part: &str| !part.is_empty() && part.len() <= 9 && part.bytes().all(|b| b.is_ascii_digit());
-    if parts.next() != Some("1") || !parts.clone().all(numeric) || parts.count() > 2 {
-        return Err(Rule::SpecVersion(spec.to_owned()));
-    }
-    let version = fields.version()?;
-    let expires = fields.get("expires", "a date like 2026-01-31T00:00:00Z", |v| utc::parse(v.as_str()?))?;
-    Ok((fields, version, expires))
-}
-
-impl Document for Root {
-    const ROLE: Role = Role::Root;
-
-    fn from_signed(signed: &Map<String, Value>) -> Result<Self, Rule> {
-        let (fields, version, expires) = header(signed, Role::Root)?;
-        let consistent_snapshot = match signed.get("consistent_snapshot") {
-            None => false,
-            Some(_) => fields.get("consistent_snapshot", "true or false", Value::as_bool)?,
-        };
-        let listed = fields.object("keys")?;
-        if listed.map.len() as u64 > limits::KEYS_MAX {
-            return Err(malformed(format!("more than {} keys", limits::KEYS_MAX)));
+        for role in Role::ALL {
+            assert_eq!(role.name().parse::<RoleName>(), Err(RoleNameError::Reserved));
         }
-        let keys = listed.map.iter().filter_map(|(id, key)| usable_key(id, key)).collect();
-        let roles = fields.object("roles")?;
-        let role_keys = |role: Role| role_keys(&roles.object(role.name())?, listed.map);
-        let [root, timestamp, snapshot, targets] = Role::ALL;
-        let roles = [role_keys(root)?, role_keys(timestamp)?, role_keys(snapshot)?, role_keys(targets)?];
-        Ok(Self { version, expires, consistent_snapshot, keys, roles })
-    }
-
-    fn version(&self) -> u32 {
-        self.version
-    }
-
-    fn expires(&self) -> UnixSeconds {
-        self.expires
-    }
-}
-
-/// A key that can verify something: ed25519, under the id that its JSON has (`keyid_hash_algorithms` included, §5 of the
-/// reference). Others stay listed but never count, as in the stock client.
-fn usable_key(id: &str, key: &Value) -> Option<(KeyId, PublicKey)> {
-    let is = |name: &str| key.get(name).and_then(Value::as_str) == Some("ed25519");
-    if !is("keytype") || !is("scheme") {
-        return None;
-    }
-    let public = key.get("keyval")?.get("public")?.as_str()?.parse().ok()?;
-    let named: KeyId = id.parse().ok()?;
-    // The id covers the key's own fields only; a later field that we do not know takes no part in it.
-    let known = ["keyid_hash_algorithms", "keytype", "scheme"];
-    let mut own: Map<String, Value> =
-        known.iter().filter_map(|name| Some(((*name).to_owned(), key.get(name)?.clone()))).collect();
-    own.insert("keyval".into(), serde_json::json!({"public": key.get("keyval")?.get("public")?}));
-    (KeyId::of(&Value::Object(own))? == named).then_some((named, public))
-}
-
-fn role_keys(fields: &Fields<'_>, listed: &Map<String, Value>) -> Result<RoleKeys, Rule> {
-    let ids = fields.get("keyids", "a list", Value::as_array)?;
-    let mut key_ids: Vec<KeyId> = Vec::with_capacity(ids.len());
-    for id in ids {
-        let text = id.as_str().ok_or_else(|| malformed(format!("keyids of {} holds no strings", fields.of)))?;
-        let id: KeyId = text.parse().map_err(|e| malformed(format!("keyids of {}: {e}", fields.of)))?;
-        if key_ids.contains(&id) {
-            return Err(Rule::DuplicateKeyId(id.to_string()));
-        }
-        if !listed.contains_key(text) {
-            return Err(malformed(format!("{} names the key {id}, which keys does not list", fields.of)));
-        }
-        key_ids.push(id);
-    }
-    let at_least_one = |value: &Value| u32::try_from(value.as_u64()?).ok().filter(|threshold| *threshold > 0);
-    let threshold = fields.get("threshold", "an integer of at least 1", at_least_one)?;
-    if threshold as usize > key_ids.len() {
-        return Err(malformed(format!("{} asks for {threshold} of {} keys", fields.of, key_ids.len())));
-    }
-    Ok(RoleKeys { key_ids, threshold })
-}
-
-impl Document for Timestamp {
-    const ROLE: Role = Role::Timestamp;
-
-    fn from_signed(signed: &Map<String, Value>) -> Result<Self, Rule> {
-        let (fields, version, expires) = header(signed, Role::Timestamp)?;
-        let snapshot = fields.object("meta")?.object(Role::Snapshot.file())?.file_meta()?;
-        Ok(Self { version, expires, snapshot })
-    }
-
-    fn version(&self) -> u32 {
-        self.version
-    }
-
-    fn expires(&self) -> UnixSeconds {
-        self.expires
-    }
-}
-
-impl Document for Snapshot {
-    const ROLE: Role = Role::Snapshot;
-
-    fn from_signed(signed: &Map<String, Value>) -> Result<Self, Rule> {
-        let (fields, version, expires) = header(signed, Role::Snapshot)?;
-        let listed = fields.object("meta")?;
-        let mut meta = BTreeMap::new();
-        for (name, value) in listed.map {
-            meta.insert(name.clone(), Fields::new(value, format!("{name} of meta"))?.file_meta()?);
-        }
-        if !meta.contains_key(Role::Targets.file()) {
-            return Err(malformed("meta has no targets.json"));
-        }
-        Ok(Self { version, expires, meta })
-    }
-
-    fn version(&self) -> u32 {
-        self.version
-    }
-
-    fn expires(&self) -> UnixSeconds {
-        self.expires
-    }
-}
-
-impl Document for Targets {
-    const ROLE: Role = Role::Targets;
-
-    fn from_signed(signed: &Map<String, Value>) -> Result<Self, Rule> {
-        let (fields, version, expires) = header(signed, Role::Targets)?;
-        let mut targets = BTreeMap::new();
-        for (name, value) in fields.object("targets")?.map {
-            let parsed: TargetName = name.parse().map_err(|reason| Rule::TargetName { name: name.clone(), reason })?;
-            let target = Fields::new(value, format!("target {name}"))?;
-            let length = target.get("length", "a length in bytes", Value::as_u64)?;
-            let hashes = target.get("hashes", "an object", Some)?;
-            let hashes = Hashes::from_json(hashes).map_err(|e| malformed(format!("target {name}: {e}")))?;
-            let custom = target.map.get("custom").cloned().unwrap_or(Value::Null);
-            targets.insert(parsed, TargetDescription { length, hashes, custom });
-        }
-        Ok(Self { version, expires, targets })
-    }
-
-    fn version(&self) -> u32 {
-        self.version
-    }
-
-    fn expires(&self) -> UnixSeconds {
-        self.expires
+        assert_eq!("".parse::<RoleName>(), Err(RoleNameError::Length));
+        assert_eq!("/".repeat(67).parse::<RoleName>(), Err(RoleNameError::Length));
     }
 }

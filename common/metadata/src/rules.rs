@@ -1,12 +1,17 @@
 //! The checks of the TUF specification §5 as pure functions: each names its section.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use colibri_common::UnixSeconds;
 
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Keyring, Signatures};
 use crate::error::Rule;
 use crate::key::PublicKey;
-use crate::role::{Document, FileMeta, Role, Root, Snapshot, Timestamp};
+use crate::limits::Caps;
+use crate::online::{Snapshot, Timestamp};
+use crate::role::{Document, FileMeta, Role};
+use crate::root::Root;
 
 /// Refuses a file beyond its cap before anything reads it (§5.3.3, §5.4.1, §5.5.1, §5.6.1).
 pub(crate) fn size(bytes: &[u8], bytes_max: u64) -> Result<(), Rule> {
@@ -28,39 +33,58 @@ pub(crate) fn against_parent(bytes: &[u8], meta: &FileMeta, parent: Role) -> Res
     }
 }
 
-/// A file of a role other than root, signed by the threshold of that role's keys in `root` (§5.4.2, §5.5.3, §5.6.3).
-pub(crate) fn signed<T: Document>(bytes: &[u8], root: &Root) -> Result<T, Rule> {
-    let envelope = Envelope::parse(bytes)?;
-    envelope.check_role(root, T::ROLE, "the trusted root's keys for this role")?;
-    T::from_signed(&envelope.signed)
+/// Refuses at once what the role above says is longer than the cap.
+pub(crate) fn within_cap(meta: &FileMeta, role: Role, caps: &Caps) -> Result<(), Rule> {
+    match meta.length {
+        Some(bytes) if bytes > caps.of(role) => {
+            Err(Rule::NamesTooLarge { named: role, bytes, bytes_max: caps.of(role) })
+        }
+        _ => Ok(()),
+    }
 }
 
+/// A file of a role other than root, signed by the threshold of that role's keys in the role above (§5.4.2, §5.5.3,
+/// §5.6.3).
+pub(crate) fn signed<T: Document>(file: &Bytes, ring: Keyring<'_>, signers: &'static str) -> Result<Held<T>, Rule> {
+    let envelope = Envelope::parse(file)?;
+    envelope.signatures.check(file, ring, signers)?;
+    Held::new(file, envelope)
+}
+
+/// Whose keys sign the roles below root.
+pub(crate) const BY_ROOT: &str = "the trusted root's keys for this role";
+
 /// A root that is signed by the threshold of its own root keys.
-pub(crate) fn own_root(bytes: &[u8]) -> Result<Root, Rule> {
-    let envelope = Envelope::parse(bytes)?;
-    let root = Root::from_signed(&envelope.signed)?;
-    envelope.check_role(&root, Role::Root, "its own root keys")?;
-    Ok(root)
+pub(crate) fn own_root(file: &Bytes) -> Result<Held<Root>, Rule> {
+    let envelope = Envelope::<Root>::parse(file)?;
+    let root = envelope.signed.as_ref().map_err(Rule::clone)?;
+    envelope.signatures.check(file, root.keyring(Role::Root), "its own root keys")?;
+    Held::new(file, envelope)
 }
 
 /// The first root under configured keys: signed by `threshold` of them and by itself, with exactly `version`.
-pub(crate) fn anchored_root(bytes: &[u8], keys: &[PublicKey], threshold: u32, version: u32) -> Result<Root, Rule> {
-    let envelope = Envelope::parse(bytes)?;
-    let root = Root::from_signed(&envelope.signed)?;
-    envelope.check_keys(&root, keys, threshold)?;
-    envelope.check_role(&root, Role::Root, "its own root keys")?;
+pub(crate) fn anchored_root(
+    file: &Bytes,
+    keys: &[PublicKey],
+    threshold: u32,
+    version: u32,
+) -> Result<Held<Root>, Rule> {
+    let envelope = Envelope::<Root>::parse(file)?;
+    let root = envelope.signed.as_ref().map_err(Rule::clone)?;
+    envelope.signatures.check_trusted(file, root.keys(), keys, threshold)?;
+    envelope.signatures.check(file, root.keyring(Role::Root), "its own root keys")?;
     expect_version(root.version(), version)?;
-    Ok(root)
+    Held::new(file, envelope)
 }
 
 /// The successor of `old`: signed by old keys and by new keys (§5.3.4), with version exactly one more (§5.3.5).
-pub(crate) fn next_root(bytes: &[u8], old: &Root) -> Result<Root, Rule> {
-    let envelope = Envelope::parse(bytes)?;
-    envelope.check_role(old, Role::Root, "the trusted root's root keys")?;
-    let new = Root::from_signed(&envelope.signed)?;
-    envelope.check_role(&new, Role::Root, "the new root's own root keys")?;
+pub(crate) fn next_root(file: &Bytes, old: &Root) -> Result<Held<Root>, Rule> {
+    let envelope = Envelope::<Root>::parse(file)?;
+    envelope.signatures.check(file, old.keyring(Role::Root), "the trusted root's root keys")?;
+    let new = envelope.signed.as_ref().map_err(Rule::clone)?;
+    envelope.signatures.check(file, new.keyring(Role::Root), "the new root's own root keys")?;
     expect_version(new.version(), old.version().saturating_add(1))?;
-    Ok(new)
+    Held::new(file, envelope)
 }
 
 /// The version must be exactly the one asked for (§5.3.5, §5.5.4, §5.6.4).
@@ -106,27 +130,35 @@ pub(crate) fn online_keys_revoked(old: &Root, new: &Root) -> bool {
     })
 }
 
-/// A stored file of a role below root, with its exact bytes.
-#[derive(Debug, Clone)]
+/// A file that was believed, with its exact bytes.
+#[derive(Debug)]
 pub(crate) struct Held<T> {
     pub bytes: Bytes,
-    pub role: std::sync::Arc<T>,
+    pub role: Arc<T>,
+    signatures: Arc<Signatures>,
+}
+
+impl<T> Clone for Held<T> {
+    fn clone(&self) -> Self {
+        Self { bytes: self.bytes.clone(), role: self.role.clone(), signatures: self.signatures.clone() }
+    }
 }
 
 impl<T: Document> Held<T> {
-    pub fn new(bytes: Bytes, role: T) -> Self {
-        Self { bytes, role: std::sync::Arc::new(role) }
+    fn new(file: &Bytes, envelope: Envelope<T>) -> Result<Self, Rule> {
+        let (role, signatures) = (Arc::new(envelope.signed?), Arc::new(envelope.signatures));
+        Ok(Self { bytes: file.clone(), role, signatures })
     }
 
-    /// Whether `root` still vouches for it.
-    pub fn is_signed_under(&self, root: &Root) -> bool {
-        Envelope::parse(&self.bytes).and_then(|e| e.check_role(root, T::ROLE, "")).is_ok()
+    /// Whether enough of these keys signed it.
+    pub fn is_signed_by(&self, ring: Keyring<'_>) -> bool {
+        self.signatures.check(&self.bytes, ring, BY_ROOT).is_ok()
     }
 
     /// Whether it is what the role above names, and still fresh: then it need not be fetched again.
     pub fn serves_as(&self, meta: &FileMeta, parent: Role, now: UnixSeconds) -> bool {
         self.role.version() == meta.version
-            && against_parent(&self.bytes, meta, parent).is_ok()
             && fresh(self.role.expires(), now).is_ok()
+            && against_parent(&self.bytes, meta, parent).is_ok()
     }
 }

@@ -1,14 +1,18 @@
-//! Targets: [`TargetName`] that cannot leave its directory, [`TargetDescription`] and [`Hashes`].
+//! One target: [`TargetName`] that cannot leave its directory, [`TargetDescription`] and [`Hashes`] (specification §4.5).
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
 use aws_lc_rs::digest::{Algorithm, SHA256, SHA512, digest};
-use colibri_common::{BlobId, unhex};
+use colibri_common::{BlobId, hex, unhex};
 use serde_json::Value;
 
+use crate::error::Rule;
+use crate::fields::malformed;
+use crate::json::{Reader, Span, Text};
 use crate::limits;
+use crate::role::ReadError;
 
 /// The name of a target: a relative path that cannot hold traversal. In a package repository `NAME/VARIANT`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,8 +27,8 @@ pub enum TargetNameError {
     /// A leading or trailing slash, an empty segment, `.` or `..`.
     #[error("a target name is a relative path without empty, `.` or `..` segments")]
     Segment,
-    /// NUL or backslash.
-    #[error("a target name holds no NUL and no backslash")]
+    /// NUL.
+    #[error("a target name holds no NUL")]
     Character,
 }
 
@@ -33,21 +37,37 @@ impl TargetName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Where a repository with consistent snapshots keeps the target (§3.6.1, §5.7.3): the hash and a dot before the last
+    /// segment, `a/HASH.b`. SHA-256 is taken if there is one.
+    pub fn with_hash(&self, hashes: &Hashes) -> String {
+        let hash = hashes.sha256.as_ref().or(hashes.sha512.as_ref()).map(|hash| hex(hash)).unwrap_or_default();
+        match self.0.rsplit_once('/') {
+            Some((folder, file)) => format!("{folder}/{hash}.{file}"),
+            None => format!("{hash}.{}", self.0),
+        }
+    }
+
+    /// Whether a text is a target name.
+    pub(crate) fn check(text: &str) -> Result<(), TargetNameError> {
+        if text.is_empty() || text.len() as u64 > limits::TARGET_NAME_BYTES_MAX {
+            return Err(TargetNameError::Length);
+        }
+        if text.contains('\0') {
+            return Err(TargetNameError::Character);
+        }
+        if text.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+            return Err(TargetNameError::Segment);
+        }
+        Ok(())
+    }
 }
 
 impl FromStr for TargetName {
     type Err = TargetNameError;
 
     fn from_str(text: &str) -> Result<Self, TargetNameError> {
-        if text.is_empty() || text.len() as u64 > limits::TARGET_NAME_BYTES_MAX {
-            return Err(TargetNameError::Length);
-        }
-        if text.contains(['\0', '\\']) {
-            return Err(TargetNameError::Character);
-        }
-        if text.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
-            return Err(TargetNameError::Segment);
-        }
+        Self::check(text)?;
         Ok(Self(text.to_owned()))
     }
 }
@@ -113,7 +133,7 @@ impl Hashes {
 }
 
 /// What the targets role says about one target.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetDescription {
     /// Length of the target in bytes.
     pub length: u64,
@@ -121,6 +141,88 @@ pub struct TargetDescription {
     pub hashes: Hashes,
     /// `custom`, as signed; null if absent.
     pub custom: Value,
+}
+
+/// A description as it lies in a text, checked but not decoded.
+pub(crate) struct RawTarget {
+    length: u64,
+    sha256: Option<Text>,
+    sha512: Option<Text>,
+    custom: Option<Span>,
+}
+
+impl RawTarget {
+    /// Reads and checks one description (TARGETS, §4.5).
+    pub fn read(reader: &mut Reader<'_>) -> Result<Self, ReadError> {
+        let (mut length, mut hashes, mut custom) = (None, None, None);
+        if !reader.is_object() {
+            return Err(malformed("it is not an object").into());
+        }
+        reader.object(|reader, key| {
+            match &*reader.text(key) {
+                "length" => {
+                    let span = reader.skip()?;
+                    length = Some(reader.raw(span).parse().map_err(|_| malformed("length is not a length in bytes"))?);
+                }
+                "hashes" => hashes = Some(Self::read_hashes(reader)?),
+                "custom" => custom = Some(reader.skip()?),
+                _ => _ = reader.skip()?,
+            }
+            Ok::<_, ReadError>(())
+        })?;
+        let length = length.ok_or_else(|| malformed("it has no length"))?;
+        let (sha256, sha512) = hashes.ok_or_else(|| malformed("it has no hashes"))?;
+        Ok(Self { length, sha256, sha512, custom })
+    }
+
+    fn read_hashes(reader: &mut Reader<'_>) -> Result<(Option<Text>, Option<Text>), ReadError> {
+        let (mut sha256, mut sha512) = (None, None);
+        if !reader.is_object() {
+            return Err(malformed("hashes is not an object").into());
+        }
+        let digest_of = |reader: &mut Reader<'_>, algorithm: &Algorithm| {
+            if !reader.is_string() {
+                return Err(malformed("a hash is not a string").into());
+            }
+            let text = reader.string()?;
+            let digits = reader.text(text);
+            if digits.len() != 2 * algorithm.output_len() || !is_lower_hex(digits.as_bytes()) {
+                return Err(malformed("a sha256 or sha512 is not a lower-case hex digest of that algorithm").into());
+            }
+            Ok::<_, ReadError>(text)
+        };
+        reader.object(|reader, key| {
+            match &*reader.text(key) {
+                "sha256" => sha256 = Some(digest_of(reader, &SHA256)?),
+                "sha512" => sha512 = Some(digest_of(reader, &SHA512)?),
+                _ => _ = reader.skip()?,
+            }
+            Ok::<_, ReadError>(())
+        })?;
+        if sha256.is_none() && sha512.is_none() {
+            return Err(malformed("hashes has neither sha256 nor sha512").into());
+        }
+        Ok((sha256, sha512))
+    }
+
+    /// Decodes what [`Self::read`] has read from `reader`.
+    pub fn decode(&self, reader: &Reader<'_>) -> Result<TargetDescription, Rule> {
+        let bytes = |text: Option<Text>| text.and_then(|text| unhex(&reader.text(text)));
+        let custom = match self.custom {
+            None => Value::Null,
+            Some(span) => {
+                let custom = Reader::new(reader.raw(span).as_bytes()).and_then(|mut inner| inner.value());
+                custom.map_err(|error| Rule::Malformed(error.to_string()))?
+            }
+        };
+        let hashes = Hashes { sha256: bytes(self.sha256), sha512: bytes(self.sha512) };
+        Ok(TargetDescription { length: self.length, hashes, custom })
+    }
+}
+
+/// Lower-case hex digits only; written so that it runs over many at a time.
+fn is_lower_hex(digits: &[u8]) -> bool {
+    digits.iter().fold(true, |all, byte| all & (byte.is_ascii_digit() | (b'a'..=b'f').contains(byte)))
 }
 
 impl TargetDescription {
@@ -140,8 +242,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_hash_stands_before_the_last_segment() {
+        let mut hashes = Hashes { sha256: Some(vec![1; 32]), sha512: Some(vec![2; 64]) };
+        let of = |name: &str, hashes: &Hashes| name.parse::<TargetName>().unwrap().with_hash(hashes);
+        assert_eq!(of("a/b/c.d", &hashes), format!("a/b/{}.c.d", "01".repeat(32)));
+        hashes.sha256 = None;
+        assert_eq!(of("c", &hashes), format!("{}.c", "02".repeat(64)));
+    }
+
+    #[test]
     fn a_target_name_cannot_leave_its_directory() {
-        for good in ["a", "package1/0", "..a/b..", "a/...", "ü/x y", &"a".repeat(1024)] {
+        for good in ["a", "package1/0", "..a/b..", "a/...", "ü/x y", "a\\b\"", &"a".repeat(1024)] {
             assert_eq!(good.parse::<TargetName>().unwrap().as_str(), good);
         }
         use TargetNameError::{Character, Length, Segment};
@@ -154,7 +265,6 @@ mod tests {
             ("./a", Segment),
             ("a/../b", Segment),
             ("..", Segment),
-            ("a\\b", Character),
             ("a\0", Character),
         ] {
             assert_eq!(bad.parse::<TargetName>(), Err(error), "{bad:?}");

@@ -1,13 +1,21 @@
 //! [`TrustAnchor`]: what a program is told to trust at first; [`TrustedSet`]: what an update proved, with exact bytes.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use colibri_common::UnixSeconds;
 
 use crate::error::{MetadataError, Rule};
 use crate::key::PublicKey;
-use crate::role::{Document, Role, Root, Snapshot, Targets, Timestamp};
-use crate::rules::{self, Held};
+use crate::limits::{self, Caps};
+use crate::online::{Snapshot, Timestamp};
+use crate::role::{Document, Role, RoleName};
+use crate::root::Root;
+use crate::rules::{self, BY_ROOT, Held};
+use crate::search;
 use crate::target::{TargetDescription, TargetName};
+use crate::targets::Targets;
 
 /// What a device or an edge is told to trust before it has seen anything.
 #[derive(Debug, Clone)]
@@ -34,6 +42,8 @@ pub struct TrustedSet {
     pub(crate) timestamp: Option<Held<Timestamp>>,
     pub(crate) snapshot: Option<Held<Snapshot>>,
     pub(crate) targets: Option<Held<Targets>>,
+    /// Delegated roles that searches met. No floor: that is what the snapshot says of their versions.
+    pub(crate) delegated: BTreeMap<RoleName, Held<Targets>>,
     /// Kept, because finding out hashes whole files; see [`TrustedSet::settle`].
     whole: bool,
     set_aside: Vec<MetadataError>,
@@ -44,16 +54,19 @@ impl TrustedSet {
     ///
     /// # Errors
     /// The rule that the file breaks.
-    pub fn from_root_file(bytes: Bytes) -> Result<Self, MetadataError> {
-        let at = |rule| MetadataError::new(Role::Root, Role::Root.file(), rule);
-        rules::size(&bytes, Role::Root.bytes_max()).map_err(at)?;
-        let root = rules::own_root(&bytes).map_err(at)?;
-        Ok(Self::from_root(bytes, root))
+    pub fn from_root_file(bytes: &Bytes) -> Result<Self, MetadataError> {
+        Self::from_root_within(bytes, &Caps::default())
     }
 
-    pub(crate) fn from_root(bytes: Bytes, root: Root) -> Self {
-        let root = Held::new(bytes, root);
-        Self { root, timestamp: None, snapshot: None, targets: None, whole: false, set_aside: Vec::new() }
+    fn from_root_within(bytes: &Bytes, caps: &Caps) -> Result<Self, MetadataError> {
+        let at = |rule| MetadataError::new(Role::Root, Role::Root.file(), rule);
+        rules::size(bytes, caps.root_bytes).map_err(at)?;
+        Ok(Self::from_root(rules::own_root(bytes).map_err(at)?))
+    }
+
+    pub(crate) fn from_root(root: Held<Root>) -> Self {
+        let delegated = BTreeMap::new();
+        Self { root, timestamp: None, snapshot: None, targets: None, delegated, whole: false, set_aside: Vec::new() }
     }
 
     /// Takes back stored files under their unnumbered names (see [`Self::files`]; other names are ignored), re-verified
@@ -63,31 +76,81 @@ impl TrustedSet {
     /// # Errors
     /// No root, or one that is not signed by its own keys.
     pub fn load<N: AsRef<str>>(files: impl IntoIterator<Item = (N, Bytes)>) -> Result<Self, MetadataError> {
+        Self::load_within(files, &Caps::default())
+    }
+
+    /// [`Self::load`] for files that may be larger, or must be smaller, than by default.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_within<N: AsRef<str>>(
+        files: impl IntoIterator<Item = (N, Bytes)>,
+        caps: &Caps,
+    ) -> Result<Self, MetadataError> {
         let mut found: [Option<Bytes>; 4] = [None, None, None, None];
+        let mut delegated = BTreeMap::new();
         for (name, bytes) in files {
             if let Some(role) = Role::ALL.iter().position(|role| role.file() == name.as_ref()) {
                 found[role] = Some(bytes);
+            } else if let Some(role) = RoleName::of_file(name.as_ref()) {
+                delegated.insert(role, bytes);
             }
         }
         let [root, timestamp, snapshot, targets] = found;
         let root = root.ok_or_else(|| MetadataError::new(Role::Root, Role::Root.file(), Rule::Missing))?;
-        let mut set = Self::from_root_file(root)?;
-        set.timestamp = set.take_back(timestamp);
-        set.snapshot = set.take_back(snapshot);
-        set.targets = set.take_back(targets);
+        let mut set = Self::from_root_within(&root, caps)?;
+        set.timestamp = set.take_back(timestamp, caps);
+        set.snapshot = set.take_back(snapshot, caps);
+        set.targets = set.take_back(targets, caps);
+        set.take_back_delegated(delegated, caps);
         set.settle();
         Ok(set)
     }
 
-    fn take_back<T: Document>(&mut self, bytes: Option<Bytes>) -> Option<Held<T>> {
+    fn take_back<T: Document>(&mut self, bytes: Option<Bytes>, caps: &Caps) -> Option<Held<T>> {
         let bytes = bytes?;
-        let read = rules::size(&bytes, T::ROLE.bytes_max()).and_then(|()| rules::signed(&bytes, &self.root.role));
+        let ring = self.root.role.keyring(T::ROLE);
+        let read = rules::size(&bytes, caps.of(T::ROLE)).and_then(|()| rules::signed(&bytes, ring, BY_ROOT));
         match read {
-            Ok(role) => Some(Held::new(bytes, role)),
+            Ok(held) => Some(held),
             Err(rule) => {
                 self.set_aside.push(MetadataError::new(T::ROLE, T::ROLE.file(), rule));
                 None
             }
+        }
+    }
+
+    /// Walks down from targets: a delegated role comes back if a role that came back vouches for it.
+    fn take_back_delegated(&mut self, mut found: BTreeMap<RoleName, Bytes>, caps: &Caps) {
+        let mut refused: BTreeMap<RoleName, Rule> = BTreeMap::new();
+        let mut open: Vec<_> = self.targets.iter().map(|held| held.role.clone()).collect();
+        while let Some(delegator) = open.pop() {
+            let Some(delegations) = delegator.delegations() else { continue };
+            let named: Vec<_> = found.keys().filter(|name| delegations.role_keys(name).is_some()).cloned().collect();
+            for name in named {
+                let (Some(ring), Some(bytes)) = (delegations.keyring(&name), found.get(&name)) else { continue };
+                let read = rules::size(bytes, caps.targets_bytes)
+                    .and_then(|()| rules::signed::<Targets>(bytes, ring, search::BY_DELEGATOR));
+                match read {
+                    Ok(held) => {
+                        found.remove(&name);
+                        open.push(held.role.clone());
+                        self.keep_delegated(name, held);
+                    }
+                    Err(rule) => _ = refused.insert(name, rule),
+                }
+            }
+        }
+        for name in found.into_keys() {
+            let rule = refused.remove(&name).unwrap_or(Rule::NotDelegated);
+            self.set_aside.push(MetadataError::new(Role::Targets, name.file(), rule));
+        }
+    }
+
+    pub(crate) fn keep_delegated(&mut self, name: RoleName, held: Held<Targets>) {
+        self.delegated.insert(name, held);
+        if self.delegated.len() as u64 > limits::DELEGATED_ROLES_HELD_MAX {
+            self.delegated.pop_first();
         }
     }
 
@@ -116,12 +179,18 @@ impl TrustedSet {
         self.targets.as_ref().map(|held| &*held.role)
     }
 
-    /// What targets says about `name`, if this set is whole.
-    pub fn find(&self, name: &TargetName) -> Option<&TargetDescription> {
+    /// A delegated role that a search has met. Its delegator vouched for it then; a search checks that anew.
+    pub fn delegated(&self, name: &RoleName) -> Option<&Targets> {
+        self.delegated.get(name).map(|held| &*held.role)
+    }
+
+    /// What targets says about `name`, if this set is whole. If it is left to a delegated role, the answer is what the roles
+    /// held here say, and nothing if one that comes first is not held: [`crate::Search`] fetches it.
+    pub fn find(&self, name: &TargetName) -> Option<TargetDescription> {
         if !self.is_whole() {
             return None;
         }
-        self.targets()?.targets().get(name)
+        search::held(self, name)
     }
 
     /// Whether all four roles are there and name each other: false after an update that broke off half-way.
@@ -132,6 +201,20 @@ impl TrustedSet {
     /// Finds out whether the set is whole, after it was put together or changed.
     pub(crate) fn settle(&mut self) {
         self.whole = self.names_itself();
+        self.drop_outdated();
+    }
+
+    /// [`Self::settle`] for a set whose files were each checked against the one above.
+    pub(crate) fn settle_whole(&mut self) {
+        self.whole = true;
+        self.drop_outdated();
+    }
+
+    /// Forgets delegated roles of other versions than the snapshot lists: nobody asks for them any more.
+    fn drop_outdated(&mut self) {
+        let Some(snapshot) = &self.snapshot else { return };
+        let listed = |name: &RoleName| snapshot.role.meta().get(&name.listed_as()).map(|meta| meta.version);
+        self.delegated.retain(|name, held| listed(name) == Some(held.role.version()));
     }
 
     fn names_itself(&self) -> bool {
@@ -156,17 +239,19 @@ impl TrustedSet {
         }
     }
 
-    /// The files that are there, unnumbered name and exact bytes, root first.
-    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Bytes)> {
+    /// The files that are there, unnumbered name and exact bytes: root first, delegated roles last.
+    pub fn files(&self) -> impl Iterator<Item = (Cow<'static, str>, &Bytes)> {
         let below = [
-            self.timestamp.as_ref().map(|held| (Role::Timestamp.file(), &held.bytes)),
-            self.snapshot.as_ref().map(|held| (Role::Snapshot.file(), &held.bytes)),
-            self.targets.as_ref().map(|held| (Role::Targets.file(), &held.bytes)),
+            self.timestamp.as_ref().map(|held| (Role::Timestamp, &held.bytes)),
+            self.snapshot.as_ref().map(|held| (Role::Snapshot, &held.bytes)),
+            self.targets.as_ref().map(|held| (Role::Targets, &held.bytes)),
         ];
-        std::iter::once((Role::Root.file(), &self.root.bytes)).chain(below.into_iter().flatten())
+        let top = std::iter::once((Role::Root, &self.root.bytes)).chain(below.into_iter().flatten());
+        let top = top.map(|(role, bytes)| (Cow::Borrowed(role.file()), bytes));
+        top.chain(self.delegated.iter().map(|(name, held)| (Cow::Owned(name.file()), &held.bytes)))
     }
 
-    /// When the first of the files that are there expires.
+    /// When the first of the four roles that are there expires. A delegated role's life is looked at when it is searched.
     pub fn earliest_expiry(&self) -> UnixSeconds {
         let below = [
             self.timestamp().map(Timestamp::expires),

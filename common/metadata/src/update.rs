@@ -7,13 +7,16 @@ use bytes::Bytes;
 use colibri_common::UnixSeconds;
 
 use crate::error::{MetadataError, Rule};
-use crate::limits;
-use crate::role::{FileMeta, Role, Root, Snapshot, Timestamp};
-use crate::rules::{self, Held};
+use crate::limits::{self, Caps};
+use crate::online::{Snapshot, Timestamp};
+use crate::role::{FileMeta, Role};
+use crate::root::Root;
+use crate::rules::{self, BY_ROOT, Held};
 use crate::trust::{TrustAnchor, TrustedSet};
 
 /// What an update starts from.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, for a moment")]
 pub enum Start {
     /// Nothing seen yet.
     FromAnchor(TrustAnchor),
@@ -28,7 +31,7 @@ pub struct Want {
     pub name: String,
     /// Most bytes to read; more is an error.
     pub bytes_max: u64,
-    /// The role of the file.
+    /// The role of the file; targets for a delegated role, too.
     pub role: Role,
 }
 
@@ -54,6 +57,7 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct Update {
     now: UnixSeconds,
+    caps: Caps,
     phase: Phase,
     roots_taken: u64,
 }
@@ -83,7 +87,7 @@ impl Update {
         let phase = match start {
             Start::FromSet(set) => Phase::Roots(set),
             // §5.2: the trusted root comes out of band; its expiry does not matter yet.
-            Start::FromAnchor(TrustAnchor::RootFile(bytes)) => match TrustedSet::from_root_file(bytes) {
+            Start::FromAnchor(TrustAnchor::RootFile(bytes)) => match TrustedSet::from_root_file(&bytes) {
                 Ok(set) => Phase::Roots(set),
                 Err(e) => {
                     Phase::Failed(None, MetadataError::new(Role::Root, e.file(), Rule::Anchor(e.rule().to_string())))
@@ -93,9 +97,16 @@ impl Update {
                 Self::start_keys(root_keys, root_threshold, root_version)
             }
         };
-        let mut update = Self { now, phase, roots_taken: 0 };
+        let mut update = Self { now, caps: Caps::default(), phase, roots_taken: 0 };
         update.end_chain_at_last_version();
         update
+    }
+
+    /// Takes other sizes of files than by default.
+    #[must_use]
+    pub fn within(mut self, caps: Caps) -> Self {
+        self.caps = caps;
+        self
     }
 
     fn start_keys(mut keys: Vec<crate::PublicKey>, threshold: u32, version: u32) -> Phase {
@@ -122,12 +133,12 @@ impl Update {
     }
 
     fn want(&self) -> Option<Want> {
-        let want = |role: Role, name: String| Want { name, bytes_max: role.bytes_max(), role };
+        let want = |role: Role, name: String| Want { name, bytes_max: self.caps.of(role), role };
         let below = |set: &TrustedSet, role: Role, meta: &FileMeta| {
             // §5.5.1, §5.6.1: numbered only if the root says so; at most the signed length.
             let numbered = set.root().consistent_snapshot();
             let name = if numbered { role.numbered_file(meta.version) } else { role.file().to_owned() };
-            let bytes_max = meta.length.map_or(role.bytes_max(), |length| length.min(role.bytes_max()));
+            let bytes_max = meta.length.map_or(self.caps.of(role), |length| length.min(self.caps.of(role)));
             Want { name, bytes_max, role }
         };
         match &self.phase {
@@ -184,32 +195,32 @@ impl Update {
             Phase::FirstRoot { anchor } => {
                 let root = rules::anchored_root(&bytes, &anchor.keys, anchor.threshold, anchor.version);
                 let root = root.map_err(|rule| failed(None, rule))?;
-                Ok(Phase::Roots(TrustedSet::from_root(bytes, root)))
+                Ok(Phase::Roots(TrustedSet::from_root(root)))
             }
-            Phase::Roots(set) => self.take_root(set, bytes),
-            Phase::Timestamp(set) => self.take_timestamp(set, bytes),
-            Phase::Snapshot(set, meta) => self.take_snapshot(set, &meta, bytes),
-            Phase::Targets(set, meta) => self.take_targets(set, &meta, bytes),
+            Phase::Roots(set) => self.take_root(set, &bytes),
+            Phase::Timestamp(set) => self.take_timestamp(set, &bytes),
+            Phase::Snapshot(set, meta) => self.take_snapshot(set, &meta, &bytes),
+            Phase::Targets(set, meta) => self.take_targets(set, &meta, &bytes),
             over @ (Phase::Done(_) | Phase::Failed(..)) => Ok(over),
         }
     }
 
     /// §5.3.4 to §5.3.9.
-    fn take_root(&mut self, mut set: TrustedSet, bytes: Bytes) -> Result<Phase, Box<Failure>> {
+    fn take_root(&mut self, mut set: TrustedSet, bytes: &Bytes) -> Result<Phase, Box<Failure>> {
         if self.roots_taken == limits::ROOTS_PER_UPDATE_MAX {
             return Err(failed(set, Rule::ChainTooLong(limits::ROOTS_PER_UPDATE_MAX)));
         }
-        let root = match rules::next_root(&bytes, set.root()) {
+        let root = match rules::next_root(bytes, set.root()) {
             Ok(root) => root,
             Err(rule) => return Err(failed(set, rule)),
         };
         self.roots_taken += 1;
-        if rules::online_keys_revoked(set.root(), &root) {
+        if rules::online_keys_revoked(set.root(), &root.role) {
             // §5.3.11, at the step where it happened: a key may come back in a later root.
             set.timestamp = None;
             set.snapshot = None;
         }
-        set.root = Held::new(bytes, root);
+        set.root = root;
         Ok(Phase::Roots(set))
     }
 
@@ -234,24 +245,27 @@ impl Update {
             let file = Role::Root.numbered_file(root.version());
             return Err(Box::new(Failure { set: Some(set), rule, file: Some(file) }));
         }
-        let vouched = set.timestamp.as_ref().is_none_or(|held| held.is_signed_under(&root))
-            && set.snapshot.as_ref().is_none_or(|held| held.is_signed_under(&root));
-        if !vouched {
-            set.timestamp = None;
-            set.snapshot = None;
-        }
-        if set.targets.as_ref().is_some_and(|held| !held.is_signed_under(&root)) {
-            set.targets = None;
+        // What is held was checked against the root that is held: anew only under a newer one.
+        if self.roots_taken > 0 {
+            let vouched = set.timestamp.as_ref().is_none_or(|held| held.is_signed_by(root.keyring(Role::Timestamp)))
+                && set.snapshot.as_ref().is_none_or(|held| held.is_signed_by(root.keyring(Role::Snapshot)));
+            if !vouched {
+                set.timestamp = None;
+                set.snapshot = None;
+            }
+            if set.targets.as_ref().is_some_and(|held| !held.is_signed_by(root.keyring(Role::Targets))) {
+                set.targets = None;
+            }
         }
         Ok(Phase::Timestamp(set))
     }
 
     /// §5.4.
-    fn take_timestamp(&self, mut set: TrustedSet, bytes: Bytes) -> Result<Phase, Box<Failure>> {
-        match self.check_timestamp(&set, &bytes) {
+    fn take_timestamp(&self, mut set: TrustedSet, bytes: &Bytes) -> Result<Phase, Box<Failure>> {
+        match self.check_timestamp(&set, bytes) {
             // §5.4.3.1: an equal version is discarded; the trusted one stays and must itself be fresh.
             Ok(None) => {}
-            Ok(Some(timestamp)) => set.timestamp = Some(Held::new(bytes, timestamp)),
+            Ok(Some(timestamp)) => set.timestamp = Some(timestamp),
             Err(rule) => return Err(failed(set, rule)),
         }
         let Some(timestamp) = &set.timestamp else { return Err(failed(set, Rule::Missing)) };
@@ -259,46 +273,47 @@ impl Update {
         if set.snapshot.as_ref().is_some_and(|held| held.serves_as(&meta, Role::Timestamp, self.now)) {
             return self.after_snapshot(set);
         }
-        if let Err(rule) = within_cap(&meta, Role::Snapshot) {
+        if let Err(rule) = rules::within_cap(&meta, Role::Snapshot, &self.caps) {
             return Err(failed(set, rule));
         }
         Ok(Phase::Snapshot(set, meta))
     }
 
-    fn check_timestamp(&self, set: &TrustedSet, bytes: &[u8]) -> Result<Option<Timestamp>, Rule> {
-        let new: Timestamp = rules::signed(bytes, set.root())?;
+    fn check_timestamp(&self, set: &TrustedSet, bytes: &Bytes) -> Result<Option<Held<Timestamp>>, Rule> {
+        let held: Held<Timestamp> = rules::signed(bytes, set.root().keyring(Role::Timestamp), BY_ROOT)?;
+        let new = &held.role;
         if let Some(trusted) = set.timestamp() {
             if new.version() == trusted.version() {
                 rules::fresh(trusted.expires(), self.now)?;
                 return Ok(None);
             }
-            rules::timestamp_not_older(&new, trusted)?;
+            rules::timestamp_not_older(new, trusted)?;
         }
         if let Some(trusted) = set.snapshot() {
-            rules::snapshot_named_not_older(&new, trusted)?;
+            rules::snapshot_named_not_older(new, trusted)?;
         }
         rules::fresh(new.expires(), self.now)?;
-        Ok(Some(new))
+        Ok(Some(held))
     }
 
     /// §5.5.
-    fn take_snapshot(&self, mut set: TrustedSet, meta: &FileMeta, bytes: Bytes) -> Result<Phase, Box<Failure>> {
-        match self.check_snapshot(&set, meta, &bytes) {
-            Ok(snapshot) => set.snapshot = Some(Held::new(bytes, snapshot)),
+    fn take_snapshot(&self, mut set: TrustedSet, meta: &FileMeta, bytes: &Bytes) -> Result<Phase, Box<Failure>> {
+        match self.check_snapshot(&set, meta, bytes) {
+            Ok(snapshot) => set.snapshot = Some(snapshot),
             Err(rule) => return Err(failed(set, rule)),
         }
         self.after_snapshot(set)
     }
 
-    fn check_snapshot(&self, set: &TrustedSet, meta: &FileMeta, bytes: &[u8]) -> Result<Snapshot, Rule> {
+    fn check_snapshot(&self, set: &TrustedSet, meta: &FileMeta, bytes: &Bytes) -> Result<Held<Snapshot>, Rule> {
         rules::against_parent(bytes, meta, Role::Timestamp)?;
-        let new: Snapshot = rules::signed(bytes, set.root())?;
-        rules::expect_version(new.version(), meta.version)?;
+        let held: Held<Snapshot> = rules::signed(bytes, set.root().keyring(Role::Snapshot), BY_ROOT)?;
+        rules::expect_version(held.role.version(), meta.version)?;
         if let Some(trusted) = set.snapshot() {
-            rules::snapshot_not_older(&new, trusted)?;
+            rules::snapshot_not_older(&held.role, trusted)?;
         }
-        rules::fresh(new.expires(), self.now)?;
-        Ok(new)
+        rules::fresh(held.role.expires(), self.now)?;
+        Ok(held)
     }
 
     fn after_snapshot(&self, set: TrustedSet) -> Result<Phase, Box<Failure>> {
@@ -307,23 +322,23 @@ impl Update {
         if set.targets.as_ref().is_some_and(|held| held.serves_as(&meta, Role::Snapshot, self.now)) {
             return Ok(Phase::Done(set));
         }
-        if let Err(rule) = within_cap(&meta, Role::Targets) {
+        if let Err(rule) = rules::within_cap(&meta, Role::Targets, &self.caps) {
             return Err(failed(set, rule));
         }
         Ok(Phase::Targets(set, meta))
     }
 
-    /// §5.6 without delegations.
-    fn take_targets(&self, mut set: TrustedSet, meta: &FileMeta, bytes: Bytes) -> Result<Phase, Box<Failure>> {
+    /// §5.6 for the targets role at the top; the rest of §5.6 is [`crate::Search`].
+    fn take_targets(&self, mut set: TrustedSet, meta: &FileMeta, bytes: &Bytes) -> Result<Phase, Box<Failure>> {
         let check = || {
-            rules::against_parent(&bytes, meta, Role::Snapshot)?;
-            let new: crate::Targets = rules::signed(&bytes, set.root())?;
-            rules::expect_version(new.version(), meta.version)?;
-            rules::fresh(new.expires(), self.now)?;
-            Ok(new)
+            rules::against_parent(bytes, meta, Role::Snapshot)?;
+            let held: Held<crate::Targets> = rules::signed(bytes, set.root().keyring(Role::Targets), BY_ROOT)?;
+            rules::expect_version(held.role.version(), meta.version)?;
+            rules::fresh(held.role.expires(), self.now)?;
+            Ok(held)
         };
         match check() {
-            Ok(targets) => set.targets = Some(Held::new(bytes, targets)),
+            Ok(targets) => set.targets = Some(targets),
             Err(rule) => return Err(failed(set, rule)),
         }
         Ok(Phase::Done(set))
@@ -336,7 +351,7 @@ impl Update {
     pub fn finish(self) -> Result<TrustedSet, MetadataError> {
         match self.phase {
             Phase::Done(mut set) => {
-                set.settle();
+                set.settle_whole();
                 Ok(set)
             }
             Phase::Failed(_, error) => Err(error),
@@ -382,16 +397,6 @@ impl Failure {
 
 fn failed(set: impl Into<Option<TrustedSet>>, rule: Rule) -> Box<Failure> {
     Box::new(Failure { set: set.into(), rule, file: None })
-}
-
-/// Refuses at once what the role above says is longer than the cap.
-fn within_cap(meta: &FileMeta, role: Role) -> Result<(), Rule> {
-    match meta.length {
-        Some(bytes) if bytes > role.bytes_max() => {
-            Err(Rule::NamesTooLarge { named: role, bytes, bytes_max: role.bytes_max() })
-        }
-        _ => Ok(()),
-    }
 }
 
 impl Phase {

@@ -61,7 +61,7 @@ fn the_sample_repository_is_believed() {
 fn a_stored_set_comes_back_and_an_unchanged_repository_costs_two_questions() {
     let anchor = TrustAnchor::RootFile(root_file());
     let (set, _) = drive(Update::start(Start::FromAnchor(anchor), NOW)).unwrap();
-    let stored: Vec<(String, Bytes)> = set.files().map(|(name, bytes)| (name.to_owned(), bytes.clone())).collect();
+    let stored: Vec<(String, Bytes)> = set.files().map(|(name, bytes)| (name.into_owned(), bytes.clone())).collect();
     let loaded = TrustedSet::load(stored).unwrap();
     assert!(loaded.is_whole() && loaded.set_aside().is_empty());
     let (again, asked) = drive(Update::start(Start::FromSet(loaded), NOW)).unwrap();

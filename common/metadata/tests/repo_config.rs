@@ -114,7 +114,7 @@ fn the_older_form_is_converted() {
 #[test]
 fn a_configuration_made_from_a_root_trusts_its_root_keys() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/tuf-repo/root.json");
-    let set = TrustedSet::from_root_file(std::fs::read(path).unwrap().into()).unwrap();
+    let set = TrustedSet::from_root_file(&std::fs::read(path).unwrap().into()).unwrap();
     let config = RepoConfig::from_root("devhost", set.root(), "http://[::1]:8083/devhost").unwrap();
     assert_eq!(config.root_keys[0].0.to_string(), KEY);
     assert_eq!(config.root_keys[0].0.id(), set.root().role_keys(Role::Root).key_ids[0]);

@@ -194,7 +194,9 @@ fn read_entry(entry: KeyEntry) -> Result<SigningKey, &'static str> {
     }
     let key = SigningKey::from_seed(&private[..SEED_BYTES], entry.keyid_hash_algorithms);
     let key = key.ok_or("its private value is not a key")?;
-    if key.public.to_string() != entry.keyval.public || key.public.as_bytes()[..] != private[SEED_BYTES..] {
+    if key.public.to_string() != entry.keyval.public
+        || key.public.ed25519_bytes().is_none_or(|public| public[..] != private[SEED_BYTES..])
+    {
         return Err("its public and private values do not belong together");
     }
     Ok(key)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use colibri_common::{BlobId, UnixSeconds};
-use colibri_metadata::{KeyId, PublicKey, RepoConfig, Role, TrustedSet};
+use colibri_metadata::{KeyId, PublicKey, RepoConfig, Role, TargetDescription, TargetName, TrustedSet};
 use colibri_store::{Disk, OsDisk};
 
 use crate::blobs::BlobFolder;
@@ -253,14 +253,14 @@ impl Repository {
     pub fn packages(&self) -> Result<Vec<PackageEntry>, RepositoryError> {
         let committed = self.metadata.committed()?;
         let Some(targets) = committed.targets() else { return Ok(Vec::new()) };
-        let entry = |(name, target): (&colibri_metadata::TargetName, &colibri_metadata::TargetDescription)| {
+        let entry = |(name, target): (TargetName, TargetDescription)| {
             let (name, variant) = name.as_str().split_once('/')?;
             let hash = target.merkle()?;
             let length = target.size().unwrap_or(target.length);
             let modified = self.blobs.modified(hash);
             Some(PackageEntry { name: name.to_owned(), variant: variant.to_owned(), hash, length, modified })
         };
-        Ok(targets.targets().iter().filter_map(entry).collect())
+        Ok(targets.iter().filter_map(entry).collect())
     }
 
     /// The exact bytes of the newest root, for a client that is set up by hand.

@@ -35,7 +35,7 @@ fn stock(repository: &Repository) -> Stock {
 /// The stock client, configured with bare root keys as devices are.
 fn stock_by_keys(repository: &Repository) -> tuf::Result<Stock> {
     let key = |key: colibri_metadata::PublicKey| {
-        PublicKey::from_ed25519_with_keyid_hash_algorithms(key.as_bytes().to_vec(), None).unwrap()
+        PublicKey::from_ed25519_with_keyid_hash_algorithms(key.ed25519_bytes().unwrap().to_vec(), None).unwrap()
     };
     let keys: Vec<PublicKey> = repository.root_keys().unwrap().into_iter().map(key).collect();
     assert!(keys.iter().all(|key| *key.scheme() == SignatureScheme::Ed25519));

@@ -77,7 +77,7 @@ fn unexpected_keys_are_refused_with_both_named() {
     }
     assert!(!site.path("device").exists(), "nothing was added, so nothing was made");
     // Other names of the same key, as other tools would write them.
-    let public: PublicKey = site.repository.root_keys().unwrap()[0];
+    let public: PublicKey = site.repository.root_keys().unwrap()[0].clone();
     let ids: Vec<KeyId> = public.ids();
     let file = site.file_of(&site.config());
     site.device(&["repo", "add", "file", &file, "--root-keys", ids[1].as_str()]).ok();

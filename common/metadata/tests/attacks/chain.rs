@@ -180,7 +180,7 @@ fn a_set_restored_from_files_is_verified_again() {
     let repo = Repo::new();
     let set = fresh(&repo).set();
     let files: Vec<_> = set.files().map(|(name, bytes)| (name, bytes.clone())).collect();
-    assert_eq!(files.iter().map(|(name, _)| *name).collect::<Vec<_>>(), Role::ALL.map(Role::file));
+    assert_eq!(files.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), Role::ALL.map(Role::file));
     assert!(TrustedSet::load(files.clone()).unwrap().is_whole());
     for damaged in 0..4 {
         let mut files = files.clone();

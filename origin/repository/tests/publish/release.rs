@@ -204,7 +204,7 @@ fn signing_again_gives_new_life_without_changing_what_is_offered() {
     let versions = repository.refresh(late).unwrap();
     assert_eq!((versions.root, versions.targets), (2, 4));
     let set = refresh(repository.dir(), Start::FromSet(before.clone()), late).unwrap();
-    assert_eq!(set.targets().unwrap().targets(), before.targets().unwrap().targets());
+    assert!(set.targets().unwrap().iter().eq(before.targets().unwrap().iter()));
 }
 
 #[test]
