@@ -42,7 +42,7 @@ impl Weight {
 
 /// Version of the root that a release trusts a repository by; it was checked when the release was read.
 fn root_version(repository: &TrustedRepository) -> Option<u32> {
-    let set = TrustedSet::from_root_file(repository.root.clone().into()).ok()?;
+    let set = TrustedSet::from_root_file(&repository.root.clone().into()).ok()?;
     Some(set.root().version())
 }
 

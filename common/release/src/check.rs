@@ -112,7 +112,7 @@ impl Release {
 
 impl TrustedRepository {
     fn check(&self) -> Result<(), ReleaseError> {
-        match TrustedSet::from_root_file(Bytes::copy_from_slice(self.root.as_bytes())) {
+        match TrustedSet::from_root_file(&Bytes::copy_from_slice(self.root.as_bytes())) {
             Ok(_) => Ok(()),
             Err(error) => Err(ReleaseError::Root { url: self.url.to_string(), reason: error.to_string() }),
         }

@@ -94,7 +94,7 @@ pub fn check_references(document: &[u8], mut is_listed: impl FnMut(BlobId) -> bo
 
 /// Whether `targets`, the verified top-level role, lists a package of this hash.
 pub fn lists(targets: &Targets, hash: BlobId) -> bool {
-    targets.targets().values().any(|target| target.merkle() == Some(hash))
+    targets.iter().any(|(_, target)| target.merkle() == Some(hash))
 }
 
 #[cfg(test)]

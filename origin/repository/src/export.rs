@@ -2,6 +2,7 @@
 //!
 //! Every blob is proven on the way, and `timestamp.json` is written last. Nothing is signed here.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -124,7 +125,7 @@ fn export_metadata(
             }
         }
     }
-    let files: BTreeMap<&str, &Bytes> = set.files().collect();
+    let files: BTreeMap<Cow<'_, str>, &Bytes> = set.files().collect();
     for role in [Role::Root, Role::Targets, Role::Snapshot] {
         if let (Some(bytes), Some(version)) = (files.get(role.file()), set.version(role)) {
             put(&role.numbered_file(version), bytes)?;

@@ -127,7 +127,7 @@ impl Folders {
 
     /// The packages that `set` names. Targets that are no packages are left out.
     pub fn listed(&self, set: &TrustedSet) -> Vec<Listed> {
-        let entries = set.targets().into_iter().flat_map(|targets| targets.targets());
+        let entries = set.targets().into_iter().flat_map(|targets| targets.iter());
         let listed = entries.filter_map(|(name, description)| {
             let (package, variant) = name.as_str().split_once('/')?;
             let sha512 = description.hashes.sha512.as_deref().map(colibri_common::hex);
@@ -141,7 +141,7 @@ impl Folders {
                 name: name.as_str().to_owned(),
                 hash: description.merkle()?,
                 target: target.map(|target| Path::new("targets").join(target)),
-                description: description.clone(),
+                description,
             })
         });
         listed.collect()

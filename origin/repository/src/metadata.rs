@@ -190,15 +190,16 @@ impl MetadataFolder {
     ) -> Result<Option<Commit>, RepositoryError> {
         let mut sources = BTreeMap::new();
         let mut fixed = Vec::new();
-        let kept = draft.set.files().filter(|(name, _)| ![Role::Root.file(), Role::Timestamp.file()].contains(name));
+        let kept =
+            draft.set.files().filter(|(name, _)| ![Role::Root.file(), Role::Timestamp.file()].contains(&&**name));
         for (name, bytes) in kept {
             let version =
                 Role::ALL.into_iter().find(|role| role.file() == name).and_then(|role| draft.set.version(role));
             let from = match version {
-                Some(version) if draft.numbered => layout::numbered_metadata(name, version)?,
+                Some(version) if draft.numbered => layout::numbered_metadata(&name, version)?,
                 _ => layout::staged(&hex(&sha256(bytes)))?,
             };
-            sources.insert(name.to_owned(), Source::of(&from, bytes));
+            sources.insert(name.into_owned(), Source::of(&from, bytes));
             if !draft.numbered {
                 fixed.push((from, bytes.clone()));
             }

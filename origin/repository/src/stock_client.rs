@@ -77,7 +77,10 @@ async fn from_root_keys(
     threshold: u32,
 ) -> tuf::Result<()> {
     let key = |key: &colibri_metadata::PublicKey| {
-        PublicKey::from_ed25519_with_keyid_hash_algorithms(key.as_bytes().to_vec(), None)
+        PublicKey::from_ed25519_with_keyid_hash_algorithms(
+            key.ed25519_bytes().map_or(&[][..], |bytes| bytes).to_vec(),
+            None,
+        )
     };
     let keys = keys.iter().map(key).collect::<tuf::Result<Vec<_>>>()?;
     let (local, version) = (EphemeralRepository::new(), MetadataVersion::Number(version));

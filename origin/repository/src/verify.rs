@@ -168,10 +168,10 @@ impl Found<'_> {
         let numbered = set.root().consistent_snapshot();
         for (name, bytes) in set.files() {
             let unnumbered = numbered || name == Role::Root.file();
-            let copy = read_capped(&folders.metadata.join(name), bytes.len() as u64)?;
+            let copy = read_capped(&folders.metadata.join(&*name), bytes.len() as u64)?;
             if unnumbered && copy.is_some_and(|copy| copy != *bytes) {
                 let reason = "it is not the version that the timestamp leads to".to_owned();
-                self.note(&folders.metadata.join(name), None, reason, Vec::new());
+                self.note(&folders.metadata.join(&*name), None, reason, Vec::new());
             }
         }
         Ok(Some(set))
