@@ -14,7 +14,8 @@ pub fn check() -> Result<(), Failure> {
     let mut doc = cargo("doc --workspace --no-deps --locked");
     doc.env("RUSTDOCFLAGS", "-D warnings");
     run(doc)?;
-    interop()?;
+    apart("tests/interop")?;
+    apart("tests/fuzz")?;
     run(cargo("build --release --locked"))?;
     demo::check("run --release --locked --quiet -- demo --json", demo::Transport::Http3)?;
     demo::check("run --release --locked --quiet -- demo --block-udp --json", demo::Transport::Tcp)?;
@@ -22,10 +23,10 @@ pub fn check() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Other people's programs read what we write. A crate of its own, because they bring what we keep out; the target folder
-/// is shared.
-fn interop() -> Result<(), Failure> {
+/// The tests of a crate outside the workspace; the target folder is shared. Interop: other people's programs, which bring what
+/// we keep out, read what we write. Fuzz: every property on its seeds.
+fn apart(folder: &str) -> Result<(), Failure> {
     let mut test = cargo("test --locked");
-    test.current_dir(root().join("tests/interop")).env("CARGO_TARGET_DIR", root().join("target"));
+    test.current_dir(root().join(folder)).env("CARGO_TARGET_DIR", root().join("target"));
     run(test)
 }

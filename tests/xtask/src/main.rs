@@ -4,6 +4,7 @@
 mod acceptance;
 mod check;
 mod demo;
+mod fuzz;
 mod run;
 
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ cargo xtask COMMAND
 
   check        format, lints, tests, documentation, the demo and its figures, interop: what CI runs
   acceptance   what needs outside tools or long time: images, compose file, Helm chart, licences
+  fuzz         the fuzz targets of tests/fuzz, each for five minutes: [--seconds N] [TARGET]
 ";
 
 fn main() -> ExitCode {
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => check::check(),
         ["acceptance"] => acceptance::acceptance(),
+        ["fuzz", ref arguments @ ..] => fuzz::fuzz(arguments),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
