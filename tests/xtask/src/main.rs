@@ -2,6 +2,7 @@
 //! tools, where a missing tool is a loud failure and never a skip.
 
 mod acceptance;
+mod bench;
 mod check;
 mod demo;
 mod fuzz;
@@ -15,6 +16,7 @@ cargo xtask COMMAND
   check        format, lints, tests, documentation, the demo and its figures, interop: what CI runs
   acceptance   what needs outside tools or long time: images, compose file, Helm chart, licences
   fuzz         the fuzz targets of tests/fuzz, each for five minutes: [--seconds N] [TARGET]
+  bench NAME   measures against a stated base: ingest
 ";
 
 fn main() -> ExitCode {
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
         ["check"] => check::check(),
         ["acceptance"] => acceptance::acceptance(),
         ["fuzz", ref arguments @ ..] => fuzz::fuzz(arguments),
+        ["bench", ref words @ ..] if !words.is_empty() => bench::bench(words),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -1,0 +1,33 @@
+//! Benchmarks against stated bases, each a ratio of two things measured side by side; `docs/benchmarks.md` has the method and
+//! the last table. They print and judge; they are no tests and run in no check.
+
+mod cost;
+mod ingest;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask bench NAME [OPTIONS]
+
+  ingest   publishing a tree of files, against compressing and hashing the same bytes
+           [--mib N] [--runs N] [--seed N] [--dir DIR]
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.split_first().map(|(name, options)| (name.as_str(), options)) {
+        Some(("ingest", options)) => ingest::run(options),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! `cargo xtask bench NAME`: what measures, built as shipped binaries are. Never part of a check: times depend on the machine.
+
+use crate::run::{Failure, cargo, root, run};
+
+/// Runs a benchmark of `tests/bench` with these words.
+pub fn bench(words: &[&str]) -> Result<(), Failure> {
+    let mut command = cargo("run --locked --quiet --profile dist --");
+    command.args(words).current_dir(root().join("tests/bench")).env("CARGO_TARGET_DIR", root().join("target"));
+    run(command)
+}
