@@ -46,6 +46,9 @@ pub struct Publish {
     /// zstd level instead of the type's own (14 for type 1, 21 for type 2); a low one is quicker while developing
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=22))]
     pub level: Option<i32>,
+    /// Sign although blobs of packages offered before are absent or wrong; the signed snapshot tells this reason to all
+    #[arg(long, value_name = "REASON")]
+    pub unproven_because: Option<String>,
     /// Folder of the private keys; default is REPO_PATH/keys
     #[arg(long, value_name = "DIR")]
     pub signing_keys: Option<PathBuf>,
@@ -83,6 +86,7 @@ pub(super) fn run(args: &Publish, out: &mut dyn Write) -> Result<ExitCode, RepoE
         clean: args.clean,
         refresh_root: args.refresh_root,
         time_versioning: args.time_versioning,
+        unproven_because: args.unproven_because.clone(),
         progress: Some(&progress),
         ..colibri_repository::Publish::new(args.metadata_current_time.unwrap_or_else(|| SystemClock.now()))
     };

@@ -131,19 +131,24 @@ impl Documents {
         writer.commit_new(name)
     }
 
-    /// Like [`Documents::get`], from the disk itself where the system can tell it from its cache, and after making the
-    /// document durable: another program may have put it here. For proving what is at rest.
-    pub fn get_from_rest(&self, name: &DocumentName, limit_bytes: u64) -> Result<Option<Bytes>, StoreError> {
+    /// Like [`Documents::get`], from the disk itself where the system can tell it from its cache. For proving what is at
+    /// rest; what was written without this type must be made durable first, or it stays in the cache.
+    pub fn get_uncached(&self, name: &DocumentName, limit_bytes: u64) -> Result<Option<Bytes>, StoreError> {
         let Some(document) = self.open_document(name)? else { return Ok(None) };
-        if document.length() > limit_bytes {
-            let length_bytes = document.length();
+        let length_bytes = document.length();
+        if length_bytes > limit_bytes {
             return Err(StoreError::TooLarge { path: document.path, length_bytes, limit_bytes });
         }
+        document.file.forget_cached().at(&document.path)?;
+        document.read(ByteRange::whole(length_bytes)).map(Some)
+    }
+
+    /// Makes a document durable that another program may have put here; nothing happens if there is none.
+    pub fn make_durable(&self, name: &DocumentName) -> Result<(), StoreError> {
+        let Some(document) = self.open_document(name)? else { return Ok(()) };
         document.file.sync().at(&document.path)?;
         let folder = self.shared.ready_folder(&document.path)?;
-        self.shared.disk.sync_dir(&folder).at(&folder)?;
-        document.file.forget_cached().at(&document.path)?;
-        document.read(ByteRange::whole(document.length())).map(Some)
+        self.shared.disk.sync_dir(&folder).at(&folder)
     }
 
     /// Like [`Documents::put`] for content that is read from `source`, at most `limit_bytes` of it; gives its length.

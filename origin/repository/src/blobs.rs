@@ -1,7 +1,7 @@
-//! Blobs on disk: stored once, read back once, then vouched for by their leaf list (architecture §2, invariant 3).
+//! Blobs at rest: stored once, read back from the disk once, then vouched for by a receipt (architecture §2, invariant 3).
 //!
-//! Order for a new blob: delivery blob durable under its name, read back and decoded to the right merkle root, then the
-//! leaf list. A leaf list therefore is the durable receipt that the blob beside it was proven.
+//! Order for new blobs, many at a time: delivery blobs and leaf lists durable under their names; read back, past the cache,
+//! and decoded to the right merkle root; then their receipts, durable before anything that is signed depends on them.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -11,10 +11,12 @@ use bytes::Bytes;
 use colibri_common::limits::LEAVES_LIST_BYTES_MAX;
 use colibri_common::merkle::{Leaves, Tree};
 use colibri_common::{BlobId, ByteRange, UnixSeconds};
-use colibri_package::delivery::{self, DeliveryType, Layout, UNIT_H_PROBE_BYTES};
-use colibri_store::DocumentName;
+use colibri_package::MetaFar;
+use colibri_package::delivery::{self, DeliveryType, Identity, Layout, UNIT_H_PROBE_BYTES};
+use colibri_store::{DocumentName, StoreError};
 
 use crate::error::RepositoryError;
+use crate::receipts::{Contents, Entry, Receipt, Receipts};
 use crate::storage::Storage;
 use crate::{layout, limits};
 
@@ -28,79 +30,157 @@ pub(crate) const TYPES: [DeliveryType; 2] = [DeliveryType::Type1, DeliveryType::
 #[derive(Debug, Clone)]
 pub(crate) struct BlobFolder {
     storage: Arc<dyn Storage>,
+    pub receipts: Receipts,
+}
+
+/// How a blob stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Durable, and read back and verified once; its length is still right.
+    Proven,
+    /// Not here.
+    Absent,
+    /// Here, and not what its name says.
+    Wrong(String),
+}
+
+/// A blob in the form in which it will lie here.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub tree: Tree,
+    pub ty: DeliveryType,
+    pub bytes: Bytes,
+}
+
+impl Encoded {
+    /// Compresses content whose tree is known.
+    pub fn of(tree: Tree, content: &[u8], ty: DeliveryType, level: Option<i32>) -> Result<Self, RepositoryError> {
+        let failed = |source| RepositoryError::Delivery { path: tree.id.to_string().into(), source };
+        let bytes = delivery::encode(content, ty, level).map_err(failed)?.into();
+        Ok(Self { tree, ty, bytes })
+    }
 }
 
 impl BlobFolder {
     pub fn new(storage: Arc<dyn Storage>) -> Self {
-        Self { storage }
+        Self { receipts: Receipts::new(storage.clone()), storage }
     }
 
     fn stored(id: BlobId, reason: &dyn Display) -> RepositoryError {
         RepositoryError::StoredBlob { id, reason: reason.to_string() }
     }
 
-    /// Whether `id` is here as `ty` and proven. One that another tool put here is proven now.
-    pub fn has(&self, ty: DeliveryType, id: BlobId) -> Result<bool, RepositoryError> {
-        if self.storage.length(&layout::blob(ty, id)?)?.is_none() {
-            return Ok(false);
+    /// How `id` stands as `ty`. One without a receipt, because another tool put it here, is proven now.
+    pub fn standing(&self, ty: DeliveryType, id: BlobId, now: UnixSeconds) -> Result<Standing, RepositoryError> {
+        let name = layout::blob(ty, id)?;
+        let Some(length) = self.storage.length(&name)? else { return Ok(Standing::Absent) };
+        if self.receipts.form(id, ty).is_some_and(|receipt| receipt.length == length) {
+            return Ok(Standing::Proven);
         }
-        if self.storage.length(&layout::leaves(id)?)?.is_some() {
-            return Ok(true);
-        }
-        match self.prove(ty, id) {
-            Ok(()) => Ok(true),
-            Err(RepositoryError::StoredBlob { id, reason }) => {
-                tracing::warn!(%id, %reason, "a blob that is not what its name says will be replaced");
-                Ok(false)
+        self.storage.make_durable(&name)?;
+        match self.prove(ty, id, now) {
+            Ok(leaves) => {
+                let (name, list) = (layout::leaves(id)?, leaves.wire());
+                if self.storage.read(&name, LEAVES_LIST_BYTES_MAX).ok().flatten().as_ref() != Some(&list) {
+                    self.storage.replace(&name, &list)?;
+                }
+                Ok(Standing::Proven)
             }
+            Err(RepositoryError::StoredBlob { reason, .. }) => Ok(Standing::Wrong(reason)),
             Err(e) => Err(e),
         }
     }
 
-    /// Whether `id` is here and proven in any encoding.
-    pub fn has_any(&self, id: BlobId) -> Result<bool, RepositoryError> {
-        for ty in TYPES {
-            if self.has(ty, id)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// Whether `id` is here as `ty` and proven.
+    pub fn has(&self, ty: DeliveryType, id: BlobId) -> Result<bool, RepositoryError> {
+        Ok(self.standing(ty, id, UnixSeconds(0))? == Standing::Proven)
     }
 
-    /// Reads `id` back from the disk, checks it against its name, and writes the receipt.
-    fn prove(&self, ty: DeliveryType, id: BlobId) -> Result<(), RepositoryError> {
-        let encoded = self.storage.read_at_rest(&layout::blob(ty, id)?, ENCODED_BYTES_MAX)?;
-        let encoded = encoded.ok_or_else(|| Self::stored(id, &"it is missing"))?;
+    /// Whether `id` is here and proven in any encoding.
+    pub fn has_any(&self, id: BlobId) -> Result<bool, RepositoryError> {
+        Ok(self.any_standing(id, UnixSeconds(0))? == Standing::Proven)
+    }
+
+    /// How `id` stands in the best of its encodings.
+    pub fn any_standing(&self, id: BlobId, now: UnixSeconds) -> Result<Standing, RepositoryError> {
+        let mut best = Standing::Absent;
+        for ty in TYPES {
+            match self.standing(ty, id, now)? {
+                Standing::Proven => return Ok(Standing::Proven),
+                Standing::Absent => {}
+                wrong => best = wrong,
+            }
+        }
+        Ok(best)
+    }
+
+    /// Reads what lies there as `id`, past the cache, checks it against its name, and notes the receipt.
+    fn prove(&self, ty: DeliveryType, id: BlobId, now: UnixSeconds) -> Result<Leaves, RepositoryError> {
+        let encoded = match self.storage.read_at_rest(&layout::blob(ty, id)?, ENCODED_BYTES_MAX) {
+            Err(StoreError::TooLarge { length_bytes, .. }) => {
+                return Err(Self::stored(id, &format_args!("{length_bytes} bytes are more than any blob has")));
+            }
+            read => read?.ok_or_else(|| Self::stored(id, &"it is missing"))?,
+        };
         let tree = delivery::content_tree(&encoded).map_err(|e| Self::stored(id, &e))?;
         if tree.id != id {
             return Err(Self::stored(id, &format_args!("its content is blob {}", tree.id)));
         }
-        Ok(self.storage.replace(&layout::leaves(id)?, &tree.leaves.wire())?)
+        let unit_h = Layout::unit_h_bytes(&encoded).map_err(|e| Self::stored(id, &e))?;
+        let head = encoded.slice(..usize::try_from(unit_h).map_or(encoded.len(), |bytes| bytes.min(encoded.len())));
+        let identity = Identity::of_unit_h(&head);
+        let length = encoded.len() as u64;
+        self.receipts.note([Entry::Proven(Receipt { id, ty, length, identity, at: now })]);
+        Ok(tree.leaves)
     }
 
-    fn encoded(&self, ty: DeliveryType, id: BlobId) -> Result<Option<Bytes>, RepositoryError> {
-        Ok(self.storage.read(&layout::blob(ty, id)?, ENCODED_BYTES_MAX)?)
+    /// Stores blobs, durably and proven, several for the price of few syncs.
+    pub fn store_all(&self, blobs: &[Encoded], now: UnixSeconds) -> Result<(), RepositoryError> {
+        let mut documents = Vec::with_capacity(2 * blobs.len());
+        for blob in blobs {
+            documents.push((layout::leaves(blob.tree.id)?, blob.tree.leaves.wire()));
+            documents.push((layout::blob(blob.ty, blob.tree.id)?, blob.bytes.clone()));
+        }
+        self.storage.replace_all(&documents)?;
+        drop(documents);
+        for blob in blobs {
+            if let Err(e) = self.prove(blob.ty, blob.tree.id, now) {
+                // Not proven, so it must not stay under a name that says what it is.
+                self.storage.remove_all(&[layout::blob(blob.ty, blob.tree.id)?])?;
+                return Err(e);
+            }
+        }
+        Ok(())
     }
 
-    /// Stores content whose tree is known, durably and proven. Gives the bytes it takes on disk.
+    /// Stores content whose tree is known, durably and proven.
     pub fn store(
         &self,
         tree: &Tree,
         content: &[u8],
         ty: DeliveryType,
         level: Option<i32>,
-    ) -> Result<u64, RepositoryError> {
-        let name = layout::blob(ty, tree.id)?;
-        let encoded = delivery::encode(content, ty, level)
-            .map_err(|source| RepositoryError::Delivery { path: self.storage.place().join(name.as_str()), source })?;
-        let length = encoded.len() as u64;
-        self.storage.replace(&name, &encoded.into())?;
-        if let Err(e) = self.prove(ty, tree.id) {
-            // Not proven, so it must not stay under a name that says what it is.
-            self.storage.remove_all(&[name])?;
-            return Err(e);
+    ) -> Result<(), RepositoryError> {
+        self.store_all(&[Encoded::of(tree.clone(), content, ty, level)?], UnixSeconds(0))
+    }
+
+    /// What a proven package names directly.
+    pub fn contents_of(&self, package: BlobId) -> Result<Arc<Contents>, RepositoryError> {
+        if let Some(contents) = self.receipts.package(package) {
+            return Ok(contents);
         }
-        Ok(length)
+        let contents = Arc::new(Contents::of(&self.meta_far(package)?));
+        self.receipts.note([Entry::Package(package, contents.clone())]);
+        Ok(contents)
+    }
+
+    /// A package's meta.far.
+    pub fn meta_far(&self, package: BlobId) -> Result<MetaFar, RepositoryError> {
+        MetaFar::parse(self.content(package)?.into()).map_err(|e| Self::stored(package, &e))
+    }
+
+    fn encoded(&self, ty: DeliveryType, id: BlobId) -> Result<Option<Bytes>, RepositoryError> {
+        Ok(self.storage.read(&layout::blob(ty, id)?, ENCODED_BYTES_MAX)?)
     }
 
     /// The verified content of `id`, from whichever encoding is here.
@@ -143,8 +223,12 @@ impl BlobFolder {
         Ok(Some(layout))
     }
 
-    /// When `id` was stored, as far as the file system tells.
+    /// When `id` was stored, as far as its receipts, else the file system, tell.
     pub fn modified(&self, id: BlobId) -> Option<UnixSeconds> {
+        let proven = TYPES.into_iter().filter_map(|ty| self.receipts.form(id, ty)).map(|receipt| receipt.at);
+        if let Some(at) = proven.filter(|at| at.0 > 0).min() {
+            return Some(at);
+        }
         let path = TYPES.into_iter().find_map(|ty| {
             let path = self.storage.place().join(layout::blob(ty, id).ok()?.as_str());
             path.exists().then_some(path)

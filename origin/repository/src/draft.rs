@@ -10,6 +10,7 @@ use colibri_metadata::{Role, Start, TrustAnchor, TrustedSet, Update};
 use colibri_store::DocumentName;
 use serde_json::{Map, Value, json};
 
+use crate::commit::Unproven;
 use crate::error::RepositoryError;
 use crate::keys::KeyFolder;
 use crate::layout;
@@ -22,6 +23,7 @@ impl MetadataFolder {
     fn online_files(
         &self,
         targets_meta: Value,
+        unproven: Option<&Unproven>,
         previous: &Previous,
         keys: &Signers<'_>,
         terms: &Terms,
@@ -31,6 +33,7 @@ impl MetadataFolder {
         if let Value::Object(map) = meta {
             map.insert(Role::Targets.file().into(), targets_meta);
         }
+        roles::set_custom(&mut signed, "unproven", unproven.map(|unproven| json!(unproven)));
         let version = self.next_version(Role::Snapshot.file(), previous.snapshot_version, terms)?;
         let snapshot = keys.sign(Role::Snapshot, version, signed, terms)?;
         let version = self.next_version(Role::Timestamp.file(), previous.timestamp_version, terms)?;
@@ -70,7 +73,7 @@ impl MetadataFolder {
             }
             None => previous.targets_meta.clone(),
         };
-        files.extend(self.online_files(targets_meta, &previous, &signers, terms)?);
+        files.extend(self.online_files(targets_meta, change.unproven.as_ref(), &previous, &signers, terms)?);
         let update = Update::start(Start::FromSet(committed.clone()), terms.now);
         let set = self.refresh(update, &documents(&files)?)?;
         Ok(Draft { files, numbered: committed.root().consistent_snapshot(), set })
@@ -119,6 +122,8 @@ pub(crate) struct Change {
     pub root: bool,
     /// New entries of targets; none leaves the targets file as it is.
     pub targets: Option<Map<String, Value>>,
+    /// What the snapshot says of blobs that are offered though they are not proven. The transaction fills it in.
+    pub unproven: Option<Unproven>,
 }
 
 /// Signed files in the order in which they become visible: root, targets, snapshot, timestamp.

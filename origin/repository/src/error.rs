@@ -8,6 +8,8 @@ use colibri_metadata::{MetadataError, RepoConfigError, Role};
 use colibri_package::delivery::DeliveryError;
 use colibri_store::StoreError;
 
+use crate::gate::UnreadyBlob;
+
 /// Why a repository could not be made, read or changed. A failed publish leaves what was published before as it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -146,6 +148,28 @@ pub enum RepositoryError {
         /// Some of them, a line each, with who uses them and why they cannot be had.
         named: String,
     },
+    /// Blobs of what would be offered are absent or wrong.
+    #[error(
+        "{count} blobs of what would be offered are not ready, and a release is visible only when whole:{}\npublish or upload them, or say why it must be offered all the same", listed(.blobs)
+    )]
+    Unready {
+        /// The first of them.
+        blobs: Vec<UnreadyBlob>,
+        /// How many there are.
+        count: u64,
+    },
+    /// A reason that cannot be signed.
+    #[error("the reason for offering what is not proven is refused: {fault}")]
+    BadReason {
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// The gate that the publisher set does not open.
+    #[error("nothing was signed: {reason}")]
+    Held {
+        /// What the gate said.
+        reason: String,
+    },
     /// More than a limit.
     #[error("{what}: more than {limit} in one publish")]
     TooMany {
@@ -243,6 +267,13 @@ pub enum RepositoryError {
     /// The disk did not do what was asked.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Unready blobs named in one message.
+const UNREADY_SHOWN_MAX: usize = 10;
+
+fn listed(blobs: &[UnreadyBlob]) -> String {
+    blobs.iter().take(UNREADY_SHOWN_MAX).map(|blob| format!("\n  {blob}")).collect()
 }
 
 impl RepositoryError {

@@ -1,22 +1,19 @@
 //! Bringing the blobs of a publish into the repository: read, check against the claimed id, encode, store, prove.
 //!
-//! Small blobs are worked on several at a time, because most of their cost is waiting for the disk; large ones one after
-//! another, because encoding one uses all cores.
+//! Small blobs are encoded several at a time, large ones one after another, because encoding one uses all cores. What is
+//! encoded goes to the disk in batches, on the calling thread, so that syncing and reading back cost little beside it.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 
 use bytes::Bytes;
-use colibri_common::BlobId;
-use colibri_common::merkle;
+use colibri_common::{BlobId, UnixSeconds, merkle};
 use colibri_package::delivery::{self, DeliveryType};
 
-use crate::blobs::BlobFolder;
+use crate::blobs::{BlobFolder, Encoded, Standing};
 use crate::error::RepositoryError;
-use crate::limits;
+use crate::{limits, parallel};
 
 /// Where a blob's content is.
 #[derive(Debug, Clone)]
@@ -109,64 +106,108 @@ impl SourceBlob {
     }
 }
 
+/// What one blob needs before it can be stored.
+enum Prepared {
+    /// Nothing: it is here and proven. The length of its content.
+    Here(u64),
+    New(Encoded),
+}
+
 /// One blob and everybody who names it: every claim is checked, the first source is stored.
-fn ingest_one(blobs: &BlobFolder, sources: &[SourceBlob], encoding: Encoding) -> Result<Stored, RepositoryError> {
-    let Some((blob, others)) = sources.split_first() else { return Ok(Stored { bytes: 0, new_bytes: None }) };
+fn prepare(
+    blobs: &BlobFolder,
+    sources: &[SourceBlob],
+    encoding: Encoding,
+    now: UnixSeconds,
+) -> Result<Prepared, RepositoryError> {
+    let Some((blob, others)) = sources.split_first() else { return Ok(Prepared::Here(0)) };
     for other in others {
         other.read()?;
     }
     let (content, tree) = blob.read()?;
-    let bytes = content.len() as u64;
-    if blobs.has(encoding.ty, blob.id)? {
-        return Ok(Stored { bytes, new_bytes: None });
+    match blobs.standing(encoding.ty, blob.id, now)? {
+        Standing::Proven => return Ok(Prepared::Here(content.len() as u64)),
+        Standing::Absent => {}
+        Standing::Wrong(reason) => {
+            tracing::warn!(id = %blob.id, %reason, "a stored blob that is not what its name says is replaced");
+        }
     }
-    let written = blobs.store(&tree, &content, encoding.ty, encoding.level)?;
-    Ok(Stored { bytes, new_bytes: Some(written) })
+    Encoded::of(tree, &content, encoding.ty, encoding.level).map(Prepared::New).map_err(|error| match error {
+        RepositoryError::Delivery { source, .. } => RepositoryError::Delivery { path: blob.file().to_owned(), source },
+        error => error,
+    })
 }
 
-/// Brings in every blob of `wanted`; `done` hears of each on the calling thread. The first error ends it; what was stored
-/// until then stays, proven and ready for the next try.
+/// New blobs on their way to the disk together, while others are still being compressed.
+struct Batch<'a> {
+    blobs: &'a BlobFolder,
+    now: UnixSeconds,
+    waiting: Vec<Encoded>,
+    bytes: u64,
+}
+
+impl Batch<'_> {
+    fn is_full(&self) -> bool {
+        self.bytes >= limits::INGEST_BATCH_BYTES || self.waiting.len() as u64 >= limits::INGEST_BATCH_BLOBS_MAX
+    }
+
+    fn add(&mut self, blob: Encoded) {
+        self.bytes += blob.bytes.len() as u64;
+        self.waiting.push(blob);
+    }
+
+    /// Stores what waits, durably and proven.
+    fn store(&mut self, done: &mut impl FnMut(BlobId, Stored)) -> Result<(), RepositoryError> {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.bytes = 0;
+        self.blobs.store_all(&waiting, self.now)?;
+        for blob in waiting {
+            let stored = Stored { bytes: blob.tree.length.bytes(), new_bytes: Some(blob.bytes.len() as u64) };
+            done(blob.tree.id, stored);
+        }
+        Ok(())
+    }
+}
+
+/// Brings in every blob of `wanted`; `done` hears of each, once it is proven, on the calling thread. The first error ends it;
+/// what was stored until then stays, ready for the next try.
 pub(crate) fn ingest(
     blobs: &BlobFolder,
     wanted: &BTreeMap<BlobId, Vec<SourceBlob>>,
     encoding: Encoding,
+    now: UnixSeconds,
     mut done: impl FnMut(BlobId, Stored),
 ) -> Result<(), RepositoryError> {
-    let (small, large): (Vec<_>, Vec<_>) =
-        wanted.iter().partition(|(_, sources)| sources.iter().all(|b| b.size <= limits::PARALLEL_BLOB_BYTES_MAX));
-    let workers = usize::try_from(limits::WORKERS_MAX).unwrap_or(1).min(small.len());
-    let queue = Mutex::new(small.into_iter());
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let (sender, results) = mpsc::sync_channel(workers.max(1));
-        for _ in 0..workers {
-            let (sender, queue, stop) = (sender.clone(), &queue, &stop);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
-                    let Some((id, sources)) = next else { break };
-                    let result = ingest_one(blobs, sources, encoding);
-                    if sender.send((*id, result)).is_err() {
-                        break;
-                    }
+    let items: Vec<(&BlobId, &Vec<SourceBlob>)> = wanted.iter().collect();
+    let mut batch = Batch { blobs, now, waiting: Vec::new(), bytes: 0 };
+    let mut failed = None;
+    parallel::each(
+        &items,
+        |(_, sources)| sources.iter().map(|blob| blob.size).max().unwrap_or(0),
+        |(_, sources)| prepare(blobs, sources, encoding, now),
+        |(id, _), prepared| {
+            let stored = match prepared {
+                Ok(Prepared::Here(bytes)) => {
+                    done(**id, Stored { bytes, new_bytes: None });
+                    Ok(())
                 }
-            });
-        }
-        drop(sender);
-        let mut failed = None;
-        for (id, result) in results {
-            match result {
-                Ok(stored) => done(id, stored),
-                Err(e) => {
-                    stop.store(true, Ordering::Relaxed);
-                    failed.get_or_insert(e);
+                Ok(Prepared::New(blob)) => {
+                    batch.add(blob);
+                    if batch.is_full() { batch.store(&mut done) } else { Ok(()) }
+                }
+                Err(error) => Err(error),
+            };
+            match stored {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
                 }
             }
-        }
-        failed.map_or(Ok(()), Err)
-    })?;
-    for (id, sources) in large {
-        done(*id, ingest_one(blobs, sources, encoding)?);
-    }
-    Ok(())
+        },
+    );
+    let stored = batch.store(&mut done);
+    // Receipts of what is stored are kept also if the rest failed.
+    let flushed = blobs.receipts.flush();
+    failed.map_or(Ok(()), Err).and(stored).and(flushed)
 }

@@ -15,6 +15,9 @@ pub const SERVED: &str = "repository";
 /// Folder of commits, below the repository's folder: `commits/N`.
 pub const COMMITS: &str = "commits";
 
+/// Folder of receipts, below the repository's folder: `receipts/N`.
+pub const RECEIPTS: &str = "receipts";
+
 /// Folder of metadata without numbered names (repositories without consistent snapshots), by the SHA-256 of each file.
 pub const STAGED: &str = "staged";
 
@@ -40,6 +43,11 @@ pub(crate) fn commit(number: u64) -> Result<DocumentName, StoreError> {
     DocumentName::new(&format!("{COMMITS}/{number}"))
 }
 
+/// A segment of receipts.
+pub(crate) fn receipts(number: u64) -> Result<DocumentName, StoreError> {
+    DocumentName::new(&format!("{RECEIPTS}/{number}"))
+}
+
 /// Metadata that has no numbered name.
 pub(crate) fn staged(sha256: &str) -> Result<DocumentName, StoreError> {
     DocumentName::new(&format!("{STAGED}/{sha256}"))
@@ -50,7 +58,7 @@ pub(crate) fn blob(ty: DeliveryType, id: BlobId) -> Result<DocumentName, StoreEr
     served(&format!("blobs/{ty}/{id}"))
 }
 
-/// A blob's leaf list in wire form. Written after the delivery blob was read back and verified: it is the receipt.
+/// A blob's leaf list in wire form.
 pub(crate) fn leaves(id: BlobId) -> Result<DocumentName, StoreError> {
     served(&format!("blobs/leaves/{id}"))
 }

@@ -22,6 +22,19 @@ pub const WORKERS_MAX: u64 = 8;
 pub const COMMIT_BYTES_MAX: u64 = 4 << 20;
 /// How often a publish starts anew because another one was first.
 pub const COMMIT_ATTEMPTS_MAX: u64 = 100;
+/// Largest segment of receipts in bytes: some three million blobs.
+pub const RECEIPTS_BYTES_MAX: u64 = 1 << 30;
+/// Most segments of receipts before they are written into one.
+pub const RECEIPT_SEGMENTS_MAX: u64 = 64;
+/// Bytes of new blobs that are written, synced and read back together.
+pub const INGEST_BATCH_BYTES: u64 = 32 << 20;
+/// Most new blobs that are written, synced and read back together.
+pub const INGEST_BATCH_BLOBS_MAX: u64 = 128;
+/// Most blobs named in one answer about what is absent or wrong.
+pub const UNREADY_NAMED_MAX: u64 = 1000;
+/// Up to this many packages, also those that a publish leaves as they are have their receipts and lengths looked at; beyond,
+/// only when metadata is refreshed.
+pub const CARRIED_PACKAGES_CHECKED_MAX: u64 = 10_000;
 /// Longest reason for publishing what is not proven, in bytes.
 pub const REASON_BYTES_MAX: u64 = 512;
 /// Seconds to wait for another publish to end.
@@ -44,6 +57,12 @@ pub const ALL: &[(&str, u64)] = &[
     ("WORKERS_MAX", WORKERS_MAX),
     ("COMMIT_BYTES_MAX", COMMIT_BYTES_MAX),
     ("COMMIT_ATTEMPTS_MAX", COMMIT_ATTEMPTS_MAX),
+    ("RECEIPTS_BYTES_MAX", RECEIPTS_BYTES_MAX),
+    ("RECEIPT_SEGMENTS_MAX", RECEIPT_SEGMENTS_MAX),
+    ("INGEST_BATCH_BYTES", INGEST_BATCH_BYTES),
+    ("INGEST_BATCH_BLOBS_MAX", INGEST_BATCH_BLOBS_MAX),
+    ("UNREADY_NAMED_MAX", UNREADY_NAMED_MAX),
+    ("CARRIED_PACKAGES_CHECKED_MAX", CARRIED_PACKAGES_CHECKED_MAX),
     ("REASON_BYTES_MAX", REASON_BYTES_MAX),
     ("LOCK_WAIT_S", LOCK_WAIT_S),
     ("LOCK_NOTICE_S", LOCK_NOTICE_S),

@@ -197,6 +197,8 @@ impl MetadataFolder {
                 Role::ALL.into_iter().find(|role| role.file() == name).and_then(|role| draft.set.version(role));
             let from = match version {
                 Some(version) if draft.numbered => layout::numbered_metadata(&name, version)?,
+                // Delegated roles have unnumbered files only where there are no others.
+                None if draft.numbered => continue,
                 _ => layout::staged(&hex(&sha256(bytes)))?,
             };
             sources.insert(name.into_owned(), Source::of(&from, bytes));

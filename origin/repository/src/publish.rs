@@ -11,13 +11,13 @@ use aws_lc_rs::digest::{SHA512, digest};
 use bytes::Bytes;
 use colibri_common::{BlobId, UnixSeconds, hex};
 use colibri_package::delivery::DeliveryType;
-use colibri_package::{MetaFar, PackagePath};
 use colibri_store::DocumentName;
 use serde_json::{Map, Value, json};
 
 use crate::collect::{self, Collected};
 use crate::draft::Change;
 use crate::error::RepositoryError;
+use crate::gate::{Check, Pass, PublishGate, UnreadyBlob};
 use crate::ingest::{self, Encoding, SourceBlob, Stored};
 use crate::layout;
 use crate::metadata::Terms;
@@ -42,6 +42,10 @@ pub struct Publish<'a> {
     pub time_versioning: bool,
     /// The time.
     pub now: UnixSeconds,
+    /// Offer all this although blobs of packages that were offered before are absent or wrong; the signed snapshot says why.
+    pub unproven_because: Option<String>,
+    /// Asked when all blobs are proven and before anything is signed.
+    pub gate: Option<&'a dyn PublishGate>,
     /// Hears how far it is, on the calling thread.
     pub progress: Option<&'a dyn Fn(PublishProgress)>,
 }
@@ -58,6 +62,8 @@ impl Publish<'_> {
             refresh_root: false,
             time_versioning: false,
             now,
+            unproven_because: None,
+            gate: None,
             progress: None,
         }
     }
@@ -74,6 +80,7 @@ impl fmt::Debug for Publish<'_> {
             .field("refresh_root", &self.refresh_root)
             .field("time_versioning", &self.time_versioning)
             .field("now", &self.now)
+            .field("unproven_because", &self.unproven_because)
             .finish_non_exhaustive()
     }
 }
@@ -122,14 +129,20 @@ impl Repository {
         for role in publish.signs() {
             self.keys.signers(committed.root(), role)?;
         }
+        self.blobs.receipts.read_new()?;
         let counted = self.take_blobs(publish, &collected)?;
-        let named = self.named_targets(&collected)?;
+        let named = self.named_targets(&collected, publish.now)?;
+        if let Some(gate) = publish.gate {
+            let blobs: BTreeSet<BlobId> = collected.blobs.iter().map(|blob| blob.id).collect();
+            gate.pass(&blobs.into_iter().collect::<Vec<_>>()).map_err(|reason| RepositoryError::Held { reason })?;
+        }
         let terms = Terms { now: publish.now, time_versioning: publish.time_versioning, expiries: self.expiries };
-        let versions = self.transact(&terms, &mut |head| {
+        let pass = Pass { now: publish.now, because: publish.unproven_because.as_deref(), look_at_all: false };
+        let versions = self.transact(&terms, &pass, &mut |head| {
             self.blobs.put_targets(&named.files)?;
             let mut targets = if publish.clean { Map::new() } else { self.metadata.entries(&head.set)? };
             targets.extend(named.entries.clone());
-            Ok(Change { root: publish.refresh_root, targets: Some(targets) })
+            Ok(Change { root: publish.refresh_root, targets: Some(targets), unproven: None })
         })?;
         Ok(counted.report(named.entries.len(), versions))
     }
@@ -152,7 +165,7 @@ impl Repository {
             bytes_total: distinct.values().filter_map(|sources| sources.first()).map(|blob| blob.size).sum(),
         };
         let mut stored = HashMap::new();
-        ingest::ingest(&self.blobs, &distinct, encoding, |id, outcome| {
+        ingest::ingest(&self.blobs, &distinct, encoding, publish.now, |id, outcome| {
             stored.insert(id, outcome);
             progress.blobs_done += 1;
             progress.bytes_done += outcome.bytes;
@@ -164,11 +177,14 @@ impl Repository {
     }
 
     /// Checks that each named package is whole, and gives its meta.far as a file and its entry.
-    fn named_targets(&self, collected: &Collected) -> Result<NamedTargets, RepositoryError> {
+    fn named_targets(&self, collected: &Collected, now: UnixSeconds) -> Result<NamedTargets, RepositoryError> {
         let mut targets = NamedTargets::default();
-        let mut whole = BTreeSet::new();
+        let mut check = Check::new(&self.blobs, now);
         for named in &collected.named {
-            self.check_whole(&named.path, named.hash, &mut whole)?;
+            check.package(&named.path.to_string(), named.hash)?;
+            if let Some(unready) = check.unready.pop() {
+                return Err(incomplete(unready));
+            }
             let content = Bytes::from(self.blobs.content(named.hash)?);
             let sha512 = hex(digest(&SHA512, &content).as_ref());
             let (name, variant) = (named.path.name.as_str(), named.path.variant.as_str());
@@ -182,35 +198,6 @@ impl Repository {
         }
         Ok(targets)
     }
-
-    /// Everything that the package's own meta.far names, recursively, is here and proven.
-    pub(crate) fn check_whole(
-        &self,
-        package: &PackagePath,
-        hash: BlobId,
-        whole: &mut BTreeSet<BlobId>,
-    ) -> Result<(), RepositoryError> {
-        let mut open = vec![("package".to_owned(), hash)];
-        while let Some((what, hash)) = open.pop() {
-            if whole.contains(&hash) {
-                continue;
-            }
-            let missing = |what: String, id| RepositoryError::Incomplete { package: package.to_string(), what, id };
-            if !self.blobs.has_any(hash)? {
-                return Err(missing(what, hash));
-            }
-            let meta = MetaFar::parse(self.blobs.content(hash)?.into());
-            let meta = meta.map_err(|e| RepositoryError::StoredBlob { id: hash, reason: e.to_string() })?;
-            for (path, id) in meta.contents() {
-                if !whole.contains(id) && !self.blobs.has_any(*id)? {
-                    return Err(missing(format!("blob {path}"), *id));
-                }
-            }
-            open.extend(meta.subpackages().iter().map(|(name, id)| (format!("subpackage {name}"), *id)));
-            whole.insert(hash);
-        }
-        Ok(())
-    }
 }
 
 impl Publish<'_> {
@@ -219,6 +206,18 @@ impl Publish<'_> {
         let root = self.refresh_root.then_some(Role::Root);
         root.into_iter().chain([Role::Targets, Role::Snapshot, Role::Timestamp])
     }
+}
+
+/// A package's own publish must bring all that it names.
+fn incomplete(unready: UnreadyBlob) -> RepositoryError {
+    let UnreadyBlob { package, subpackage, path, id, .. } = unready;
+    let what = match (subpackage.as_str(), path.as_str()) {
+        ("", "meta/") => "package".to_owned(),
+        (_, "meta/") => format!("subpackage {subpackage}"),
+        ("", _) => format!("blob {path}"),
+        _ => format!("blob {path} of subpackage {subpackage}"),
+    };
+    RepositoryError::Incomplete { package, what, id }
 }
 
 /// Packages about to be offered.

@@ -9,8 +9,10 @@ use colibri_metadata::{KeyId, PublicKey, RepoConfig, Role, TargetDescription, Ta
 use colibri_store::{Disk, OsDisk};
 
 use crate::blobs::BlobFolder;
+use crate::commit::Unproven;
 use crate::draft::Change;
 use crate::error::RepositoryError;
+use crate::gate::{self, Pass};
 use crate::keys::KeyFolder;
 use crate::layout;
 use crate::metadata::{MetadataFolder, Terms};
@@ -157,6 +159,7 @@ impl Repository {
     pub(crate) fn open_in(storage: Arc<dyn Storage>, keys: Option<PathBuf>) -> Result<Self, RepositoryError> {
         let repository = Self::at(storage, keys);
         repository.heal_if_nobody_is_at_work()?;
+        repository.blobs.receipts.read_new()?;
         Ok(repository)
     }
 
@@ -231,13 +234,23 @@ impl Repository {
     /// # Errors
     /// A key is missing, or the disk refuses.
     pub fn refresh(&self, now: UnixSeconds) -> Result<Versions, RepositoryError> {
+        self.refresh_with(now, None)
+    }
+
+    /// Like [`Self::refresh`]; with a reason, also if blobs of what is offered are absent or wrong. The snapshot says so to
+    /// everybody.
+    ///
+    /// # Errors
+    /// A key is missing, blobs are not ready and there is no reason, or the disk refuses.
+    pub fn refresh_with(&self, now: UnixSeconds, because: Option<&str>) -> Result<Versions, RepositoryError> {
         let terms = Terms { now, time_versioning: false, expiries: self.expiries };
-        self.transact(&terms, &mut |head| {
+        let pass = Pass { now, because, look_at_all: true };
+        self.transact(&terms, &pass, &mut |head| {
             let committed = &head.set;
             let horizon = self.expiries.at(Role::Timestamp, now);
             let root = committed.root();
             let sign_root = root.expires() <= horizon && self.keys.can_sign(root, Role::Root);
-            let mut change = Change { root: sign_root, targets: None };
+            let mut change = Change { root: sign_root, targets: None, unproven: None };
             let targets_end = committed.targets().is_some_and(|targets| targets.expires() <= horizon);
             if targets_end && self.keys.can_sign(root, Role::Targets) {
                 change.targets = Some(self.metadata.entries(committed)?);
@@ -246,12 +259,21 @@ impl Repository {
         })
     }
 
+    /// What the signed snapshot says of blobs that are offered though they were not proven; nothing if all were.
+    ///
+    /// # Errors
+    /// The metadata on disk is damaged.
+    pub fn unproven(&self) -> Result<Option<Unproven>, RepositoryError> {
+        Ok(gate::let_through(&self.metadata.committed()?))
+    }
+
     /// The packages offered, by name and variant. Targets that are no packages are left out.
     ///
     /// # Errors
     /// The metadata on disk is damaged.
     pub fn packages(&self) -> Result<Vec<PackageEntry>, RepositoryError> {
         let committed = self.metadata.committed()?;
+        self.blobs.receipts.read_new()?;
         let Some(targets) = committed.targets() else { return Ok(Vec::new()) };
         let entry = |(name, target): (TargetName, TargetDescription)| {
             let (name, variant) = name.as_str().split_once('/')?;

@@ -121,3 +121,18 @@ pub(crate) fn signed_part(bytes: &[u8]) -> Option<Map<String, Value>> {
         _ => None,
     }
 }
+
+/// Sets or removes one key of `custom` in a signed part; `custom` itself goes when it is empty.
+pub(crate) fn set_custom(signed: &mut Map<String, Value>, key: &str, value: Option<Value>) {
+    let mut custom = match signed.remove("custom") {
+        Some(Value::Object(custom)) => custom,
+        _ => Map::new(),
+    };
+    match value {
+        Some(value) => _ = custom.insert(key.to_owned(), value),
+        None => _ = custom.remove(key),
+    }
+    if !custom.is_empty() {
+        signed.insert("custom".to_owned(), Value::Object(custom));
+    }
+}

@@ -33,9 +33,11 @@ pub(crate) trait Storage: Send + Sync + Debug {
     /// The bytes of `range`, cut at the document's end.
     fn read_range(&self, name: &DocumentName, range: ByteRange) -> Result<Option<Bytes>, StoreError>;
 
-    /// Like [`Storage::read`], of what is at rest: made durable first if another program may have put it there, and not from
-    /// a cache that this program filled. For proving.
+    /// Like [`Storage::read`], of what is at rest and not from a cache that this program filled by writing. For proving.
     fn read_at_rest(&self, name: &DocumentName, bytes_max: u64) -> Result<Option<Bytes>, StoreError>;
+
+    /// Makes a document durable that another program may have put there; nothing happens if there is none.
+    fn make_durable(&self, name: &DocumentName) -> Result<(), StoreError>;
 
     /// Length of a document in bytes, if there is one.
     fn length(&self, name: &DocumentName) -> Result<Option<u64>, StoreError>;

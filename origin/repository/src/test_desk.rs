@@ -1,6 +1,5 @@
 //! What the tests inside this package publish: two releases of one package, with keys, on the real disk.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use colibri_package::{AbiRevision, PackageBuild};
 use colibri_store::testing::CrashDisk;
 use tempfile::TempDir;
 
+use crate::gate::Check;
 use crate::keys::KeyFolder;
 use crate::{CreateOptions, Publish, Repository, RepositoryError};
 
@@ -79,8 +79,9 @@ pub(crate) fn of_archive(archive: PathBuf) -> Publish<'static> {
 /// What is offered, proven whole: nothing, or one release with every byte of it.
 pub(crate) fn offered(repository: &Repository) -> Option<BlobId> {
     let package = repository.packages().unwrap().pop()?;
-    let path = format!("{}/{}", package.name, package.variant).parse().unwrap();
-    repository.check_whole(&path, package.hash, &mut BTreeSet::new()).unwrap();
+    let mut check = Check::new(&repository.blobs, NOW);
+    check.package("hello", package.hash).unwrap();
+    assert_eq!(check.unready, []);
     for blob in repository.package_blobs("hello").unwrap() {
         assert_eq!(repository.blob_content(blob.hash).unwrap().len() as u64, blob.size);
     }

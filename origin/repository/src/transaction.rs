@@ -1,9 +1,11 @@
-//! One change of the repository's metadata: drafted on the newest set, committed, or drafted again if another was first.
+//! One change of the repository's metadata: let through the gate, drafted on the newest set, committed; or all again if another
+//! was first.
 //!
 //! Every way to change what is offered ends here. Deliberately absent: what changes (the plan), and signing (`draft`).
 
 use crate::draft::Change;
 use crate::error::RepositoryError;
+use crate::gate::{self, Pass};
 use crate::limits;
 use crate::metadata::{Head, Terms};
 use crate::repository::{Repository, Versions};
@@ -14,15 +16,18 @@ impl Repository {
     pub(crate) fn transact(
         &self,
         terms: &Terms,
+        pass: &Pass<'_>,
         plan: &mut dyn FnMut(&Head) -> Result<Change, RepositoryError>,
     ) -> Result<Versions, RepositoryError> {
         let _lock = self.storage.lock()?;
         for _ in 0..limits::COMMIT_ATTEMPTS_MAX {
             let head = self.metadata.head()?;
             self.metadata.heal(&head)?;
-            let change = plan(&head)?;
+            let mut change = plan(&head)?;
+            change.unproven = gate::check(&self.blobs, &head, &change, pass)?;
+            let unproven = change.unproven.clone();
             let draft = self.metadata.draft(&head.set, &self.keys, change, terms)?;
-            if self.metadata.commit(head.number, &draft, terms.now, None)?.is_some() {
+            if self.metadata.commit(head.number, &draft, terms.now, unproven)?.is_some() {
                 return Ok(Versions::of(&draft.set));
             }
             tracing::debug!(repository = %self.dir.display(), "another publisher was first: drafting again");

@@ -14,6 +14,7 @@ use serde_json::Map;
 
 use crate::commit::Commit;
 use crate::draft::Change;
+use crate::gate::Pass;
 use crate::metadata::Terms;
 use crate::storage::Storage;
 use crate::storage::bucket_twin::BucketTwin;
@@ -30,7 +31,9 @@ fn terms() -> Terms {
 
 /// Signs targets, snapshot and timestamp anew without any package.
 fn sign_again(repository: &Repository) -> Result<Versions, RepositoryError> {
-    repository.transact(&terms(), &mut |_| Ok(Change { root: false, targets: Some(Map::new()) }))
+    let pass = Pass { now: NOW, because: None, look_at_all: false };
+    let change = || Change { root: false, targets: Some(Map::new()), unproven: None };
+    repository.transact(&terms(), &pass, &mut |_| Ok(change()))
 }
 
 /// A client over a storage.

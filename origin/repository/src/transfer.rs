@@ -160,6 +160,7 @@ impl Repository {
             folders.refresh(Start::FromSet(repository.metadata()?))?.map_err(refuse)?
         };
         let held = Held::of(folders, set)?;
+        repository.blobs.receipts.read_new()?;
         let documents = Documents::open(disk.clone(), dir)?;
         // A link needs the folder of its name.
         for folder in ["blobs/1", "blobs/2"].map(|folder| repository.served_dir().join(folder)) {
@@ -167,6 +168,7 @@ impl Repository {
         }
         let into = Destination { disk: disk.as_ref(), documents: &documents, mode: options.copy_mode };
         let blobs_new = held.each_blob(folders, options.progress, |id| repository.take_blob(folders, &into, id))?;
+        repository.blobs.receipts.flush()?;
         for package in &held.listed {
             take_target(folders, package, &documents, &format!("{}/", layout::SERVED))?;
         }

@@ -72,6 +72,10 @@ impl Storage for BucketTwin {
         self.read(name, bytes_max)
     }
 
+    fn make_durable(&self, _name: &DocumentName) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn length(&self, name: &DocumentName) -> Result<Option<u64>, StoreError> {
         Ok(self.objects().get(name).map(|content| content.len() as u64))
     }

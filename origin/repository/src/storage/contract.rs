@@ -38,7 +38,9 @@ fn what_was_written_is_read_and_what_was_not_is_absent() {
         assert_eq!(storage.read_range(&at, ByteRange::new(0, 5)).unwrap(), None, "{backend}");
         assert_eq!(storage.read_at_rest(&at, 100).unwrap(), None, "{backend}");
         assert_eq!(storage.length(&at).unwrap(), None, "{backend}");
+        storage.make_durable(&at).unwrap();
         storage.replace(&at, &A).unwrap();
+        storage.make_durable(&at).unwrap();
         assert_eq!(storage.read(&at, 5).unwrap(), Some(A), "{backend}");
         storage.replace(&at, &B).unwrap();
         assert_eq!(storage.read(&at, 14).unwrap(), Some(B), "{backend}");

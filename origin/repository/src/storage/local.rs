@@ -42,7 +42,11 @@ impl Storage for LocalStorage {
     }
 
     fn read_at_rest(&self, name: &DocumentName, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
-        self.documents.get_from_rest(name, bytes_max)
+        self.documents.get_uncached(name, bytes_max)
+    }
+
+    fn make_durable(&self, name: &DocumentName) -> Result<(), StoreError> {
+        self.documents.make_durable(name)
     }
 
     fn length(&self, name: &DocumentName) -> Result<Option<u64>, StoreError> {

@@ -25,8 +25,8 @@ fn a_damaged_blob_is_never_given_out_and_publishing_again_without_its_receipt_re
     let error = repository.blob_content(id).unwrap_err();
     assert!(matches!(error, RepositoryError::StoredBlob { .. }) && error.to_string().contains(&id.to_string()));
     // The receipt says that it was proven once; without it the blob is read again and replaced.
-    fs::remove_file(repository.served_dir().join(format!("blobs/leaves/{id}"))).unwrap();
-    let report = repository.publish(&publish_of(&[&package])).unwrap();
+    fs::remove_dir_all(repository.dir().join("receipts")).unwrap();
+    let report = desk.repository().publish(&publish_of(&[&package])).unwrap();
     assert_eq!(report.blobs_new, 1);
     assert_eq!(repository.blob_content(id).unwrap(), big);
 }
