@@ -158,6 +158,24 @@ pub enum RepositoryError {
         /// How many there are.
         count: u64,
     },
+    /// An upload that cannot become the blob it says it is.
+    #[error("upload of blob {id}: {reason}: begin it again")]
+    Upload {
+        /// The blob.
+        id: BlobId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Bytes of an upload that do not follow those before.
+    #[error("upload of blob {id}: bytes from {expected} on are due, not from {found}: go on from there")]
+    UploadOffset {
+        /// The blob.
+        id: BlobId,
+        /// Where the next bytes begin.
+        expected: u64,
+        /// Where those given began.
+        found: u64,
+    },
     /// A reason that cannot be signed.
     #[error("the reason for offering what is not proven is refused: {fault}")]
     BadReason {

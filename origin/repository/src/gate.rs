@@ -99,6 +99,13 @@ impl<'a> Check<'a> {
         Self { blobs, now, proven, bad, whole, unready: Vec::new(), count: 0 }
     }
 
+    /// The blobs found proven.
+    pub fn proven(&self) -> Vec<BlobId> {
+        let mut proven: Vec<BlobId> = self.proven.iter().copied().collect();
+        proven.sort_unstable();
+        proven
+    }
+
     /// Looks at everything that a package names, recursively.
     pub fn package(&mut self, name: &str, hash: BlobId) -> Result<(), RepositoryError> {
         let before = self.count;

@@ -103,9 +103,9 @@ fn what_is_proven_is_not_read_again() {
     assert!(!scene.disk.blobs_read().is_empty(), "a publish reads back what it wrote");
     let repository = scene.open();
     repository.refresh(NOW).unwrap();
-    assert_eq!(scene.disk.blobs_read(), [PathBuf::new(); 0], "refreshing an unchanged set");
+    assert_eq!(scene.disk.blobs_read(), Vec::<PathBuf>::new(), "refreshing an unchanged set");
     repository.publish(&Publish { clean: false, ..Publish::new(NOW) }).unwrap();
-    assert_eq!(scene.disk.blobs_read(), [PathBuf::new(); 0], "publishing nothing new");
+    assert_eq!(scene.disk.blobs_read(), Vec::<PathBuf>::new(), "publishing nothing new");
     repository.publish(&of_archive(scene.other())).unwrap();
     let same = merkle::build(&[7; 20_000]).id;
     for path in scene.disk.blobs_read() {
@@ -117,7 +117,7 @@ fn what_is_proven_is_not_read_again() {
     scene.open().refresh(NOW).unwrap();
     assert!(scene.disk.blobs_read().contains(&scene.blob(changed())));
     scene.open().refresh(NOW).unwrap();
-    assert_eq!(scene.disk.blobs_read(), [PathBuf::new(); 0]);
+    assert_eq!(scene.disk.blobs_read(), Vec::<PathBuf>::new());
 }
 
 #[test]

@@ -18,6 +18,12 @@ pub const COMMITS: &str = "commits";
 /// Folder of receipts, below the repository's folder: `receipts/N`.
 pub const RECEIPTS: &str = "receipts";
 
+/// Folder of announcements, below the repository's folder: `announced/N`.
+pub const ANNOUNCED: &str = "announced";
+
+/// Folder of unfinished uploads, below the repository's folder: `uploads/ID.FORM/OFFSET`.
+pub const UPLOADS: &str = "uploads";
+
 /// Folder of metadata without numbered names (repositories without consistent snapshots), by the SHA-256 of each file.
 pub const STAGED: &str = "staged";
 
@@ -46,6 +52,11 @@ pub(crate) fn commit(number: u64) -> Result<DocumentName, StoreError> {
 /// A segment of receipts.
 pub(crate) fn receipts(number: u64) -> Result<DocumentName, StoreError> {
     DocumentName::new(&format!("{RECEIPTS}/{number}"))
+}
+
+/// What a publish at work depends on.
+pub(crate) fn announced(number: u64) -> Result<DocumentName, StoreError> {
+    DocumentName::new(&format!("{ANNOUNCED}/{number}"))
 }
 
 /// Metadata that has no numbered name.

@@ -3,6 +3,7 @@
 //! A publish makes blobs durable and proven first and metadata last (`timestamp.json` at the very end), so that a release is
 //! visible only when whole. Deliberately absent: serving, the network, a clock (now is an argument).
 
+mod announce;
 mod blobs;
 mod bundle;
 mod collect;
@@ -32,12 +33,16 @@ mod roles;
 #[cfg(feature = "stock-client")]
 pub mod stock_client;
 mod storage;
+mod submit;
 #[cfg(test)]
 mod test_desk;
 mod transaction;
 #[cfg(test)]
 mod transaction_tests;
 mod transfer;
+mod upload;
+#[cfg(test)]
+mod upload_tests;
 mod verify;
 
 pub use bundle::{RepositorySource, sources};
@@ -49,5 +54,7 @@ pub use gate::{Fault, PublishGate, UnreadyBlob};
 pub use publish::{Publish, PublishProgress, PublishReport};
 pub use repository::{CreateOptions, PackageEntry, Repository, Versions};
 pub use roles::Expiries;
+pub use submit::Submit;
 pub use transfer::{CopyMode, Transfer, TransferProgress, TransferReport};
+pub use upload::{Upload, Uploaded};
 pub use verify::{BlobUse, Damage, Unreferenced, VerifyProgress, VerifyReport, verify};

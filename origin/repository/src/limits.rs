@@ -35,6 +35,18 @@ pub const UNREADY_NAMED_MAX: u64 = 1000;
 /// Up to this many packages, also those that a publish leaves as they are have their receipts and lengths looked at; beyond,
 /// only when metadata is refreshed.
 pub const CARRIED_PACKAGES_CHECKED_MAX: u64 = 10_000;
+/// Largest announcement of a publish in bytes: two million blobs.
+pub const ANNOUNCEMENT_BYTES_MAX: u64 = 64 << 20;
+/// Seconds after which an announcement no longer keeps blobs from being collected.
+pub const ANNOUNCEMENT_LIFE_S: u64 = 24 * 3600;
+/// Most blobs in one question which of them are missing.
+pub const BLOBS_ASKED_MAX: u64 = 100_000;
+/// Most unfinished uploads.
+pub const UPLOADS_MAX: u64 = 1024;
+/// Bytes of an upload that become durable together.
+pub const UPLOAD_PIECE_BYTES: u64 = 4 << 20;
+/// Longest note of when an upload began, in bytes.
+pub const UPLOAD_BEGAN_BYTES_MAX: u64 = 64;
 /// Longest reason for publishing what is not proven, in bytes.
 pub const REASON_BYTES_MAX: u64 = 512;
 /// Seconds to wait for another publish to end.
@@ -63,6 +75,12 @@ pub const ALL: &[(&str, u64)] = &[
     ("INGEST_BATCH_BLOBS_MAX", INGEST_BATCH_BLOBS_MAX),
     ("UNREADY_NAMED_MAX", UNREADY_NAMED_MAX),
     ("CARRIED_PACKAGES_CHECKED_MAX", CARRIED_PACKAGES_CHECKED_MAX),
+    ("ANNOUNCEMENT_BYTES_MAX", ANNOUNCEMENT_BYTES_MAX),
+    ("ANNOUNCEMENT_LIFE_S", ANNOUNCEMENT_LIFE_S),
+    ("BLOBS_ASKED_MAX", BLOBS_ASKED_MAX),
+    ("UPLOADS_MAX", UPLOADS_MAX),
+    ("UPLOAD_PIECE_BYTES", UPLOAD_PIECE_BYTES),
+    ("UPLOAD_BEGAN_BYTES_MAX", UPLOAD_BEGAN_BYTES_MAX),
     ("REASON_BYTES_MAX", REASON_BYTES_MAX),
     ("LOCK_WAIT_S", LOCK_WAIT_S),
     ("LOCK_NOTICE_S", LOCK_NOTICE_S),

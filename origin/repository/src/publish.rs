@@ -7,19 +7,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 
-use aws_lc_rs::digest::{SHA512, digest};
-use bytes::Bytes;
-use colibri_common::{BlobId, UnixSeconds, hex};
+use colibri_common::{BlobId, UnixSeconds};
+use colibri_package::PackagePath;
 use colibri_package::delivery::DeliveryType;
-use colibri_store::DocumentName;
-use serde_json::{Map, Value, json};
+use serde_json::Map;
 
+use crate::announce::Announcement;
 use crate::collect::{self, Collected};
 use crate::draft::Change;
 use crate::error::RepositoryError;
 use crate::gate::{Check, Pass, PublishGate, UnreadyBlob};
 use crate::ingest::{self, Encoding, SourceBlob, Stored};
-use crate::layout;
 use crate::metadata::Terms;
 use crate::repository::{Repository, Versions};
 
@@ -129,12 +127,13 @@ impl Repository {
         for role in publish.signs() {
             self.keys.signers(committed.root(), role)?;
         }
+        let ids: BTreeSet<BlobId> = collected.blobs.iter().map(|blob| blob.id).collect();
+        let _announced = Announcement::make(self.storage.as_ref(), &ids, publish.now)?;
         self.blobs.receipts.read_new()?;
         let counted = self.take_blobs(publish, &collected)?;
-        let named = self.named_targets(&collected, publish.now)?;
+        let named = self.named_targets(&self.whole(&collected, publish.now)?)?;
         if let Some(gate) = publish.gate {
-            let blobs: BTreeSet<BlobId> = collected.blobs.iter().map(|blob| blob.id).collect();
-            gate.pass(&blobs.into_iter().collect::<Vec<_>>()).map_err(|reason| RepositoryError::Held { reason })?;
+            gate.pass(&ids.into_iter().collect::<Vec<_>>()).map_err(|reason| RepositoryError::Held { reason })?;
         }
         let terms = Terms { now: publish.now, time_versioning: publish.time_versioning, expiries: self.expiries };
         let pass = Pass { now: publish.now, because: publish.unproven_because.as_deref(), look_at_all: false };
@@ -176,27 +175,16 @@ impl Repository {
         Ok(Counted::of(&collected.blobs, &stored))
     }
 
-    /// Checks that each named package is whole, and gives its meta.far as a file and its entry.
-    fn named_targets(&self, collected: &Collected, now: UnixSeconds) -> Result<NamedTargets, RepositoryError> {
-        let mut targets = NamedTargets::default();
+    /// The named packages, each whole.
+    fn whole(&self, collected: &Collected, now: UnixSeconds) -> Result<Vec<(PackagePath, BlobId)>, RepositoryError> {
         let mut check = Check::new(&self.blobs, now);
         for named in &collected.named {
             check.package(&named.path.to_string(), named.hash)?;
             if let Some(unready) = check.unready.pop() {
                 return Err(incomplete(unready));
             }
-            let content = Bytes::from(self.blobs.content(named.hash)?);
-            let sha512 = hex(digest(&SHA512, &content).as_ref());
-            let (name, variant) = (named.path.name.as_str(), named.path.variant.as_str());
-            let entry = json!({
-                "custom": {"merkle": named.hash, "size": content.len()},
-                "hashes": {"sha512": sha512},
-                "length": content.len(),
-            });
-            targets.files.push((layout::target(name, &sha512, variant)?, content));
-            targets.entries.insert(named.path.to_string(), entry);
         }
-        Ok(targets)
+        Ok(collected.named.iter().map(|named| (named.path.clone(), named.hash)).collect())
     }
 }
 
@@ -218,15 +206,6 @@ fn incomplete(unready: UnreadyBlob) -> RepositoryError {
         _ => format!("blob {path} of subpackage {subpackage}"),
     };
     RepositoryError::Incomplete { package, what, id }
-}
-
-/// Packages about to be offered.
-#[derive(Debug, Default)]
-struct NamedTargets {
-    /// Their meta.fars, as clients find them that know nothing of blobs.
-    files: Vec<(DocumentName, Bytes)>,
-    /// Their entries in targets, by name.
-    entries: Map<String, Value>,
 }
 
 /// Sums over the blobs of a publish.

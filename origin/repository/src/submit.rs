@@ -1,0 +1,153 @@
+//! Offering packages whose blobs are here already: what a publisher that works over the network does, in three steps. It asks
+//! which blobs are missing, uploads them (`upload`), and submits names; if anything is absent or wrong it is told exactly what.
+//!
+//! Deliberately absent: the network, who may submit.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use aws_lc_rs::digest::{SHA512, digest};
+use bytes::Bytes;
+use colibri_common::{BlobId, UnixSeconds, hex};
+use colibri_package::PackagePath;
+use colibri_store::DocumentName;
+use serde_json::{Map, Value, json};
+
+use crate::announce::Announcement;
+use crate::blobs::Standing;
+use crate::draft::Change;
+use crate::error::RepositoryError;
+use crate::gate::{Check, Pass, PublishGate};
+use crate::metadata::Terms;
+use crate::repository::{Repository, Versions};
+use crate::{layout, limits};
+
+/// What to offer from now on, of packages whose blobs are here.
+#[derive(Clone)]
+pub struct Submit<'a> {
+    /// Names and package hashes.
+    pub packages: Vec<(PackagePath, BlobId)>,
+    /// Packages to offer no longer.
+    pub remove: Vec<PackagePath>,
+    /// Offer only `packages` instead of adding them to those offered now.
+    pub clean: bool,
+    /// Versions of targets, snapshot and timestamp are seconds since 1970.
+    pub time_versioning: bool,
+    /// The time.
+    pub now: UnixSeconds,
+    /// Offer all this although blobs are absent or wrong; the signed snapshot says why.
+    pub unproven_because: Option<String>,
+    /// Asked when all blobs are proven and before anything is signed.
+    pub gate: Option<&'a dyn PublishGate>,
+}
+
+impl Submit<'_> {
+    /// Nothing yet, added to what is offered.
+    pub fn new(now: UnixSeconds) -> Self {
+        Self {
+            packages: Vec::new(),
+            remove: Vec::new(),
+            clean: false,
+            time_versioning: false,
+            now,
+            unproven_because: None,
+            gate: None,
+        }
+    }
+}
+
+impl fmt::Debug for Submit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Submit")
+            .field("packages", &self.packages)
+            .field("remove", &self.remove)
+            .field("clean", &self.clean)
+            .field("now", &self.now)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Repository {
+    /// Which of these blobs must be brought before a package that names them can be offered: those that are not here, proven,
+    /// in any encoding. What is here and on offer nowhere stays for the grace period of collection from when it was stored.
+    ///
+    /// # Errors
+    /// More blobs than one question may name, or the disk refuses.
+    pub fn missing_blobs(&self, ids: &[BlobId]) -> Result<Vec<BlobId>, RepositoryError> {
+        if ids.len() as u64 > limits::BLOBS_ASKED_MAX {
+            return Err(RepositoryError::TooMany { what: "blobs asked for", limit: limits::BLOBS_ASKED_MAX });
+        }
+        self.blobs.receipts.read_new()?;
+        let mut missing = Vec::new();
+        for id in ids {
+            if self.blobs.any_standing(*id, UnixSeconds(0))? != Standing::Proven {
+                missing.push(*id);
+            }
+        }
+        self.blobs.receipts.flush()?;
+        Ok(missing)
+    }
+
+    /// Offers packages whose blobs are here, and no longer offers others; signs targets, snapshot and timestamp.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Unready`] says which blobs of which packages are absent or wrong. What was visible before stays
+    /// visible.
+    pub fn submit(&self, submit: &Submit<'_>) -> Result<Versions, RepositoryError> {
+        let hashes: BTreeSet<BlobId> = submit.packages.iter().map(|(_, hash)| *hash).collect();
+        let _announced = Announcement::make(self.storage.as_ref(), &hashes, submit.now)?;
+        self.blobs.receipts.read_new()?;
+        let mut check = Check::new(&self.blobs, submit.now);
+        for (name, hash) in &submit.packages {
+            check.package(&name.to_string(), *hash)?;
+        }
+        if check.count > 0 && submit.unproven_because.is_none() {
+            return Err(RepositoryError::Unready { blobs: check.unready, count: check.count });
+        }
+        let named = self.named_targets(&submit.packages)?;
+        if let Some(gate) = submit.gate {
+            gate.pass(&check.proven()).map_err(|reason| RepositoryError::Held { reason })?;
+        }
+        let terms = Terms { now: submit.now, time_versioning: submit.time_versioning, expiries: self.expiries };
+        let pass = Pass { now: submit.now, because: submit.unproven_because.as_deref(), look_at_all: false };
+        self.transact(&terms, &pass, &mut |head| {
+            self.blobs.put_targets(&named.files)?;
+            let mut targets = self.metadata.entries(&head.set)?;
+            for name in &submit.remove {
+                let name = name.to_string();
+                targets.remove(&name).ok_or(RepositoryError::UnknownPackage(name))?;
+            }
+            if submit.clean {
+                targets.clear();
+            }
+            targets.extend(named.entries.clone());
+            Ok(Change { root: false, targets: Some(targets), unproven: None })
+        })
+    }
+
+    /// Meta.fars as files, and entries, of packages that are here.
+    pub(crate) fn named_targets(&self, packages: &[(PackagePath, BlobId)]) -> Result<NamedTargets, RepositoryError> {
+        let mut targets = NamedTargets::default();
+        for (path, hash) in packages {
+            let content = Bytes::from(self.blobs.content(*hash)?);
+            let sha512 = hex(digest(&SHA512, &content).as_ref());
+            let entry = json!({
+                "custom": {"merkle": hash, "size": content.len()},
+                "hashes": {"sha512": sha512},
+                "length": content.len(),
+            });
+            targets.files.push((layout::target(path.name.as_str(), &sha512, path.variant.as_str())?, content));
+            targets.entries.insert(path.to_string(), entry);
+        }
+        Ok(targets)
+    }
+}
+
+/// Packages about to be offered.
+#[derive(Debug, Default)]
+pub(crate) struct NamedTargets {
+    /// Their meta.fars, as clients find them that know nothing of blobs.
+    pub files: Vec<(DocumentName, Bytes)>,
+    /// Their entries in targets, by name.
+    pub entries: Map<String, Value>,
+}
