@@ -3,7 +3,7 @@
 
 pub mod archive;
 mod build;
-mod depfile;
+pub(crate) mod depfile;
 mod diff;
 mod inputs;
 mod sources;
@@ -18,7 +18,7 @@ use colibri_package::AbiRevision;
 
 use crate::files::FilesError;
 
-#[cfg(any(feature = "demo", test))]
+#[cfg(any(feature = "repo", test))]
 pub use build::build;
 
 const PACKAGE_MANIFEST: &str = "package_manifest.json";

@@ -6,11 +6,13 @@ mod create;
 mod list;
 mod packages;
 mod publish;
+mod server;
 mod stock_client;
 #[cfg(test)]
 mod tests;
 mod transfer;
 mod verify;
+mod watch;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -44,6 +46,8 @@ pub enum Verb {
     Import(transfer::Import),
     /// Writes a folder that any static web server serves to devices
     Export(transfer::Export),
+    /// Serves repositories on a developer's desk
+    Server(server::Args),
     /// Looks at the packages of a repository
     Package(packages::Args),
 }
@@ -63,6 +67,12 @@ pub enum RepoError {
         "this build does not carry the client of real devices: build it with `cargo build --features stock-client`"
     )]
     NoStockClient,
+    /// A server of the desk.
+    #[error(transparent)]
+    Server(#[from] server::ServerError),
+    /// The system's watch over files.
+    #[error("files cannot be watched: {0}")]
+    Watch(#[from] notify::Error),
     /// Standard output.
     #[error("printing failed: {0}")]
     Output(#[from] std::io::Error),
@@ -77,6 +87,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
         Verb::Verify(args) => verify::run(args, out),
         Verb::Import(args) => transfer::import(args, out),
         Verb::Export(args) => transfer::export_to(args, out),
+        Verb::Server(args) => server::run(args, out),
         Verb::Package(args) => packages::run(args, out),
     }
 }

@@ -20,6 +20,7 @@ mod repository;
 mod serve;
 mod small_files;
 
+pub use colibri_api::RepositoryName;
 pub use config::{OriginConfig, RepositoryConfig};
 pub use error::OriginError;
 pub use observe::{Count, Counters, ObservedRequest, RequestObserver};

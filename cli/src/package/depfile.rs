@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::files::{self, FilesError};
 
 /// Writes at `path` that `output` is made of `inputs`, sorted and each once.
-pub(super) fn write<'a>(
+pub(crate) fn write<'a>(
     path: &Path,
     output: &Path,
     inputs: impl IntoIterator<Item = &'a PathBuf>,

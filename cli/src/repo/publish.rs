@@ -1,33 +1,34 @@
 //! `colibri repo publish`.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use colibri_common::{Clock, SystemClock, UnixSeconds};
 use colibri_package::delivery::DeliveryType;
-use colibri_package::manifest::PackageManifestList;
 use colibri_repository::{PublishProgress, PublishReport, Repository};
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::watch::{self, Gathered, Inputs};
 use super::{RepoError, versions_json, versions_line};
-use crate::files::{self, FilesError};
+use crate::files;
+use crate::package::depfile;
 use crate::progress::{bytes, step};
 
 /// Arguments of `repo publish`.
 #[derive(Debug, clap::Args)]
 pub struct Publish {
-    /// A package_manifest.json (repeatable)
+    /// What to publish
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Stay, and publish again whenever an input changes
+    #[arg(long, conflicts_with_all = ["json", "metadata_current_time"])]
+    pub watch: bool,
+    /// Write a Ninja dependency file: the timestamp depends on every manifest, list and archive
     #[arg(long, value_name = "FILE")]
-    pub package: Vec<PathBuf>,
-    /// A list of package manifests (repeatable)
-    #[arg(long, value_name = "FILE")]
-    pub package_list: Vec<PathBuf>,
-    /// A package archive, a .far with the blobs inside (repeatable)
-    #[arg(long, value_name = "FILE")]
-    pub package_archive: Vec<PathBuf>,
+    pub depfile: Option<PathBuf>,
     /// Offer only these packages, not those offered so far
     #[arg(long)]
     pub clean: bool,
@@ -71,16 +72,27 @@ fn delivery_type(text: &str) -> Result<DeliveryType, String> {
 
 /// Publishes: blobs durable and proven first, signed metadata last.
 pub(super) fn run(args: &Publish, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
-    let mut manifests = args.package.clone();
-    for list in &args.package_list {
-        manifests.extend(listed(list)?);
+    if args.watch {
+        let stop = watch::until_signal()?;
+        watch::watch(&args.inputs, &stop, |gathered| Ok(summary(&publish(args, gathered)?)))?;
+        return Ok(ExitCode::SUCCESS);
     }
+    let report = publish(args, &args.inputs.gather()?)?;
+    if args.json {
+        files::print_json(out, &report_json(&report))?;
+    } else {
+        print(&report, out)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn publish(args: &Publish, gathered: &Gathered) -> Result<PublishReport, RepoError> {
     let repository = Repository::open_with_keys(&args.repo_path, args.signing_keys.clone())?;
     let step = step(&format!("publishing into {}", args.repo_path.display()));
     let progress = |at: PublishProgress| step.progress(at.bytes_done, at.bytes_total);
     let publish = colibri_repository::Publish {
-        manifests,
-        package_archives: args.package_archive.clone(),
+        manifests: gathered.manifests.clone(),
+        package_archives: gathered.archives.clone(),
         delivery_type: args.delivery_blob_type,
         compression_level: args.level,
         clean: args.clean,
@@ -92,18 +104,17 @@ pub(super) fn run(args: &Publish, out: &mut dyn Write) -> Result<ExitCode, RepoE
     };
     let report = repository.publish(&publish)?;
     step.done(&format!("{} blobs are durable and proven", report.blobs));
-    if args.json {
-        files::print_json(out, &report_json(&report))?;
-    } else {
-        print(&report, out)?;
+    if let Some(path) = &args.depfile {
+        let timestamp = repository.served_dir().join("timestamp.json");
+        depfile::write(path, &timestamp, &gathered.named)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(report)
 }
 
-/// The manifests that a list names.
-fn listed(path: &Path) -> Result<Vec<PathBuf>, FilesError> {
-    let list = PackageManifestList::parse(&files::read(path)?).map_err(FilesError::package(path))?;
-    Ok(list.manifests.iter().map(|manifest| list.paths_relative.resolve(path, manifest)).collect())
+/// One line for whoever watches.
+pub(super) fn summary(report: &PublishReport) -> String {
+    let PublishReport { packages, blobs_new, versions, .. } = report;
+    format!("published {packages} packages, {blobs_new} new blobs: {}", versions_line(*versions))
 }
 
 fn print(report: &PublishReport, out: &mut dyn Write) -> std::io::Result<()> {

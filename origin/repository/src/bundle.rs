@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use colibri_metadata::Role;
+use colibri_metadata::{Role, Start, TrustAnchor};
 use serde::Deserialize;
 
 use crate::error::RepositoryError;
@@ -28,6 +28,21 @@ impl RepositorySource {
     /// Folder of its metadata.
     pub fn metadata_dir(&self) -> &Path {
         &self.folders.metadata
+    }
+
+    /// Folders where its blobs may lie, in the order in which they are searched.
+    pub fn blob_dirs(&self) -> &[PathBuf] {
+        &self.folders.blobs
+    }
+
+    /// Checks that its metadata is chained to `trusted_root`, or to its own oldest root. It may have expired.
+    ///
+    /// # Errors
+    /// It is not, or it is damaged.
+    pub fn check(&self, trusted_root: Option<Vec<u8>>) -> Result<(), RepositoryError> {
+        let root = trusted_root.map_or_else(|| self.folders.first_root(), |root| Ok(root.into()))?;
+        let refuse = |source| RepositoryError::Metadata { path: self.folders.metadata.clone(), source };
+        self.folders.refresh(Start::FromAnchor(TrustAnchor::RootFile(root)))?.map(drop).map_err(refuse)
     }
 }
 
