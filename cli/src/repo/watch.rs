@@ -186,17 +186,22 @@ impl Watch {
     /// Looks at what the inputs name now.
     fn follow(&mut self, inputs: &Inputs) -> Result<(), RepoError> {
         self.watched = inputs.watched();
-        let places = self.watched.places();
-        for (folder, _) in self.places.difference(&places) {
-            // It may be gone.
-            _ = self.watcher.unwatch(folder);
+        loop {
+            let places = self.watched.places();
+            if places == self.places {
+                return Ok(());
+            }
+            for (folder, _) in self.places.difference(&places) {
+                // It may be gone.
+                _ = self.watcher.unwatch(folder);
+            }
+            for (folder, deep) in places.difference(&self.places) {
+                let mode = if *deep { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
+                self.watcher.watch(folder, mode)?;
+            }
+            // A folder that was made meanwhile is found by looking again.
+            self.places = places;
         }
-        for (folder, deep) in places.difference(&self.places) {
-            let mode = if *deep { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
-            self.watcher.watch(folder, mode)?;
-        }
-        self.places = places;
-        Ok(())
     }
 
     fn is_ours(&self, event: &notify::Result<notify::Event>) -> bool {
