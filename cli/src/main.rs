@@ -27,6 +27,8 @@ mod repo;
 #[cfg(any(feature = "origin", feature = "edge"))]
 mod serve;
 mod table;
+#[cfg(feature = "device")]
+mod tuf_client;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -72,6 +74,10 @@ enum Verb {
     Far(far::Args),
     /// Prints merkle roots of files
     FileHash(file_hash::Args),
+    /// The metadata core as a plain TUF client, for the conformance suite
+    #[cfg(feature = "device")]
+    #[command(hide = true)]
+    TufClient(tuf_client::Args),
 }
 
 fn main() -> ExitCode {
@@ -96,6 +102,8 @@ fn main() -> ExitCode {
         Verb::Blob(args) => report(blob::run(args, &mut out), files::FilesError::exit_code),
         Verb::Far(args) => report(far::run(args, &mut out), files::FilesError::exit_code),
         Verb::FileHash(args) => report(file_hash::run(args, &mut out), files::FilesError::exit_code),
+        #[cfg(feature = "device")]
+        Verb::TufClient(args) => report(tuf_client::run(args, &mut out), |_| ExitCode::FAILURE),
     };
     // A closed pipe on the other side is not worth a message.
     drop(out.flush());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use colibri_api::Coding;
 use colibri_common::UnixSeconds;
-use colibri_metadata::{Answer, MetadataError, Start, Step, TrustedSet, Update, Want};
+use colibri_metadata::{Answer, Found, MetadataError, Search, Start, Step, TargetName, TrustedSet, Update, Want};
 use colibri_transport::Client;
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL};
 use http::{HeaderMap, HeaderValue};
@@ -105,16 +105,82 @@ pub async fn refresh_from<S: MetadataSource + Sync>(
     start: Start,
     now: UnixSeconds,
 ) -> Result<TrustedSet, Unfinished<RefreshError>> {
-    let mut update = Update::start(start, now);
-    while let Step::Want(want) = update.next() {
-        let answer = source.fetch(&want).await;
-        let answer = answer.map_err(|error| RefreshError::Attempt { name: want.name.clone(), error });
-        let supplied = answer.and_then(|answer| Ok(update.supply(answer)?));
-        if let Err(error) = supplied {
-            return Err(Unfinished { error, floor: update.into_floor() });
+    drive(source, Machine::Update(Update::start(start, now))).await.map(|(set, _)| set)
+}
+
+/// Looks for a target in a set that was refreshed at `now`; delegated roles that are not held come from `source`. Gives
+/// the set with these, and what was found; nothing means that the repository has no such target.
+pub async fn search_from<S: MetadataSource + Sync>(
+    source: &S,
+    set: TrustedSet,
+    name: &TargetName,
+    now: UnixSeconds,
+) -> Result<(TrustedSet, Option<Found>), Unfinished<RefreshError>> {
+    drive(source, Machine::Search(Search::start(set, name.clone(), now))).await
+}
+
+/// One walk of the core through files: the top-level roles of a refresh, or the delegated ones of a search.
+enum Machine {
+    Update(Update),
+    Search(Search),
+}
+
+impl Machine {
+    fn next(&mut self) -> Step {
+        match self {
+            Self::Update(update) => update.next(),
+            Self::Search(search) => search.next(),
         }
     }
-    update.finish().map_err(|error| Unfinished { error: error.into(), floor: None })
+
+    fn supply(&mut self, answer: Answer) -> Result<(), MetadataError> {
+        match self {
+            Self::Update(update) => update.supply(answer),
+            Self::Search(search) => search.supply(answer),
+        }
+    }
+
+    fn finish(self) -> Result<(TrustedSet, Option<Found>), MetadataError> {
+        match self {
+            Self::Update(update) => update.finish().map(|set| (set, None)),
+            Self::Search(search) => search.finish(),
+        }
+    }
+
+    fn into_floor(self) -> Option<TrustedSet> {
+        match self {
+            Self::Update(update) => update.into_floor(),
+            Self::Search(search) => Some(search.into_set()),
+        }
+    }
+}
+
+async fn drive<S: MetadataSource + Sync>(
+    source: &S,
+    mut machine: Machine,
+) -> Result<(TrustedSet, Option<Found>), Unfinished<RefreshError>> {
+    while let Step::Want(want) = machine.next() {
+        let answer = source.fetch(&want).await;
+        let answer = answer.map_err(|error| RefreshError::Attempt { name: want.name.clone(), error });
+        let supplied = answer.and_then(|answer| Ok(machine.supply(answer)?));
+        if let Err(error) = supplied {
+            return Err(Unfinished { error, floor: machine.into_floor() });
+        }
+    }
+    machine.finish().map_err(|error| Unfinished { error: error.into(), floor: None })
+}
+
+/// Mirrors of one repository over HTTP.
+#[derive(Debug, Clone, Copy)]
+pub struct Mirrors<'a> {
+    /// The connection pool.
+    pub client: &'a Client,
+    /// Where the mirrors are.
+    pub sources: &'a Sources,
+    /// `/REPO` for sources with several repositories, else empty.
+    pub place: &'a str,
+    /// `User-Agent`.
+    pub agent: &'a str,
 }
 
 /// One refresh from the first source that can give a set we believe. What one source proved before it failed is the start
@@ -124,46 +190,91 @@ pub async fn refresh(
     sources: &Sources,
     place: &str,
     agent: &str,
-    mut start: Start,
+    start: Start,
     now: UnixSeconds,
 ) -> Result<TrustedSet, Unfinished<FetchError>> {
-    let agent = HeaderValue::from_str(agent).unwrap_or(HeaderValue::from_static("colibri"));
-    let what = "repository metadata".to_owned();
-    let mut round = Round::new(sources, Subject { what, blob: None, encoding: None, unit: 0 });
-    // Caches on the way are asked to revalidate: what is wanted is the newest.
-    let headers = HeaderMap::from_iter([(CACHE_CONTROL, HeaderValue::from_static("no-cache"))]);
-    let (patience, memory) = (Patience::default(), Semaphore::new(Semaphore::MAX_PERMITS));
-    let (mut refused, mut floor) = (None, None);
-    while let Some(source) = round.next().await {
-        let pace = round.pace(&patience);
-        let attempt = Attempt { client, agent: &agent, headers: &headers, source, pace, memory: &memory };
-        let mirror = HttpMirror { attempt, place };
-        let unfinished = match refresh_from(&mirror, start.clone(), now).await {
-            Ok(set) => {
-                source.succeeded();
-                return Ok(set);
+    let mirrors = Mirrors { client, sources, place, agent };
+    mirrors.run(Task::Refresh(start), now).await.map(|(set, _)| set)
+}
+
+impl Mirrors<'_> {
+    /// [`search_from`] the first mirror that can give what is missing. The set that comes back, also with an error, holds
+    /// every delegated role that was proven.
+    pub async fn search(
+        &self,
+        set: TrustedSet,
+        name: &TargetName,
+        now: UnixSeconds,
+    ) -> Result<(TrustedSet, Option<Found>), Unfinished<FetchError>> {
+        self.run(Task::Search(set, name.clone()), now).await
+    }
+
+    async fn run(
+        &self,
+        mut task: Task,
+        now: UnixSeconds,
+    ) -> Result<(TrustedSet, Option<Found>), Unfinished<FetchError>> {
+        let agent = HeaderValue::from_str(self.agent).unwrap_or(HeaderValue::from_static("colibri"));
+        let what = "repository metadata".to_owned();
+        let mut round = Round::new(self.sources, Subject { what, blob: None, encoding: None, unit: 0 });
+        // Caches on the way are asked to revalidate: what is wanted is the newest.
+        let headers = HeaderMap::from_iter([(CACHE_CONTROL, HeaderValue::from_static("no-cache"))]);
+        let (patience, memory) = (Patience::default(), Semaphore::new(Semaphore::MAX_PERMITS));
+        let (mut refused, mut floor) = (None, None);
+        while let Some(source) = round.next().await {
+            let pace = round.pace(&patience);
+            let client = self.client;
+            let attempt = Attempt { client, agent: &agent, headers: &headers, source, pace, memory: &memory };
+            let mirror = HttpMirror { attempt, place: self.place };
+            let unfinished = match drive(&mirror, task.begin(now)).await {
+                Ok(done) => {
+                    source.succeeded();
+                    return Ok(done);
+                }
+                Err(unfinished) => unfinished,
+            };
+            if let Some(proven) = unfinished.floor {
+                task.go_on_from(&proven);
+                floor = Some(proven);
             }
-            Err(unfinished) => unfinished,
-        };
-        if let Some(proven) = unfinished.floor {
-            start = Start::FromSet(proven.clone());
-            floor = Some(proven);
+            match unfinished.error {
+                RefreshError::Attempt { name, error } => {
+                    tracing::debug!(source = %source.url, file = %name, %error, "metadata could not be fetched");
+                    round.failed(source, &error);
+                }
+                RefreshError::Refused(error) => {
+                    tracing::warn!(source = %source.url, %error, "metadata refused");
+                    round.refused(source, &AttemptError::Unexpected(error.to_string()));
+                    refused = Some((source.url.authority().to_owned(), error));
+                }
+            }
         }
-        match unfinished.error {
-            RefreshError::Attempt { name, error } => {
-                tracing::debug!(source = %source.url, file = %name, %error, "metadata could not be fetched");
-                round.failed(source, &error);
-            }
-            RefreshError::Refused(error) => {
-                tracing::warn!(source = %source.url, %error, "metadata refused");
-                round.refused(source, &AttemptError::Unexpected(error.to_string()));
-                refused = Some((source.url.authority().to_owned(), error));
-            }
+        let error = match refused {
+            Some((source_name, error)) => FetchError::Metadata { source_name, error: Arc::new(error) },
+            None => round.give_up(),
+        };
+        Err(Unfinished { error, floor })
+    }
+}
+
+/// What is to be done, and from where it can begin again at another source.
+enum Task {
+    Refresh(Start),
+    Search(TrustedSet, TargetName),
+}
+
+impl Task {
+    fn begin(&self, now: UnixSeconds) -> Machine {
+        match self {
+            Self::Refresh(start) => Machine::Update(Update::start(start.clone(), now)),
+            Self::Search(set, name) => Machine::Search(Search::start(set.clone(), name.clone(), now)),
         }
     }
-    let error = match refused {
-        Some((source_name, error)) => FetchError::Metadata { source_name, error: Arc::new(error) },
-        None => round.give_up(),
-    };
-    Err(Unfinished { error, floor })
+
+    fn go_on_from(&mut self, proven: &TrustedSet) {
+        match self {
+            Self::Refresh(start) => *start = Start::FromSet(proven.clone()),
+            Self::Search(set, _) => *set = proven.clone(),
+        }
+    }
 }

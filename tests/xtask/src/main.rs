@@ -4,6 +4,7 @@
 mod acceptance;
 mod bench;
 mod check;
+mod conformance;
 mod demo;
 mod fuzz;
 mod run;
@@ -17,6 +18,8 @@ cargo xtask COMMAND
   acceptance   what needs outside tools or long time: images, compose file, Helm chart, licences
   fuzz         the fuzz targets of tests/fuzz, each for five minutes: [--seconds N] [TARGET]
   bench NAME   measures against a stated base: ingest
+  conformance DIR
+               the public TUF conformance suite, from a checkout in DIR, with its own keys and with ed25519 keys
 ";
 
 fn main() -> ExitCode {
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         ["acceptance"] => acceptance::acceptance(),
         ["fuzz", ref arguments @ ..] => fuzz::fuzz(arguments),
         ["bench", ref words @ ..] if !words.is_empty() => bench::bench(words),
+        ["conformance", checkout] => conformance::conformance(checkout),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
