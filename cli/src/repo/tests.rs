@@ -168,7 +168,7 @@ fn list_shows_versions_and_what_has_expired() {
     let old = done(&["list", &desk.repository]);
     let timestamp = old.lines().find(|line| line.starts_with("  timestamp")).unwrap();
     let cells: Vec<_> = timestamp.split_whitespace().collect();
-    assert_eq!(cells, ["timestamp", "2", "2001-01-31T00:00:00Z", "(expired)"]);
+    assert_eq!(cells, ["timestamp", "2", "2001-01-02T00:00:00Z", "(expired)"]);
     assert_eq!(old.matches("expired").count(), 3, "the root has a year: {old}");
 
     let list = done_json(&["list", "--json", &desk.repository]);

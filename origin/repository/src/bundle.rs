@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::error::RepositoryError;
 use crate::folders::{Folders, read_capped};
+use crate::keys::key_files;
 use crate::{layout, limits};
 
 /// The file that makes a folder a product bundle.
@@ -20,8 +21,8 @@ pub struct RepositorySource {
     /// Its name, in a product bundle.
     pub name: Option<String>,
     pub(crate) folders: Folders,
-    /// Files of private keys that are said to belong to it.
-    pub(crate) keys: BTreeMap<Role, PathBuf>,
+    /// Files of private keys that are said to belong to it, by their name in a folder of keys.
+    pub(crate) keys: BTreeMap<String, PathBuf>,
 }
 
 impl RepositorySource {
@@ -72,8 +73,9 @@ pub fn sources(dir: &Path) -> Result<Vec<RepositorySource>, RepositoryError> {
     let path = dir.join(BUNDLE);
     let Some(text) = read_capped(&path, limits::MANIFEST_BYTES_MAX)? else {
         let folders = Folders::find(dir)?;
-        let keys = Role::ALL.into_iter().map(|role| (role, dir.join(layout::KEYS).join(role.file())));
-        let keys = keys.filter(|(_, path)| path.is_file()).collect();
+        let keys = key_files(&dir.join(layout::KEYS))?;
+        let named = keys.into_iter().filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), path)));
+        let keys = named.collect();
         return Ok(vec![RepositorySource { name: None, folders, keys }]);
     };
     let refuse = |reason: &dyn std::fmt::Display| RepositoryError::manifest(&path, reason);
@@ -97,7 +99,9 @@ pub fn sources(dir: &Path) -> Result<Vec<RepositorySource>, RepositoryError> {
             (Role::Snapshot, entry.snapshot_private_key_path),
             (Role::Timestamp, entry.timestamp_private_key_path),
         ];
-        let keys = named.into_iter().filter_map(|(role, path)| Some(inside(&path?).map(|path| (role, path))));
+        let keys = named
+            .into_iter()
+            .filter_map(|(role, path)| Some(inside(&path?).map(|path| (role.file().to_owned(), path))));
         Ok(RepositorySource { name: Some(entry.name), folders, keys: keys.collect::<Result<_, RepositoryError>>()? })
     };
     let sources: Vec<RepositorySource> =

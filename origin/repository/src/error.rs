@@ -4,11 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use colibri_common::BlobId;
-use colibri_metadata::{MetadataError, RepoConfigError, Role};
+use colibri_metadata::{MetadataError, RepoConfigError};
 use colibri_package::delivery::DeliveryError;
 use colibri_store::StoreError;
 
 use crate::gate::UnreadyBlob;
+use crate::keys::KeyRole;
 
 /// Why a repository could not be made, read or changed. A failed publish leaves what was published before as it was.
 #[derive(Debug, thiserror::Error)]
@@ -204,7 +205,7 @@ pub enum RepositoryError {
         /// The folder of key files.
         dir: PathBuf,
         /// The role.
-        role: Role,
+        role: KeyRole,
         /// Usable keys found.
         found: u32,
         /// Threshold of the role.
@@ -220,6 +221,46 @@ pub enum RepositoryError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// An encrypted key file cannot be opened. Never shows the passphrase.
+    #[error(
+        "key file {path}: {reason}; give the passphrase in COLIBRI_KEY_PASSPHRASE, with --passphrase-file, or at a terminal"
+    )]
+    LockedKey {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A variable that looks like one for keys.
+    #[error(
+        "{name} is no variable for keys: there are COLIBRI_KEY_ROOT, _TARGETS, _SNAPSHOT, _TIMESTAMP, _ROLLOUT and _PASSPHRASE"
+    )]
+    KeyVariable {
+        /// Its name.
+        name: String,
+    },
+    /// A key did not sign, or what it signed is wrong.
+    #[error("signing with {origin} failed: {reason}")]
+    Signer {
+        /// Where the key is.
+        origin: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// What would be signed has no form that all clients agree on.
+    #[error("{role} metadata cannot be signed: {reason}")]
+    Unsignable {
+        /// The role.
+        role: KeyRole,
+        /// What is wrong and where.
+        reason: String,
+    },
+    /// A line of the audit log cannot be written.
+    #[error("the audit log cannot tell of this: {0}")]
+    AuditText(String),
+    /// A file signed elsewhere, or a change of keys, cannot be taken over.
+    #[error("{0}")]
+    Ceremony(String),
     /// The cryptography library refused to make a key.
     #[error("no random numbers for a new key: {0}")]
     Random(&'static str),

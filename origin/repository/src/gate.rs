@@ -197,7 +197,7 @@ impl<'a> Check<'a> {
 
 /// Every package that a change offers: name and package hash. Targets that are no packages are left out.
 fn offered(set: &TrustedSet, change: &Change) -> BTreeMap<String, BlobId> {
-    let Some(entries) = &change.targets else { return offered_now(set) };
+    let Some(entries) = change.targets.entries() else { return offered_now(set) };
     let hash = |entry: &serde_json::Value| entry.get("custom")?.get("merkle")?.as_str()?.parse().ok();
     entries.iter().filter_map(|(name, entry)| Some((name.clone(), hash(entry)?))).collect()
 }

@@ -1,203 +1,129 @@
-//! Private keys and their files, in the form of the real tools (reference "Fuchsia formats" §5, "Key file").
+//! Private keys: where they come from ([`KeyRing`]) and what signs ([`Signer`]).
 //!
-//! A private key is never shown, logged or put into an error. Files are readable by their owner only.
+//! A key is a file (PKCS#8, or the form of the real tools), the value of an environment variable, or a command that signs
+//! (KMS, HSM, PKCS#11). What signs knows its public key before any secret is touched, so that looking asks for no passphrase.
+//! A private key or passphrase is never shown, logged or put into an error. Deliberately absent: what is signed (`roles`).
+
+mod command;
+mod ffx;
+mod listed;
+mod local;
+mod pkcs8_file;
+mod ring;
+mod secret;
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
 
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use colibri_common::{hex, unhex};
-use colibri_metadata::{KeyId, PublicKey, Role, Root};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use colibri_metadata::Role;
 
 use crate::error::RepositoryError;
-use crate::limits;
 
-const SEED_BYTES: usize = 32;
+pub use listed::ListedKey;
+pub use pkcs8_file::generate_key_file;
+pub use ring::{KeyForm, KeySources};
+pub(crate) use ring::{KeyRing, key_files};
+pub use secret::{AskPassphrase, Passphrase, Secret};
 
-/// A private key with the JSON that metadata shows of it.
-pub(crate) struct SigningKey {
-    pair: Ed25519KeyPair,
-    public: PublicKey,
-    /// Takes part in the key id if present.
-    keyid_hash_algorithms: Option<Vec<String>>,
+/// Whose keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyRole {
+    /// Names the keys of all roles.
+    Root,
+    /// Names the targets.
+    Targets,
+    /// Names the versions of all targets files.
+    Snapshot,
+    /// Names the newest snapshot.
+    Timestamp,
+    /// The delegated role that chooses among what targets lists.
+    Rollout,
 }
 
-impl fmt::Debug for SigningKey {
+impl KeyRole {
+    /// All, in the order in which they are shown.
+    pub const ALL: [Self; 5] = [Self::Root, Self::Targets, Self::Snapshot, Self::Timestamp, Self::Rollout];
+
+    /// Its name in metadata and in file names.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Targets => "targets",
+            Self::Snapshot => "snapshot",
+            Self::Timestamp => "timestamp",
+            Self::Rollout => "rollout",
+        }
+    }
+
+    /// The role whose keys the root names; none for delegated roles.
+    pub const fn top_level(self) -> Option<Role> {
+        match self {
+            Self::Root => Some(Role::Root),
+            Self::Targets => Some(Role::Targets),
+            Self::Snapshot => Some(Role::Snapshot),
+            Self::Timestamp => Some(Role::Timestamp),
+            Self::Rollout => None,
+        }
+    }
+}
+
+impl From<Role> for KeyRole {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Root => Self::Root,
+            Role::Targets => Self::Targets,
+            Role::Snapshot => Self::Snapshot,
+            Role::Timestamp => Self::Timestamp,
+        }
+    }
+}
+
+impl fmt::Display for KeyRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey(of {})", self.public)
+        f.write_str(self.name())
     }
 }
 
-impl SigningKey {
-    fn from_seed(seed: &[u8], keyid_hash_algorithms: Option<Vec<String>>) -> Option<Self> {
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed).ok()?;
-        let public = PublicKey::from_bytes(pair.public_key().as_ref().try_into().ok()?);
-        Some(Self { pair, public, keyid_hash_algorithms })
-    }
+/// A text that names no role.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no role with keys: root, targets, snapshot, timestamp, rollout")]
+pub struct UnknownRole(String);
 
-    /// The key as metadata writes it.
-    pub fn to_json(&self) -> Value {
-        let mut key = self.public.to_json();
-        if let (Some(list), Value::Object(map)) = (&self.keyid_hash_algorithms, &mut key) {
-            map.insert("keyid_hash_algorithms".into(), json!(list));
-        }
-        key
-    }
+impl FromStr for KeyRole {
+    type Err = UnknownRole;
 
-    /// The key's id.
-    pub fn id(&self) -> KeyId {
-        KeyId::of(&self.to_json()).unwrap_or_else(|| self.public.id())
-    }
-
-    /// The signature of `message`, in hex.
-    pub fn sign(&self, message: &[u8]) -> String {
-        hex(self.pair.sign(message).as_ref())
+    fn from_str(text: &str) -> Result<Self, UnknownRole> {
+        Self::ALL
+            .into_iter()
+            .find(|role| role.name() == text)
+            .ok_or_else(|| UnknownRole(text.chars().take(40).collect()))
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct KeyFile {
-    encrypted: bool,
-    data: Value,
+/// One private key, wherever it is.
+pub trait Signer: fmt::Debug + Send + Sync {
+    /// The public key, as metadata lists it.
+    fn key(&self) -> &ListedKey;
+
+    /// Where the private key is, for people: a path, a variable's name, a command. Never the key.
+    fn origin(&self) -> String;
+
+    /// The signature of `message`, as metadata carries it before hex.
+    ///
+    /// # Errors
+    /// The key cannot be had now: a passphrase is missing or wrong, a command failed.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, RepositoryError>;
 }
 
-#[derive(Serialize, Deserialize)]
-struct KeyEntry {
-    keytype: String,
-    scheme: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    keyid_hash_algorithms: Option<Vec<String>>,
-    keyval: KeyValues,
-}
-
-#[derive(Serialize, Deserialize)]
-struct KeyValues {
-    public: String,
-    private: String,
-}
-
-/// A folder with `root.json`, `targets.json`, `snapshot.json` and `timestamp.json`; any of them may be missing.
-#[derive(Debug, Clone)]
-pub(crate) struct KeyFolder {
-    dir: PathBuf,
-}
-
-impl KeyFolder {
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+/// Signs, and checks the signature before anybody relies on it: a command, or faulty hardware, may answer anything.
+pub(crate) fn sign_checked(signer: &Arc<dyn Signer>, message: &[u8]) -> Result<Vec<u8>, RepositoryError> {
+    let signature = signer.sign(message)?;
+    if !signer.key().public().verifies(message, &signature) {
+        return Err(RepositoryError::Signer {
+            origin: signer.origin(),
+            reason: format!("what it answered is no signature of key {}", signer.key().id()),
+        });
     }
-
-    fn path(&self, role: Role) -> PathBuf {
-        self.dir.join(role.file())
-    }
-
-    /// Makes one key for `role`. An existing file is never replaced: it may be the only copy.
-    pub fn generate(&self, role: Role) -> Result<SigningKey, RepositoryError> {
-        let mut seed = [0; SEED_BYTES];
-        SystemRandom::new().fill(&mut seed).map_err(|_| RepositoryError::Random("the system gives none"))?;
-        let key = SigningKey::from_seed(&seed, None).ok_or(RepositoryError::Random("the seed was refused"))?;
-        let private = format!("{}{}", hex(&seed), key.public);
-        let keyval = KeyValues { public: key.public.to_string(), private };
-        let entry =
-            KeyEntry { keytype: "ed25519".into(), scheme: "ed25519".into(), keyid_hash_algorithms: None, keyval };
-        let bad = |reason| RepositoryError::KeyFile { path: self.path(role), reason };
-        let data = serde_json::to_value([entry]).map_err(|_| bad("it cannot be written as JSON"))?;
-        let text = serde_json::to_vec(&KeyFile { encrypted: false, data });
-        self.write(role, &text.map_err(|_| bad("it cannot be written as JSON"))?)?;
-        Ok(key)
-    }
-
-    fn write(&self, role: Role, text: &[u8]) -> Result<(), RepositoryError> {
-        let path = self.path(role);
-        let failed = |e| RepositoryError::read(&path, e);
-        fs::create_dir_all(&self.dir).map_err(|e| RepositoryError::read(&self.dir, e))?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-        file.write_all(text).and_then(|()| file.sync_all()).map_err(failed)?;
-        let dir = fs::File::open(&self.dir).and_then(|dir| dir.sync_all());
-        dir.map_err(|e| RepositoryError::read(&self.dir, e))
-    }
-
-    /// The keys of `role`; none if the file is missing.
-    pub fn load(&self, role: Role) -> Result<Vec<SigningKey>, RepositoryError> {
-        let path = self.path(role);
-        let bad = |reason| RepositoryError::KeyFile { path: path.clone(), reason };
-        let length = match fs::metadata(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            found => found.map_err(|e| RepositoryError::read(&path, e))?.len(),
-        };
-        if length > limits::KEY_FILE_BYTES_MAX {
-            return Err(bad("it is too large to be one"));
-        }
-        let text = fs::read(&path).map_err(|e| RepositoryError::read(&path, e))?;
-        // The parser's own message could quote the file: it stays out of the error.
-        let file: KeyFile = serde_json::from_slice(&text).map_err(|_| bad("it is not of the known form"))?;
-        if file.encrypted {
-            return Err(bad("it is encrypted, which is not supported: decrypt it first"));
-        }
-        let entries: Vec<KeyEntry> =
-            serde_json::from_value(file.data).map_err(|_| bad("its data is not a list of ed25519 keys"))?;
-        if entries.len() as u64 > limits::KEYS_PER_FILE_MAX {
-            return Err(bad("it has too many keys"));
-        }
-        entries.into_iter().map(|entry| read_entry(entry).map_err(&bad)).collect()
-    }
-
-    /// Enough keys to sign `role` under `root`, each named by the root; one signature per key.
-    pub fn signers(&self, root: &Root, role: Role) -> Result<Vec<SigningKey>, RepositoryError> {
-        let wanted = root.role_keys(role);
-        let mut signers: Vec<SigningKey> = Vec::new();
-        for key in self.load(role)? {
-            let known = wanted.key_ids.contains(&key.id());
-            if known && !signers.iter().any(|other| other.public == key.public) {
-                signers.push(key);
-            }
-        }
-        let found = u32::try_from(signers.len()).unwrap_or(u32::MAX);
-        if found < wanted.threshold {
-            let expected: Vec<&str> = wanted.key_ids.iter().map(KeyId::as_str).collect();
-            return Err(RepositoryError::NoKey {
-                dir: self.dir.clone(),
-                role,
-                found,
-                needed: wanted.threshold,
-                expected: expected.join(", "),
-            });
-        }
-        Ok(signers)
-    }
-
-    /// Whether `role` can be signed under `root`.
-    pub fn can_sign(&self, root: &Root, role: Role) -> bool {
-        self.signers(root, role).is_ok()
-    }
-
-    /// The folder.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-}
-
-fn read_entry(entry: KeyEntry) -> Result<SigningKey, &'static str> {
-    if entry.keytype != "ed25519" || entry.scheme != "ed25519" {
-        return Err("it holds a key that is not ed25519");
-    }
-    let private = unhex(&entry.keyval.private).unwrap_or_default();
-    // The private value is seed and public key, one after the other.
-    if private.len() != 2 * SEED_BYTES {
-        return Err("its private value is not 128 lower-case hex digits");
-    }
-    let key = SigningKey::from_seed(&private[..SEED_BYTES], entry.keyid_hash_algorithms);
-    let key = key.ok_or("its private value is not a key")?;
-    if key.public.to_string() != entry.keyval.public
-        || key.public.ed25519_bytes().is_none_or(|public| public[..] != private[SEED_BYTES..])
-    {
-        return Err("its public and private values do not belong together");
-    }
-    Ok(key)
+    Ok(signature)
 }

@@ -27,6 +27,12 @@ pub const UPLOADS: &str = "uploads";
 /// Folder of metadata without numbered names (repositories without consistent snapshots), by the SHA-256 of each file.
 pub const STAGED: &str = "staged";
 
+/// Folder of the audit log, below the repository's folder: `audit/N`, where N is the number of the first line.
+pub const AUDIT: &str = "audit";
+
+/// How what is signed here lives, below the repository's folder.
+pub const SETTINGS: &str = "settings.json";
+
 /// The publish lock, below the repository's folder.
 pub const LOCK: &str = ".repository.lock";
 
@@ -77,4 +83,9 @@ pub(crate) fn leaves(id: BlobId) -> Result<DocumentName, StoreError> {
 /// The meta.far as a TUF target.
 pub(crate) fn target(name: &str, sha512: &str, variant: &str) -> Result<DocumentName, StoreError> {
     served(&format!("targets/{name}/{sha512}.{variant}"))
+}
+
+/// The part of the audit log that begins with this line.
+pub(crate) fn audit(first_line: u64) -> Result<DocumentName, StoreError> {
+    DocumentName::new(&format!("{AUDIT}/{first_line:012}"))
 }

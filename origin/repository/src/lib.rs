@@ -4,8 +4,10 @@
 //! visible only when whole. Deliberately absent: serving, the network, a clock (now is an argument).
 
 mod announce;
+mod audit;
 mod blobs;
 mod bundle;
+mod ceremony;
 mod collect;
 mod commit;
 mod contents;
@@ -27,9 +29,13 @@ mod metadata;
 mod parallel;
 mod publish;
 mod receipts;
+mod refresh;
 mod release;
 mod repository;
 mod roles;
+mod rotation;
+mod settings;
+mod status;
 #[cfg(feature = "stock-client")]
 pub mod stock_client;
 mod storage;
@@ -45,15 +51,23 @@ mod upload;
 mod upload_tests;
 mod verify;
 
+pub use audit::{Act, AuditReport};
 pub use bundle::{RepositorySource, sources};
+pub use ceremony::{Ceremony, Need, NeedState};
 pub use commit::Unproven;
 pub use contents::PackageBlob;
 pub use error::RepositoryError;
 pub use export::{Export, export};
 pub use gate::{Fault, PublishGate, UnreadyBlob};
+pub use keys::{
+    AskPassphrase, KeyForm, KeyRole, KeySources, ListedKey, Passphrase, Secret, Signer, UnknownRole, generate_key_file,
+};
 pub use publish::{Publish, PublishProgress, PublishReport};
-pub use repository::{CreateOptions, PackageEntry, Repository, Versions};
+pub use refresh::Due;
+pub use repository::{CreateOptions, KeyCount, PackageEntry, Repository, Versions};
 pub use roles::Expiries;
+pub use rotation::KeyChange;
+pub use status::{KeyStatus, RoleStatus};
 pub use submit::Submit;
 pub use transfer::{CopyMode, Transfer, TransferProgress, TransferReport};
 pub use upload::{Upload, Uploaded};

@@ -6,6 +6,24 @@ pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 pub const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
 /// Most keys in one key file.
 pub const KEYS_PER_FILE_MAX: u64 = 16;
+/// Most key files of one role in a folder of keys, and most commands that sign.
+pub const KEY_FILES_PER_ROLE_MAX: u64 = 64;
+/// Most that decrypting a key file may cost, as scrypt's N: 1 GiB of memory.
+pub const KEY_SCRYPT_COST_MAX: u64 = 1 << 20;
+/// Largest signature in bytes.
+pub const SIGNATURE_BYTES_MAX: u64 = 4096;
+/// Seconds that a command that signs may take, if its entry says nothing else.
+pub const SIGN_COMMAND_S: u64 = 60;
+/// Most that is repeated of what a command that failed said, in bytes.
+pub const SIGN_COMMAND_WORDS_BYTES_MAX: u64 = 1024;
+/// Most lines in one document of the audit log.
+pub const AUDIT_PART_LINES_MAX: u64 = 64;
+/// Largest document of the audit log in bytes.
+pub const AUDIT_PART_BYTES_MAX: u64 = AUDIT_PART_LINES_MAX * AUDIT_LINE_BYTES_MAX;
+/// Longest line of the audit log in bytes.
+pub const AUDIT_LINE_BYTES_MAX: u64 = 32 << 10;
+/// Largest file that collects signatures, in bytes.
+pub const CEREMONY_BYTES_MAX: u64 = 64 << 20;
 /// Deepest chain of subpackages.
 pub const SUBPACKAGE_DEPTH_MAX: u64 = 64;
 /// Most packages, subpackages included, in one publish.
@@ -61,6 +79,15 @@ pub const ALL: &[(&str, u64)] = &[
     ("MANIFEST_BYTES_MAX", MANIFEST_BYTES_MAX),
     ("KEY_FILE_BYTES_MAX", KEY_FILE_BYTES_MAX),
     ("KEYS_PER_FILE_MAX", KEYS_PER_FILE_MAX),
+    ("KEY_FILES_PER_ROLE_MAX", KEY_FILES_PER_ROLE_MAX),
+    ("KEY_SCRYPT_COST_MAX", KEY_SCRYPT_COST_MAX),
+    ("SIGNATURE_BYTES_MAX", SIGNATURE_BYTES_MAX),
+    ("SIGN_COMMAND_S", SIGN_COMMAND_S),
+    ("SIGN_COMMAND_WORDS_BYTES_MAX", SIGN_COMMAND_WORDS_BYTES_MAX),
+    ("AUDIT_PART_LINES_MAX", AUDIT_PART_LINES_MAX),
+    ("AUDIT_PART_BYTES_MAX", AUDIT_PART_BYTES_MAX),
+    ("AUDIT_LINE_BYTES_MAX", AUDIT_LINE_BYTES_MAX),
+    ("CEREMONY_BYTES_MAX", CEREMONY_BYTES_MAX),
     ("SUBPACKAGE_DEPTH_MAX", SUBPACKAGE_DEPTH_MAX),
     ("PACKAGES_PER_PUBLISH_MAX", PACKAGES_PER_PUBLISH_MAX),
     ("BLOB_CONTENT_BYTES_MAX", BLOB_CONTENT_BYTES_MAX),

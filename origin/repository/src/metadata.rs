@@ -170,10 +170,15 @@ impl MetadataFolder {
         {
             version = version.max(now);
         }
-        while self.storage.length(&layout::numbered_metadata(file, version)?)?.is_some() {
+        while self.has_numbered(file, version)? {
             version = version.checked_add(1).ok_or_else(full)?;
         }
         Ok(version)
+    }
+
+    /// Whether a file of this number is there, visible or left by a crash.
+    pub fn has_numbered(&self, file: &str, version: u32) -> Result<bool, RepositoryError> {
+        Ok(self.storage.length(&layout::numbered_metadata(file, version)?)?.is_some())
     }
 
     /// Makes a draft the repository's next set after commit `previous` (0 if it is the first). Nothing, and nothing has

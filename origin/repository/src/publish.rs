@@ -8,18 +8,20 @@ use std::fmt;
 use std::path::PathBuf;
 
 use colibri_common::{BlobId, UnixSeconds};
+use colibri_metadata::TrustedSet;
 use colibri_package::PackagePath;
 use colibri_package::delivery::DeliveryType;
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use crate::announce::Announcement;
+use crate::ceremony::Ceremony;
 use crate::collect::{self, Collected};
-use crate::draft::Change;
+use crate::draft::{Change, RootChange, TargetsChange};
 use crate::error::RepositoryError;
 use crate::gate::{Check, Pass, PublishGate, UnreadyBlob};
 use crate::ingest::{self, Encoding, SourceBlob, Stored};
-use crate::metadata::Terms;
 use crate::repository::{Repository, Versions};
+use crate::submit::NamedTargets;
 
 /// What to publish and how.
 #[derive(Clone)]
@@ -135,15 +137,47 @@ impl Repository {
         if let Some(gate) = publish.gate {
             gate.pass(&ids.into_iter().collect::<Vec<_>>()).map_err(|reason| RepositoryError::Held { reason })?;
         }
-        let terms = Terms { now: publish.now, time_versioning: publish.time_versioning, expiries: self.expiries };
+        let terms = self.terms(publish.now, publish.time_versioning);
         let pass = Pass { now: publish.now, because: publish.unproven_because.as_deref(), look_at_all: false };
         let versions = self.transact(&terms, &pass, &mut |head| {
             self.blobs.put_targets(&named.files)?;
-            let mut targets = if publish.clean { Map::new() } else { self.metadata.entries(&head.set)? };
-            targets.extend(named.entries.clone());
-            Ok(Change { root: publish.refresh_root, targets: Some(targets), unproven: None })
+            let root = if publish.refresh_root { RootChange::Again } else { RootChange::Keep };
+            let targets = TargetsChange::Entries(self.next_entries(publish, &named, &head.set)?);
+            Ok(Change { root, targets, ..Change::default() })
         })?;
         Ok(counted.report(named.entries.len(), versions))
+    }
+
+    /// Stores what a publish brings and gives the targets that would offer it, unsigned, for signers elsewhere; nothing
+    /// becomes visible before [`Self::import_targets`].
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn prepare(&self, publish: &Publish<'_>) -> Result<(PublishReport, Ceremony), RepositoryError> {
+        let collected = collect::collect(&publish.manifests, &publish.package_archives)?;
+        let ids: BTreeSet<BlobId> = collected.blobs.iter().map(|blob| blob.id).collect();
+        let _announced = Announcement::make(self.storage.as_ref(), &ids, publish.now)?;
+        self.blobs.receipts.read_new()?;
+        let counted = self.take_blobs(publish, &collected)?;
+        let named = self.named_targets(&self.whole(&collected, publish.now)?)?;
+        self.blobs.put_targets(&named.files)?;
+        let committed = self.metadata.committed()?;
+        let terms = self.terms(publish.now, publish.time_versioning);
+        let entries = self.next_entries(publish, &named, &committed)?;
+        let ceremony = self.targets_ceremony(&committed, Some(entries), &terms)?;
+        Ok((counted.report(named.entries.len(), Versions::of(&committed)), ceremony))
+    }
+
+    /// What would be offered after `committed`.
+    fn next_entries(
+        &self,
+        publish: &Publish<'_>,
+        named: &NamedTargets,
+        committed: &TrustedSet,
+    ) -> Result<Map<String, Value>, RepositoryError> {
+        let mut entries = if publish.clean { Map::new() } else { self.metadata.entries(committed)? };
+        entries.extend(named.entries.clone());
+        Ok(entries)
     }
 
     /// Blobs durable and proven.

@@ -1,4 +1,4 @@
-//! [`Repository`]: one on-disk repository, opened; making one, reading it, and signing again what is about to expire.
+//! [`Repository`]: one on-disk repository, opened; making one, and reading it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,26 +8,29 @@ use colibri_common::{BlobId, UnixSeconds};
 use colibri_metadata::{KeyId, PublicKey, RepoConfig, Role, TargetDescription, TargetName, TrustedSet};
 use colibri_store::{Disk, OsDisk};
 
+use crate::audit::{Act, AuditLog};
 use crate::blobs::BlobFolder;
 use crate::commit::Unproven;
-use crate::draft::Change;
+use crate::draft::Signing;
 use crate::error::RepositoryError;
-use crate::gate::{self, Pass};
-use crate::keys::KeyFolder;
-use crate::layout;
+use crate::gate;
+use crate::keys::{KeyForm, KeyRing, KeyRole, KeySources, ListedKey};
 use crate::metadata::{MetadataFolder, Terms};
 use crate::roles::{self, Expiries};
 use crate::storage::{LocalStorage, Storage};
+use crate::{layout, limits, settings};
 
 /// A repository in a folder. Cheap to clone; every method reads the folder afresh.
 #[derive(Debug, Clone)]
 pub struct Repository {
     pub(crate) dir: PathBuf,
     pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) keys: KeyFolder,
+    pub(crate) keys: KeyRing,
     pub(crate) metadata: MetadataFolder,
     pub(crate) blobs: BlobFolder,
     pub(crate) expiries: Expiries,
+    pub(crate) audit: AuditLog,
+    pub(crate) act: Act,
 }
 
 /// How to make a repository.
@@ -37,16 +40,56 @@ pub struct CreateOptions {
     pub now: UnixSeconds,
     /// Versions of targets, snapshot and timestamp are seconds since 1970.
     pub time_versioning: bool,
-    /// Folder of existing key files, one per role; without it new keys are made in `DIR/keys`.
+    /// Folder of existing keys of every role; without it new keys are made in `DIR/keys`.
     pub keys: Option<PathBuf>,
-    /// How long what is signed stays valid.
+    /// Keys besides that folder, and passphrases.
+    pub sources: KeySources,
+    /// How new keys are written.
+    pub form: KeyForm,
+    /// How many keys a role gets and how many of them must sign, where that is not one of one. Keys that are there already
+    /// count.
+    pub counts: Vec<(KeyRole, KeyCount)>,
+    /// How long what is signed stays valid; kept for everything that is signed here later.
     pub expiries: Expiries,
+    /// Who and why, for the audit log.
+    pub act: Act,
+}
+
+/// How many keys a role has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyCount {
+    /// All.
+    pub keys: u32,
+    /// How many of them must sign.
+    pub threshold: u32,
 }
 
 impl CreateOptions {
-    /// New keys, versions counted from 1, expiries of the real tools.
+    /// One new, unencrypted key per role, versions counted from 1.
     pub fn new(now: UnixSeconds) -> Self {
-        Self { now, time_versioning: false, keys: None, expiries: Expiries::default() }
+        Self {
+            now,
+            time_versioning: false,
+            keys: None,
+            sources: KeySources::default(),
+            form: KeyForm::default(),
+            counts: Vec::new(),
+            expiries: Expiries::default(),
+            act: Act::default(),
+        }
+    }
+
+    fn count(&self, role: KeyRole) -> Result<KeyCount, RepositoryError> {
+        let count = self.counts.iter().rfind(|(of, _)| *of == role).map(|(_, count)| *count);
+        let count = count.unwrap_or(KeyCount { keys: 1, threshold: 1 });
+        let most = u32::try_from(limits::KEY_FILES_PER_ROLE_MAX).unwrap_or(u32::MAX);
+        if count.threshold == 0 || count.threshold > count.keys || count.keys > most {
+            let KeyCount { keys, threshold } = count;
+            let reason =
+                format!("{role} cannot have {keys} keys of which {threshold} sign; there may be 1 to {most} keys");
+            return Err(RepositoryError::Ceremony(reason));
+        }
+        Ok(count)
     }
 }
 
@@ -95,19 +138,19 @@ impl Repository {
     ///
     /// # Errors
     /// The folder holds one already, a key file is missing or wrong, or the disk refuses.
+    #[expect(clippy::needless_pass_by_value, reason = "options are made for one repository")]
     pub fn create(dir: &Path, options: CreateOptions) -> Result<Self, RepositoryError> {
-        Self::create_on(Arc::new(OsDisk), dir, options)
+        Self::create_on(Arc::new(OsDisk), dir, &options)
     }
 
-    pub(crate) fn create_on(disk: Arc<dyn Disk>, dir: &Path, options: CreateOptions) -> Result<Self, RepositoryError> {
-        let storage = Arc::new(LocalStorage::open(disk, dir)?);
-        Self::create_in(storage, options)
+    pub(crate) fn create_on(disk: Arc<dyn Disk>, dir: &Path, options: &CreateOptions) -> Result<Self, RepositoryError> {
+        Self::create_in(Arc::new(LocalStorage::open(disk, dir)?), options)
     }
 
-    pub(crate) fn create_in(storage: Arc<dyn Storage>, options: CreateOptions) -> Result<Self, RepositoryError> {
-        let given = options.keys.is_some();
-        let mut repository = Self::at(storage, options.keys);
+    pub(crate) fn create_in(storage: Arc<dyn Storage>, options: &CreateOptions) -> Result<Self, RepositoryError> {
+        let mut repository = Self::at(storage, options.keys.clone(), options.sources.clone())?;
         repository.expiries = options.expiries;
+        repository.act = options.act.clone();
         let _lock = repository.storage.lock()?;
         let exists = || RepositoryError::Exists { path: repository.dir.clone() };
         if repository.metadata.exists()? {
@@ -115,21 +158,41 @@ impl Repository {
         }
         let mut keys = Vec::new();
         for role in Role::ALL {
-            let mut loaded = repository.keys.load(role)?;
-            // Keys that an interrupted `create` left are used again: nothing was signed with them that anybody saw.
-            if loaded.is_empty() && !given {
-                loaded.push(repository.keys.generate(role)?);
-            }
-            if loaded.is_empty() {
-                let path = repository.keys.dir().join(role.file());
-                return Err(RepositoryError::KeyFile { path, reason: "it is missing or holds no key" });
-            }
-            keys.extend(loaded.into_iter().map(|key| (role, key)));
+            let count = options.count(role.into())?;
+            keys.push((role, repository.first_keys(role, count, options)?, count.threshold));
         }
-        let terms = Terms { now: options.now, time_versioning: options.time_versioning, expiries: repository.expiries };
-        let draft = repository.metadata.first_draft(&keys, roles::first_root(&keys), &terms)?;
+        let terms = repository.terms(options.now, options.time_versioning);
+        let signing = repository.signing(None, options.now)?;
+        let draft = repository.metadata.first_draft(signing, roles::first_root(&keys), &terms)?;
+        settings::write(repository.storage.as_ref(), options.expiries)?;
+        if !repository.audit.append(&draft.audit)? {
+            return Err(exists());
+        }
         repository.metadata.commit(0, &draft, options.now, None)?.ok_or_else(exists)?;
         Ok(repository)
+    }
+
+    /// The public keys of a new role. Keys that an interrupted `create` left are used again: nothing was signed with them
+    /// that anybody saw.
+    fn first_keys(
+        &self,
+        role: Role,
+        count: KeyCount,
+        options: &CreateOptions,
+    ) -> Result<Vec<ListedKey>, RepositoryError> {
+        let here = self.keys.available(role.into())?;
+        let mut keys: Vec<_> = here.iter().map(|signer| signer.key().clone()).collect();
+        while options.keys.is_none() && keys.len() < count.keys as usize {
+            keys.push(self.keys.generate(role.into(), options.form)?);
+        }
+        if keys.len() < count.threshold as usize {
+            let path = self.keys.dir().join(role.file());
+            return Err(RepositoryError::KeyFile {
+                path,
+                reason: "it is missing, as is ROLE.pem, or holds too few keys",
+            });
+        }
+        Ok(keys)
     }
 
     /// Opens a repository whose private keys, if any, are in `DIR/keys`.
@@ -145,19 +208,32 @@ impl Repository {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with_keys(dir: &Path, keys: Option<PathBuf>) -> Result<Self, RepositoryError> {
+        Self::open_with(dir, keys, KeySources::default())
+    }
+
+    /// Opens a repository whose private keys come from a folder and from elsewhere, or need a passphrase.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(dir: &Path, keys: Option<PathBuf>, sources: KeySources) -> Result<Self, RepositoryError> {
         let is_there = |path: &str| dir.join(path).exists();
         if !is_there(layout::COMMITS) && !is_there(&format!("{}/{}", layout::SERVED, Role::Root.file())) {
             return Err(RepositoryError::NotARepository { path: dir.to_owned() });
         }
-        Self::open_on(Arc::new(OsDisk), dir, keys)
+        Self::open_in(Arc::new(LocalStorage::open(Arc::new(OsDisk), dir)?), keys, sources)
     }
 
+    #[cfg(test)]
     pub(crate) fn open_on(disk: Arc<dyn Disk>, dir: &Path, keys: Option<PathBuf>) -> Result<Self, RepositoryError> {
-        Self::open_in(Arc::new(LocalStorage::open(disk, dir)?), keys)
+        Self::open_in(Arc::new(LocalStorage::open(disk, dir)?), keys, KeySources::default())
     }
 
-    pub(crate) fn open_in(storage: Arc<dyn Storage>, keys: Option<PathBuf>) -> Result<Self, RepositoryError> {
-        let repository = Self::at(storage, keys);
+    pub(crate) fn open_in(
+        storage: Arc<dyn Storage>,
+        keys: Option<PathBuf>,
+        sources: KeySources,
+    ) -> Result<Self, RepositoryError> {
+        let repository = Self::at(storage, keys, sources)?;
         repository.heal_if_nobody_is_at_work()?;
         repository.blobs.receipts.read_new()?;
         Ok(repository)
@@ -183,16 +259,22 @@ impl Repository {
         }
     }
 
-    pub(crate) fn at(storage: Arc<dyn Storage>, keys: Option<PathBuf>) -> Self {
+    pub(crate) fn at(
+        storage: Arc<dyn Storage>,
+        keys: Option<PathBuf>,
+        sources: KeySources,
+    ) -> Result<Self, RepositoryError> {
         let dir = storage.place().to_owned();
-        Self {
-            keys: KeyFolder::new(keys.unwrap_or_else(|| dir.join(layout::KEYS))),
+        Ok(Self {
+            keys: KeyRing::new(keys.unwrap_or_else(|| dir.join(layout::KEYS)), sources),
             metadata: MetadataFolder::new(storage.clone()),
             blobs: BlobFolder::new(storage.clone()),
-            expiries: Expiries::default(),
+            expiries: settings::read(storage.as_ref())?,
+            audit: AuditLog::new(storage.clone()),
+            act: Act::default(),
             dir,
             storage,
-        }
+        })
     }
 
     /// This repository with other expiries for what is signed from now on.
@@ -200,6 +282,26 @@ impl Repository {
     pub fn with_expiries(mut self, expiries: Expiries) -> Self {
         self.expiries = expiries;
         self
+    }
+
+    /// This repository with somebody who signs, for the audit log.
+    #[must_use]
+    pub fn with_act(mut self, act: Act) -> Self {
+        self.act = act;
+        self
+    }
+
+    pub(crate) fn terms(&self, now: UnixSeconds, time_versioning: bool) -> Terms {
+        Terms { now, time_versioning, expiries: self.expiries }
+    }
+
+    /// Who signs what follows `committed`.
+    pub(crate) fn signing(
+        &self,
+        committed: Option<&TrustedSet>,
+        now: UnixSeconds,
+    ) -> Result<Signing<'_>, RepositoryError> {
+        Ok(Signing::new(&self.keys, committed, self.audit.begin(committed, &self.act, now)?))
     }
 
     /// The repository's folder.
@@ -226,37 +328,6 @@ impl Repository {
     /// The metadata on disk is damaged.
     pub fn versions(&self) -> Result<Versions, RepositoryError> {
         Ok(Versions::of(&self.metadata.committed()?))
-    }
-
-    /// Signs snapshot and timestamp again, and root and targets too where they would expire before the new timestamp and
-    /// their keys are here.
-    ///
-    /// # Errors
-    /// A key is missing, or the disk refuses.
-    pub fn refresh(&self, now: UnixSeconds) -> Result<Versions, RepositoryError> {
-        self.refresh_with(now, None)
-    }
-
-    /// Like [`Self::refresh`]; with a reason, also if blobs of what is offered are absent or wrong. The snapshot says so to
-    /// everybody.
-    ///
-    /// # Errors
-    /// A key is missing, blobs are not ready and there is no reason, or the disk refuses.
-    pub fn refresh_with(&self, now: UnixSeconds, because: Option<&str>) -> Result<Versions, RepositoryError> {
-        let terms = Terms { now, time_versioning: false, expiries: self.expiries };
-        let pass = Pass { now, because, look_at_all: true };
-        self.transact(&terms, &pass, &mut |head| {
-            let committed = &head.set;
-            let horizon = self.expiries.at(Role::Timestamp, now);
-            let root = committed.root();
-            let sign_root = root.expires() <= horizon && self.keys.can_sign(root, Role::Root);
-            let mut change = Change { root: sign_root, targets: None, unproven: None };
-            let targets_end = committed.targets().is_some_and(|targets| targets.expires() <= horizon);
-            if targets_end && self.keys.can_sign(root, Role::Targets) {
-                change.targets = Some(self.metadata.entries(committed)?);
-            }
-            Ok(change)
-        })
     }
 
     /// What the signed snapshot says of blobs that are offered though they were not proven; nothing if all were.

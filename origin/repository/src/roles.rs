@@ -1,16 +1,20 @@
 //! What the four roles say, written: JSON of `signed`, and the envelope with its signatures (reference §5).
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA512, digest};
 use bytes::Bytes;
 use colibri_common::{UnixSeconds, hex};
-use colibri_metadata::{Role, canonical, utc};
+use colibri_metadata::{KeyId, Role, canonical, utc};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::RepositoryError;
-use crate::keys::SigningKey;
+use crate::keys::{self, KeyRole, ListedKey, Signer};
 
 /// How long what is signed stays valid, in days.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Expiries {
     /// Root.
     pub root_days: u32,
@@ -20,25 +24,38 @@ pub struct Expiries {
     pub snapshot_days: u32,
     /// Timestamp.
     pub timestamp_days: u32,
+    /// The delegated role `rollout`.
+    pub rollout_days: u32,
 }
 
 impl Default for Expiries {
-    /// As the real tools write them.
+    /// Online roles live shortly, because somebody re-signs them: whoever keeps a fleet from news is noticed in a day.
     fn default() -> Self {
-        Self { root_days: 365, targets_days: 90, snapshot_days: 30, timestamp_days: 30 }
+        Self { root_days: 365, targets_days: 90, snapshot_days: 7, timestamp_days: 1, rollout_days: 7 }
     }
 }
 
 impl Expiries {
-    /// When `role`, signed now, expires.
-    pub(crate) fn at(&self, role: Role, now: UnixSeconds) -> UnixSeconds {
+    /// As the real tools write them: nobody need re-sign for 30 days.
+    pub const fn compat() -> Self {
+        Self { root_days: 365, targets_days: 90, snapshot_days: 30, timestamp_days: 30, rollout_days: 30 }
+    }
+
+    /// How long `role` lives, in seconds.
+    pub fn life_s(&self, role: KeyRole) -> u64 {
         let days = match role {
-            Role::Root => self.root_days,
-            Role::Targets => self.targets_days,
-            Role::Snapshot => self.snapshot_days,
-            Role::Timestamp => self.timestamp_days,
+            KeyRole::Root => self.root_days,
+            KeyRole::Targets => self.targets_days,
+            KeyRole::Snapshot => self.snapshot_days,
+            KeyRole::Timestamp => self.timestamp_days,
+            KeyRole::Rollout => self.rollout_days,
         };
-        now.plus(u64::from(days) * 86_400)
+        u64::from(days) * 86_400
+    }
+
+    /// When `role`, signed now, expires.
+    pub(crate) fn at(&self, role: KeyRole, now: UnixSeconds) -> UnixSeconds {
+        now.plus(self.life_s(role))
     }
 }
 
@@ -49,6 +66,8 @@ pub(crate) struct SignedFile {
     pub file: String,
     pub version: u32,
     pub bytes: Bytes,
+    /// Who signed it.
+    pub key_ids: Vec<KeyId>,
 }
 
 impl SignedFile {
@@ -64,45 +83,91 @@ impl SignedFile {
     }
 }
 
-/// Adds what all roles have in common, and signs.
-pub(crate) fn sign<'a>(
-    role: Role,
+/// Adds what all roles have in common.
+pub(crate) fn complete(
+    role: KeyRole,
     version: u32,
     expires: UnixSeconds,
     mut signed: Map<String, Value>,
-    signers: impl IntoIterator<Item = &'a SigningKey>,
-) -> Result<SignedFile, RepositoryError> {
+) -> Result<Value, RepositoryError> {
     let date = utc::format(expires).ok_or_else(|| {
         RepositoryError::OutOfRange(format!("{role} would expire {} s after 1970, beyond the year 9999", expires.0))
     })?;
-    signed.insert("_type".into(), json!(role.name()));
+    let kind = role.top_level().unwrap_or(Role::Targets).name();
+    signed.insert("_type".into(), json!(kind));
     signed.insert("spec_version".into(), json!("1.0"));
     signed.insert("version".into(), json!(version));
     signed.insert("expires".into(), json!(date));
     let signed = Value::Object(signed);
-    let message = encode(&signed)?;
-    let mut signatures: Vec<_> = signers.into_iter().map(|key| (key.id(), key.sign(&message))).collect();
+    check_text(&signed).map_err(|reason| RepositoryError::Unsignable { role, reason })?;
+    Ok(signed)
+}
+
+/// Signs what [`complete`] gave, once with each key.
+pub(crate) fn sign(
+    role: KeyRole,
+    version: u32,
+    signed: &Value,
+    signers: &[Arc<dyn Signer>],
+) -> Result<SignedFile, RepositoryError> {
+    let message = encode(role, signed)?;
+    let mut signatures = Vec::new();
+    for signer in signers {
+        signatures.push((signer.key().id().clone(), hex(&keys::sign_checked(signer, &message)?)));
+    }
+    envelope(role, version, signed, signatures)
+}
+
+/// The file of these signatures.
+pub(crate) fn envelope(
+    role: KeyRole,
+    version: u32,
+    signed: &Value,
+    mut signatures: Vec<(KeyId, String)>,
+) -> Result<SignedFile, RepositoryError> {
     signatures.sort();
+    signatures.dedup_by(|one, other| one.0 == other.0);
+    let key_ids = signatures.iter().map(|(id, _)| id.clone()).collect();
     let signatures: Vec<Value> =
         signatures.into_iter().map(|(id, signature)| json!({"keyid": id, "sig": signature})).collect();
-    let bytes = encode(&json!({"signatures": signatures, "signed": signed}))?;
-    Ok(SignedFile { file: role.file().to_owned(), version, bytes: bytes.into() })
+    let bytes = encode(role, &json!({"signatures": signatures, "signed": signed}))?;
+    Ok(SignedFile { file: format!("{role}.json"), version, bytes: bytes.into(), key_ids })
 }
 
-fn encode(value: &Value) -> Result<Vec<u8>, RepositoryError> {
-    canonical::encode(value).map_err(|e| RepositoryError::OutOfRange(format!("metadata cannot be written: {e}")))
+/// Canonical form, or what hinders it.
+pub(crate) fn encode(role: KeyRole, value: &Value) -> Result<Vec<u8>, RepositoryError> {
+    canonical::encode(value).map_err(|e| RepositoryError::Unsignable { role, reason: e.to_string() })
 }
 
-/// The root of a new repository: one key per role, threshold 1, consistent snapshots.
-pub(crate) fn first_root(keys: &[(Role, SigningKey)]) -> Map<String, Value> {
-    let listed: Map<String, Value> =
-        keys.iter().map(|(_, key)| (key.id().as_str().to_owned(), key.to_json())).collect();
+/// Refuses what clients canonicalise in different ways: control characters in any text or name, and floats.
+pub(crate) fn check_text(value: &Value) -> Result<(), String> {
+    let plain = |text: &str| match text.chars().find(|c| c.is_control()) {
+        Some(c) => Err(format!("{text:?} holds the control character U+{:04X}", u32::from(c))),
+        None => Ok(()),
+    };
+    match value {
+        Value::String(text) => plain(text),
+        Value::Array(items) => items.iter().try_for_each(check_text),
+        Value::Object(map) => map.iter().try_for_each(|(name, item)| match item {
+            // A key in PEM has lines, in everybody's metadata.
+            Value::Object(_) if name == "keyval" => Ok(()),
+            item => plain(name).and_then(|()| check_text(item)),
+        }),
+        Value::Number(number) if number.is_f64() => Err(format!("the number {number} is not an integer")),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+    }
+}
+
+/// The root of a new repository: consistent snapshots, the given keys and thresholds.
+pub(crate) fn first_root(keys: &[(Role, Vec<ListedKey>, u32)]) -> Map<String, Value> {
+    let mut listed = Map::new();
     let mut roles = Map::new();
-    for role in Role::ALL {
-        let mut ids: Vec<_> = keys.iter().filter(|(of, _)| *of == role).map(|(_, key)| key.id()).collect();
+    for (role, keys, threshold) in keys {
+        listed.extend(keys.iter().map(|key| (key.id().as_str().to_owned(), key.to_json())));
+        let mut ids: Vec<_> = keys.iter().map(ListedKey::id).collect();
         ids.sort();
         ids.dedup();
-        roles.insert(role.name().to_owned(), json!({"keyids": ids, "threshold": 1}));
+        roles.insert(role.name().to_owned(), json!({"keyids": ids, "threshold": threshold}));
     }
     let mut root = Map::new();
     root.insert("consistent_snapshot".into(), json!(true));

@@ -15,10 +15,9 @@ use serde_json::{Map, Value, json};
 
 use crate::announce::Announcement;
 use crate::blobs::Standing;
-use crate::draft::Change;
+use crate::draft::{Change, TargetsChange};
 use crate::error::RepositoryError;
 use crate::gate::{Check, Pass, PublishGate};
-use crate::metadata::Terms;
 use crate::repository::{Repository, Versions};
 use crate::{layout, limits};
 
@@ -108,7 +107,7 @@ impl Repository {
         if let Some(gate) = submit.gate {
             gate.pass(&check.proven()).map_err(|reason| RepositoryError::Held { reason })?;
         }
-        let terms = Terms { now: submit.now, time_versioning: submit.time_versioning, expiries: self.expiries };
+        let terms = self.terms(submit.now, submit.time_versioning);
         let pass = Pass { now: submit.now, because: submit.unproven_because.as_deref(), look_at_all: false };
         self.transact(&terms, &pass, &mut |head| {
             self.blobs.put_targets(&named.files)?;
@@ -121,7 +120,7 @@ impl Repository {
                 targets.clear();
             }
             targets.extend(named.entries.clone());
-            Ok(Change { root: false, targets: Some(targets), unproven: None })
+            Ok(Change { targets: TargetsChange::Entries(targets), ..Change::default() })
         })
     }
 

@@ -11,7 +11,7 @@ use colibri_store::testing::CrashDisk;
 use tempfile::TempDir;
 
 use crate::gate::Check;
-use crate::keys::KeyFolder;
+use crate::keys::{KeyForm, KeyRing, KeySources};
 use crate::{CreateOptions, Publish, Repository, RepositoryError};
 
 pub(crate) const NOW: UnixSeconds = UnixSeconds(1_768_003_200);
@@ -26,7 +26,7 @@ impl Desk {
     pub fn new() -> Self {
         let desk = Self { dir: tempfile::tempdir().unwrap() };
         for role in Role::ALL {
-            KeyFolder::new(desk.keys()).generate(role).unwrap();
+            KeyRing::new(desk.keys(), KeySources::default()).generate(role.into(), KeyForm::Plain).unwrap();
         }
         for release in [1, 2] {
             desk.build("hello", release, desk.archive(release));
@@ -58,7 +58,7 @@ impl Desk {
 
     pub fn create(&self, disk: &CrashDisk) -> Result<Repository, RepositoryError> {
         let options = CreateOptions { keys: Some(self.keys()), ..CreateOptions::new(NOW) };
-        Repository::create_on(Arc::new(disk.clone()), Path::new(DIR), options)
+        Repository::create_on(Arc::new(disk.clone()), Path::new(DIR), &options)
     }
 
     pub fn open(&self, disk: &CrashDisk) -> Result<Repository, RepositoryError> {

@@ -3,7 +3,7 @@
 //!
 //! Every way to change what is offered ends here. Deliberately absent: what changes (the plan), and signing (`draft`).
 
-use crate::draft::Change;
+use crate::draft::{Change, Signing};
 use crate::error::RepositoryError;
 use crate::gate::{self, Pass};
 use crate::limits;
@@ -19,14 +19,35 @@ impl Repository {
         pass: &Pass<'_>,
         plan: &mut dyn FnMut(&Head) -> Result<Change, RepositoryError>,
     ) -> Result<Versions, RepositoryError> {
+        self.transact_with(terms, pass, plan, &mut |_| Ok(()))
+    }
+
+    /// [`Self::transact`], with something to be told to the audit log before anything is signed.
+    pub(crate) fn transact_with(
+        &self,
+        terms: &Terms,
+        pass: &Pass<'_>,
+        plan: &mut dyn FnMut(&Head) -> Result<Change, RepositoryError>,
+        first: &mut dyn FnMut(&mut Signing<'_>) -> Result<(), RepositoryError>,
+    ) -> Result<Versions, RepositoryError> {
         let _lock = self.storage.lock()?;
         for _ in 0..limits::COMMIT_ATTEMPTS_MAX {
             let head = self.metadata.head()?;
             self.metadata.heal(&head)?;
             let mut change = plan(&head)?;
             change.unproven = gate::check(&self.blobs, &head, &change, pass)?;
+            if change.unproven != gate::let_through(&head.set) {
+                // Only a new snapshot can say it.
+                change.timestamp_only = false;
+            }
             let unproven = change.unproven.clone();
-            let draft = self.metadata.draft(&head.set, &self.keys, change, terms)?;
+            let mut signing = self.signing(Some(&head.set), terms.now)?;
+            first(&mut signing)?;
+            let draft = self.metadata.draft(&head.set, signing, change, terms)?;
+            // Before anybody can see what was signed; whose lines come first is the first.
+            if !self.audit.append(&draft.audit)? {
+                continue;
+            }
             if self.metadata.commit(head.number, &draft, terms.now, unproven)?.is_some() {
                 return Ok(Versions::of(&draft.set));
             }

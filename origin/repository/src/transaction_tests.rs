@@ -13,8 +13,9 @@ use colibri_store::DocumentName;
 use serde_json::Map;
 
 use crate::commit::Commit;
-use crate::draft::Change;
+use crate::draft::{Change, TargetsChange};
 use crate::gate::Pass;
+use crate::keys::KeySources;
 use crate::metadata::Terms;
 use crate::storage::Storage;
 use crate::storage::bucket_twin::BucketTwin;
@@ -32,7 +33,7 @@ fn terms() -> Terms {
 /// Signs targets, snapshot and timestamp anew without any package.
 fn sign_again(repository: &Repository) -> Result<Versions, RepositoryError> {
     let pass = Pass { now: NOW, because: None, look_at_all: false };
-    let change = || Change { root: false, targets: Some(Map::new()), unproven: None };
+    let change = || Change { targets: TargetsChange::Entries(Map::new()), ..Change::default() };
     repository.transact(&terms(), &pass, &mut |_| Ok(change()))
 }
 
@@ -54,7 +55,7 @@ fn of_two_publishers_one_is_first_and_the_other_rebases() {
     for cut in ["repository/2.targets.json", "repository/2.snapshot.json", "commits/2", "repository/timestamp.json"] {
         let bucket = BucketTwin::default();
         let options = CreateOptions { keys: Some(desk.keys()), ..CreateOptions::new(NOW) };
-        let second = Repository::create_in(Arc::new(bucket.clone()), options).unwrap();
+        let second = Repository::create_in(Arc::new(bucket.clone()), &options).unwrap();
         let done = Arc::new(AtomicBool::new(false));
         let meanwhile = {
             let (second, other, done) = (second.clone(), other.clone(), done.clone());
@@ -64,7 +65,12 @@ fn of_two_publishers_one_is_first_and_the_other_rebases() {
                 }
             }
         };
-        let first = Repository::open_in(Arc::new(bucket.before_each_write(meanwhile)), Some(desk.keys())).unwrap();
+        let first = Repository::open_in(
+            Arc::new(bucket.before_each_write(meanwhile)),
+            Some(desk.keys()),
+            KeySources::default(),
+        )
+        .unwrap();
         desk.publish(&first, 1).unwrap();
         assert!(done.load(Ordering::Relaxed), "{cut} was never written");
         for repository in [&first, &second] {
@@ -81,7 +87,7 @@ fn a_number_taken_by_a_publisher_that_lost_is_not_used_again() {
     let desk = Desk::new();
     let bucket = BucketTwin::default();
     let options = CreateOptions { keys: Some(desk.keys()), ..CreateOptions::new(NOW) };
-    let repository = Repository::create_in(Arc::new(bucket.clone()), options).unwrap();
+    let repository = Repository::create_in(Arc::new(bucket.clone()), &options).unwrap();
     let leftover = Bytes::from_static(b"seen by nobody");
     let name = DocumentName::new("repository/2.targets.json").unwrap();
     let meanwhile = {
@@ -92,7 +98,9 @@ fn a_number_taken_by_a_publisher_that_lost_is_not_used_again() {
             }
         }
     };
-    let first = Repository::open_in(Arc::new(bucket.before_each_write(meanwhile)), Some(desk.keys())).unwrap();
+    let first =
+        Repository::open_in(Arc::new(bucket.before_each_write(meanwhile)), Some(desk.keys()), KeySources::default())
+            .unwrap();
     let versions = sign_again(&first).unwrap();
     assert_eq!((versions.targets, versions.timestamp), (3, 2));
     let kept = bucket.read(&DocumentName::new("repository/2.targets.json").unwrap(), 100).unwrap();
@@ -105,7 +113,7 @@ fn who_is_never_first_says_so() {
     let desk = Desk::new();
     let bucket = BucketTwin::default();
     let options = CreateOptions { keys: Some(desk.keys()), ..CreateOptions::new(NOW) };
-    let other = Repository::create_in(Arc::new(bucket.clone()), options).unwrap();
+    let other = Repository::create_in(Arc::new(bucket.clone()), &options).unwrap();
     let busy = Arc::new(AtomicU32::new(0));
     let meanwhile = {
         let busy = busy.clone();
@@ -116,7 +124,9 @@ fn who_is_never_first_says_so() {
             }
         }
     };
-    let unlucky = Repository::open_in(Arc::new(bucket.before_each_write(meanwhile)), Some(desk.keys())).unwrap();
+    let unlucky =
+        Repository::open_in(Arc::new(bucket.before_each_write(meanwhile)), Some(desk.keys()), KeySources::default())
+            .unwrap();
     let error = sign_again(&unlucky).unwrap_err();
     assert!(matches!(error, RepositoryError::Contended { attempts: 100, .. }), "{error}");
     assert_eq!(busy.load(Ordering::Relaxed), 100);
@@ -231,7 +241,7 @@ fn readers_polling_through_a_thousand_publishes_never_see_half_of_one() {
     let desk = Desk::new();
     let bucket = BucketTwin::default();
     let options = CreateOptions { keys: Some(desk.keys()), ..CreateOptions::new(NOW) };
-    let publisher = Repository::create_in(Arc::new(bucket.clone()), options).unwrap();
+    let publisher = Repository::create_in(Arc::new(bucket.clone()), &options).unwrap();
     let finished = AtomicBool::new(false);
     let read = |name: &str| bucket.read(&DocumentName::new(&format!("repository/{name}")).unwrap(), 1 << 20).unwrap();
     let poll = || {

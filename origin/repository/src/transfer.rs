@@ -22,6 +22,7 @@ use colibri_store::{DocumentName, Documents, OsDisk};
 use crate::bundle::RepositorySource;
 use crate::error::RepositoryError;
 use crate::folders::{Folders, Form, Listed, Reach, read_capped};
+use crate::keys::KeySources;
 use crate::repository::{Repository, Versions};
 use crate::storage::LocalStorage;
 use crate::{layout, limits, parallel};
@@ -150,7 +151,7 @@ impl Repository {
     ) -> Result<TransferReport, RepositoryError> {
         let folders = &source.folders;
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-        let repository = Self::at(Arc::new(LocalStorage::open(disk.clone(), dir)?), None);
+        let repository = Self::at(Arc::new(LocalStorage::open(disk.clone(), dir)?), None, KeySources::default())?;
         let _lock = repository.storage.lock()?;
         let first = !repository.metadata.exists()?;
         let set = if first {
@@ -279,9 +280,9 @@ pub(crate) fn take_target(
 fn take_keys(source: &RepositorySource, repository: &Repository) -> Result<(), RepositoryError> {
     let folder = repository.keys.dir();
     fs::create_dir_all(folder).map_err(|error| RepositoryError::read(folder, error))?;
-    for (role, path) in &source.keys {
+    for (name, path) in &source.keys {
         let key = fs::read(path).map_err(|error| RepositoryError::read(path, error))?;
-        let target = folder.join(role.file());
+        let target = folder.join(name);
         let failed = |error| RepositoryError::read(&target, error);
         let open = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target);
         match open {

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use colibri_common::UnixSeconds;
 use colibri_metadata::{Role, TrustAnchor};
-use colibri_repository::{CreateOptions, Expiries, Repository, RepositoryError};
+use colibri_repository::{CreateOptions, Expiries, KeyForm, KeyRole, Repository, RepositoryError};
 
 use crate::fixture::{Desk, NOW, client, publish_of, tree};
 
@@ -22,11 +22,12 @@ fn a_new_repository_has_the_layout_of_the_real_tools() {
         names,
         [
             ".repository.lock",
+            "audit/000000000000",
             "commits/1",
-            "keys/root.json",
-            "keys/snapshot.json",
-            "keys/targets.json",
-            "keys/timestamp.json",
+            "keys/root.pem",
+            "keys/snapshot.pem",
+            "keys/targets.pem",
+            "keys/timestamp.pem",
             "repository/1.root.json",
             "repository/1.snapshot.json",
             "repository/1.targets.json",
@@ -44,7 +45,7 @@ fn a_new_repository_has_the_layout_of_the_real_tools() {
         Role::Snapshot => set.snapshot().unwrap().expires().0,
         Role::Timestamp => set.timestamp().unwrap().expires().0,
     };
-    assert_eq!(Role::ALL.map(|role| (days(role) - NOW.0) / 86_400), [365, 30, 30, 90]);
+    assert_eq!(Role::ALL.map(|role| (days(role) - NOW.0) / 86_400), [365, 1, 7, 90]);
     let key_ids: Vec<_> = Role::ALL.iter().map(|role| set.root().role_keys(*role).key_ids[0].clone()).collect();
     assert!((1..4).all(|i| !key_ids[..i].contains(&key_ids[i])), "one key per role");
 }
@@ -52,7 +53,8 @@ fn a_new_repository_has_the_layout_of_the_real_tools() {
 #[test]
 fn private_keys_are_for_their_owner_and_never_shown() {
     let desk = Desk::new();
-    let repository = desk.repository();
+    let options = CreateOptions { form: KeyForm::RealTools, ..CreateOptions::new(NOW) };
+    let repository = Repository::create(&desk.path("repo"), options).unwrap();
     for role in Role::ALL {
         let path = desk.path("repo/keys").join(role.file());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -99,11 +101,11 @@ fn given_keys_are_used_and_stay_where_they_are() {
     // Without keys beside it, it cannot be published into; with them it can.
     let package = desk.build("hello", &[("bin/hello", b"hi")], &[]);
     let error = Repository::open(second.dir()).unwrap().publish(&publish_of(&[&package])).unwrap_err();
-    assert!(matches!(error, RepositoryError::NoKey { role: Role::Targets, .. }), "{error}");
+    assert!(matches!(error, RepositoryError::NoKey { role: KeyRole::Targets, .. }), "{error}");
     let opened = Repository::open_with_keys(second.dir(), Some(keys.clone())).unwrap();
     assert_eq!(opened.publish(&publish_of(&[&package])).unwrap().packages, 1);
     // A role without a key.
-    fs::remove_file(keys.join("snapshot.json")).unwrap();
+    fs::remove_file(keys.join("snapshot.pem")).unwrap();
     let error = Repository::create(&desk.path("third"), options).unwrap_err();
     assert!(matches!(error, RepositoryError::KeyFile { .. }), "{error}");
 }
@@ -136,7 +138,8 @@ fn the_keys_of_the_test_vectors_make_the_known_key_id() {
 #[test]
 fn key_files_that_are_not_are_refused_without_showing_them() {
     let desk = Desk::new();
-    desk.repository();
+    let options = CreateOptions { form: KeyForm::RealTools, ..CreateOptions::new(NOW) };
+    Repository::create(&desk.path("repo"), options).unwrap();
     let path = desk.path("repo/keys/targets.json");
     let good = fs::read_to_string(&path).unwrap();
     let package = desk.build("hello", &[], &[]);
@@ -161,7 +164,7 @@ fn key_files_that_are_not_are_refused_without_showing_them() {
 #[test]
 fn expiries_and_time_versions_are_options() {
     let desk = Desk::new();
-    let expiries = Expiries { root_days: 1, targets_days: 2, snapshot_days: 3, timestamp_days: 4 };
+    let expiries = Expiries { root_days: 1, targets_days: 2, snapshot_days: 3, timestamp_days: 4, rollout_days: 5 };
     let options = CreateOptions { expiries, time_versioning: true, ..CreateOptions::new(NOW) };
     let repository = Repository::create(&desk.path("repo"), options).unwrap();
     let set = repository.metadata().unwrap();

@@ -197,7 +197,7 @@ fn signing_again_gives_new_life_without_changing_what_is_offered() {
     let later = NOW.plus(20 * 86_400);
     let versions = repository.refresh(later).unwrap();
     assert_eq!((versions.root, versions.targets, versions.snapshot, versions.timestamp), (1, 2, 3, 3));
-    // After 80 days targets would end before the new timestamp; after 400 days everything has expired.
+    // After 80 days two thirds of the life of targets are over; after 400 days everything has expired.
     let versions = repository.refresh(NOW.plus(80 * 86_400)).unwrap();
     assert_eq!((versions.root, versions.targets), (1, 3));
     let late = NOW.plus(400 * 86_400);
