@@ -177,7 +177,7 @@ fn who_passes_by_says_why_and_everybody_can_read_it() {
     repository.publish(&of_archive(third)).unwrap();
     assert_eq!(repository.unproven().unwrap(), None);
     let snapshot = fs::read_to_string(scene.dir().join("repository/snapshot.json")).unwrap();
-    assert!(!snapshot.contains("custom"), "{snapshot}");
+    assert!(!snapshot.contains("unproven"), "{snapshot}");
 }
 
 struct Closed;
