@@ -217,3 +217,34 @@ fn a_blob_that_is_gone_is_missed_by_name() {
     let said = refused(&["create", &desk.path("kiosk.toml"), "--repo", &desk.repo(), "-o", &desk.path("no.json")]);
     assert!(said.starts_with(&format!("blob {} is in none of the repositories", blob.hash)), "{said}");
 }
+
+#[test]
+fn a_bundle_appears_whole_or_not_at_all() {
+    let desk = Desk::new();
+    let (out, file, bundle) = (desk.path("carrier"), desk.path("release.json"), desk.path("kiosk.bundle"));
+    let arguments =
+        ["create", &desk.path("kiosk.toml"), "--repo", &desk.repo(), "-o", &file, "--package", &out, "--json"];
+    let created = json_of(&arguments);
+    let bundle_it = ["bundle", "kiosk-release", "--repo-path", &desk.path("repo"), "-o", &bundle];
+    assert!(refused(&bundle_it).contains("no package kiosk-release"));
+    desk.publish_manifest(Path::new(created["package"]["manifest"].as_str().unwrap()));
+    let bundled = json_of(&[&bundle_it[..], &["--json"]].concat());
+    assert_eq!((&bundled["hash"], &bundled["blobs"]), (&created["package"]["hash"], &json!(6)));
+
+    let repository = colibri_repository::Repository::open(&desk.0.path("repo")).unwrap();
+    let root = colibri_metadata::TrustAnchor::RootFile(repository.trusted_root_bytes().unwrap());
+    let now = colibri_common::Clock::now(&colibri_common::SystemClock);
+    let mut opened = colibri_release::Bundle::open(std::fs::File::open(&bundle).unwrap()).unwrap();
+    let checked = opened.check(colibri_metadata::Start::FromAnchor(root), now).unwrap();
+    assert_eq!(checked.release, read(Path::new(&file)).unwrap());
+
+    // A blob goes: the old file stays, and nothing is left beside it.
+    let before = files::read(Path::new(&bundle)).unwrap();
+    let blob = repository.package_blobs("clock").unwrap().pop().unwrap().hash;
+    std::fs::remove_file(desk.0.path(&format!("repo/repository/blobs/1/{blob}"))).unwrap();
+    let said = refused(&bundle_it);
+    assert_eq!(said, format!("bundle: 1 blobs of the release are missing, the first is {blob}"));
+    assert_eq!(files::read(Path::new(&bundle)).unwrap(), before);
+    let names = std::fs::read_dir(desk.0.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with(".colibri-")));
+}

@@ -11,6 +11,7 @@ mod error;
 mod frame;
 mod header;
 mod layout;
+mod reader;
 #[cfg(test)]
 mod tests;
 mod verified;
@@ -23,6 +24,7 @@ pub use decode::{content_tree, decode, decode_frames, decode_verified};
 pub use encode::{default_level, encode};
 pub use error::{DeliveryError, FrameFault, StrictError, TableRule};
 pub use layout::Layout;
+pub use reader::VerifyingReader;
 pub use verified::VerifiedPieces;
 
 /// First request for a delivery blob, `bytes=0-32795`: it holds unit H whatever the number of frames.

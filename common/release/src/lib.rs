@@ -1,9 +1,10 @@
 //! Product releases and package sets (RFC-0212) as data: what a product consists of, which packages are kept how; pure.
 //!
-//! Fetching, eviction, collection, forecast and audit all read the same table. Here too: what a rollout may refer to, and, as
+//! Fetching, eviction, collection, forecast and audit all read the same table. Here too: bundles, what a rollout may refer to, and, as
 //! they are built, rollout policy, `decide`, Omaha and CUP messages. Deliberately absent: files, the network, signing.
 
 mod builder;
+pub mod bundle;
 mod check;
 mod diff;
 mod error;
@@ -16,6 +17,7 @@ mod tests;
 mod version;
 
 pub use builder::{Missing, ReleaseBuilder};
+pub use bundle::{Bundle, BundleError, BundleHead};
 pub use diff::{ReleaseDiff, fetched_bytes, raw_bytes};
 pub use error::ReleaseError;
 pub use grid::{Availability, NotApplicable, PackageSet, Versioning};

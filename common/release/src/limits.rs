@@ -20,6 +20,8 @@ pub const VERSION_PARTS_MAX: u64 = 4;
 pub const ROLLOUT_BYTES_MAX: u64 = 1 << 20;
 /// Most releases that one rollout refers to.
 pub const ROLLOUT_RELEASES_MAX: u64 = 1_024;
+/// Largest `bundle.json` in a bundle, in bytes.
+pub const BUNDLE_HEAD_BYTES_MAX: u64 = 4 << 10;
 
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
@@ -33,4 +35,5 @@ pub const ALL: &[(&str, u64)] = &[
     ("VERSION_PARTS_MAX", VERSION_PARTS_MAX),
     ("ROLLOUT_BYTES_MAX", ROLLOUT_BYTES_MAX),
     ("ROLLOUT_RELEASES_MAX", ROLLOUT_RELEASES_MAX),
+    ("BUNDLE_HEAD_BYTES_MAX", BUNDLE_HEAD_BYTES_MAX),
 ];

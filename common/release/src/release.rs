@@ -273,7 +273,7 @@ impl ReleaseBlob {
 }
 
 /// URLs and names as text.
-mod as_text {
+pub(crate) mod as_text {
     use super::{Deserialize, Deserializer, Display, FromStr, Serializer, text_error};
 
     pub fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use colibri_common::BlobId;
 use colibri_metadata::{MetadataError, RepoConfigError};
 use colibri_package::delivery::DeliveryError;
+use colibri_release::BundleError;
 use colibri_store::StoreError;
 
 use crate::gate::UnreadyBlob;
@@ -320,6 +321,9 @@ pub enum RepositoryError {
         /// What is wrong.
         source: DeliveryError,
     },
+    /// A release cannot be bundled.
+    #[error(transparent)]
+    Bundle(Box<BundleError>),
     /// A device configuration cannot be written.
     #[error(transparent)]
     Config(#[from] RepoConfigError),
@@ -333,6 +337,12 @@ const UNREADY_SHOWN_MAX: usize = 10;
 
 fn listed(blobs: &[UnreadyBlob]) -> String {
     blobs.iter().take(UNREADY_SHOWN_MAX).map(|blob| format!("\n  {blob}")).collect()
+}
+
+impl From<BundleError> for RepositoryError {
+    fn from(error: BundleError) -> Self {
+        Self::Bundle(Box::new(error))
+    }
 }
 
 impl RepositoryError {

@@ -31,6 +31,7 @@ mod publish;
 mod receipts;
 mod refresh;
 mod release;
+mod release_bundle;
 mod repository;
 mod roles;
 mod rotation;
@@ -64,6 +65,7 @@ pub use keys::{
 };
 pub use publish::{Publish, PublishProgress, PublishReport};
 pub use refresh::Due;
+pub use release_bundle::BundleReport;
 pub use repository::{CreateOptions, KeyCount, PackageEntry, Repository, Versions};
 pub use roles::Expiries;
 pub use rotation::KeyChange;

@@ -61,6 +61,10 @@ pub fn fuzz(arguments: &[&str]) -> Result<(), Failure> {
         return Err(format!("there is no target {}; there are {}", plan.only.unwrap_or_default(), names.join(", ")));
     }
     let program = build()?;
+    // All seeds first: what is being edited meanwhile does not matter then.
+    for (name, _) in &chosen {
+        write_seeds(name)?;
+    }
     let mut lines = Vec::new();
     let mut failures = Vec::new();
     for (name, input_bytes_max) in chosen {
@@ -112,13 +116,18 @@ fn build() -> Result<PathBuf, Failure> {
     Ok(crate_dir().join("target").join(host).join("release/fuzz"))
 }
 
-/// Runs one target; whether it ended well, and the fuzzer's own figures.
-fn one(program: &Path, name: &str, input_bytes_max: &str, seconds: u64) -> Result<(bool, String), Failure> {
+/// Makes the folders of a target and puts its seeds into its corpus.
+fn write_seeds(name: &str) -> Result<(), Failure> {
     let (corpus, artifacts) = (folder("corpus", name), folder("artifacts", name));
     for dir in [&corpus, &artifacts] {
         fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     }
-    run(plain_cargo(&format!("run --quiet --locked --bin seeds write {name} {}", corpus.display())))?;
+    run(plain_cargo(&format!("run --quiet --locked --bin seeds write {name} {}", corpus.display())))
+}
+
+/// Runs one target; whether it ended well, and the fuzzer's own figures.
+fn one(program: &Path, name: &str, input_bytes_max: &str, seconds: u64) -> Result<(bool, String), Failure> {
+    let (corpus, artifacts) = (folder("corpus", name), folder("artifacts", name));
     let log = crate_dir().join(format!("artifacts/{name}.log"));
     let file = fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
     let mut fuzzer = Command::new(program);

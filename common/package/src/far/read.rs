@@ -72,6 +72,18 @@ impl<R: Read + Seek> FarReader<R> {
         Ok(content)
     }
 
+    /// Part of the content of a file, cut at its end. It is held in memory: read large files in parts.
+    pub fn read_range(&mut self, name: &[u8], part: ByteRange) -> Result<Bytes, FarError> {
+        let range = self.entry(name)?.range();
+        let part = part.intersect(ByteRange::whole(range.len()));
+        let length = usize::try_from(part.len()).map_err(|_| FarError::Overflow("a part of a file"))?;
+        let mut content = vec![0; length];
+        let start = SeekFrom::Start(range.start() + part.start());
+        self.source.seek(start).map_err(FarError::io("seeking in the archive"))?;
+        self.source.read_exact(&mut content).map_err(FarError::io("reading the archive"))?;
+        Ok(content.into())
+    }
+
     /// Copies the content of a file.
     pub fn copy<W: Write>(&mut self, name: &[u8], out: &mut W) -> Result<(), FarError> {
         let range = self.entry(name)?.range();

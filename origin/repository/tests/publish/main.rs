@@ -2,6 +2,7 @@
 
 mod fixture;
 
+mod bundle;
 mod create;
 mod damage;
 mod release;
