@@ -4,6 +4,7 @@
 
 mod create;
 mod list;
+mod mirror;
 mod packages;
 mod publish;
 mod server;
@@ -46,6 +47,8 @@ pub enum Verb {
     Import(transfer::Import),
     /// Writes a folder that any static web server serves to devices
     Export(transfer::Export),
+    /// Follows a repository that somebody else serves
+    Mirror(Box<mirror::Mirror>),
     /// Serves repositories on a developer's desk
     Server(server::Args),
     /// Looks at the packages of a repository
@@ -67,6 +70,9 @@ pub enum RepoError {
         "this build does not carry the client of real devices: build it with `cargo build --features stock-client`"
     )]
     NoStockClient,
+    /// Following another repository.
+    #[error(transparent)]
+    Mirror(#[from] mirror::MirrorError),
     /// A server of the desk.
     #[error(transparent)]
     Server(#[from] server::ServerError),
@@ -87,6 +93,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
         Verb::Verify(args) => verify::run(args, out),
         Verb::Import(args) => transfer::import(args, out),
         Verb::Export(args) => transfer::export_to(args, out),
+        Verb::Mirror(args) => mirror::run(args, out),
         Verb::Server(args) => server::run(args, out),
         Verb::Package(args) => packages::run(args, out),
     }

@@ -325,3 +325,63 @@ fn copy(from: &Path, to: &Path) {
         }
     }
 }
+
+#[test]
+fn a_mirror_follows_what_it_verified() {
+    let desk = Desk::new();
+    desk.write("app/large", &"large ".repeat(700_000));
+    let publish = |extra: &[&str]| {
+        desk.done(&["package", "build", "--from-dir", "app", "--name", "app", "-o", "out"]);
+        let line = ["repo", "publish", "repo", "--level", "1", "--package", "out/package_manifest.json"];
+        desk.done(&[&line[..], extra].concat());
+    };
+    publish(&[]);
+    let server = desk.start(&["--repo-path", "repo"]);
+    let url = server["urls"][0].as_str().unwrap().to_owned();
+    let mirror = |extra: &[&str]| desk.json(&[&["repo", "mirror", "--json", &url, "m"], extra].concat());
+
+    let error = desk.failed(&["repo", "mirror", &url, "m"]);
+    assert!(error.contains("--trust-on-first-use"), "{error}");
+    desk.done(&["repo", "create", "other"]);
+    let wrong = "other/repository/1.root.json";
+    let error = desk.failed(&["repo", "mirror", &url, "m", "--trusted-root", wrong]);
+    assert!(error.contains("timestamp.json") && error.contains(&url), "{error}");
+    assert!(!desk.path("m/repository/root.json").exists());
+
+    // A blob that is damaged at the source: nothing is visible, what was good is kept.
+    let id = colibri_common::merkle::build(b"one").id;
+    let blob = desk.path(&format!("repo/repository/blobs/1/{id}"));
+    let good = fs::read(&blob).unwrap();
+    fs::write(&blob, b"rotten").unwrap();
+    let root = ["--trusted-root", "repo/repository/1.root.json"];
+    let error = desk.failed(&[&["repo", "mirror", &url, "m"], &root[..]].concat());
+    assert!(error.contains(&id.to_string()), "{error}");
+    assert!(!desk.path("m/repository/root.json").exists());
+    // Renamed into place, as publishing does: whoever looked at the bad one does not believe in it any more.
+    fs::write(desk.path("good"), good).unwrap();
+    fs::rename(desk.path("good"), &blob).unwrap();
+    let first = mirror(&root);
+    assert_eq!((&first["packages"], &first["blobs"]), (&1.into(), &3.into()), "{first}");
+    assert!(first["blobs_fetched"].as_u64().unwrap() < 3, "what was got before is not fetched again: {first}");
+    desk.done(&["repo", "verify", "m"]);
+    assert!(!desk.path("m/.mirror").exists());
+    let same = |name: &str| {
+        let file = |dir: &str| fs::read(desk.path(&format!("{dir}/repository/{name}"))).unwrap();
+        assert!(file("m") == file("repo"), "{name}");
+    };
+    ["root.json", "1.root.json", "timestamp.json", "2.snapshot.json", "2.targets.json"].into_iter().for_each(same);
+
+    // Nothing new, then a release under a new root.
+    let again = mirror(&[]);
+    assert_eq!((&again["changed"], &again["blobs_fetched"]), (&false.into(), &0.into()), "{again}");
+    desk.write("app/file", "two");
+    publish(&["--refresh-root"]);
+    let third = mirror(&[]);
+    assert_eq!((&third["versions"]["root"], &third["blobs_fetched"]), (&2.into(), &2.into()), "{third}");
+    ["root.json", "2.root.json", "timestamp.json", "3.targets.json"].into_iter().for_each(same);
+    desk.done(&["repo", "verify", "m"]);
+
+    // Without being asked whom to trust, on first use only.
+    desk.json(&["repo", "mirror", "--json", &url, "tofu", "--trust-on-first-use", "--jobs", "1"]);
+    desk.done(&["repo", "verify", "tofu"]);
+}

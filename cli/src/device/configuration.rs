@@ -34,7 +34,7 @@ impl Connection {
         !self.no_http3
     }
 
-    fn client(&self) -> Result<Client, TransportError> {
+    pub(crate) fn client(&self) -> Result<Client, TransportError> {
         Client::new(ClientConfig { trust: self.tls.clone(), http3: self.http3(), ..ClientConfig::default() })
     }
 }

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use colibri_common::BlobId;
 use colibri_metadata::{Role, Start, TrustAnchor};
 use serde::Deserialize;
 
 use crate::error::RepositoryError;
-use crate::folders::{Folders, read_capped};
+use crate::folders::{Folders, Reach, read_capped};
 use crate::keys::key_files;
 use crate::{layout, limits};
 
@@ -26,6 +27,22 @@ pub struct RepositorySource {
 }
 
 impl RepositorySource {
+    /// A repository with its metadata in one folder and its blobs in others, searched in this order.
+    pub fn at(metadata: PathBuf, blobs: Vec<PathBuf>) -> Self {
+        Self { name: None, folders: Folders::at(metadata, blobs), keys: BTreeMap::new() }
+    }
+
+    /// Blobs that its packages name, as far as they can be read, and that do not lie there in any form.
+    ///
+    /// # Errors
+    /// Its metadata is damaged, or a folder cannot be read.
+    pub fn lacking(&self) -> Result<Vec<BlobId>, RepositoryError> {
+        let listed = self.folders.listed(&self.folders.trusted()?);
+        let reach = Reach::of(&self.folders, &listed)?;
+        let absent = |id: &BlobId| self.folders.forms(*id).map(|forms| forms.is_empty().then_some(*id));
+        reach.blobs.iter().filter_map(|id| absent(id).transpose()).collect()
+    }
+
     /// Folder of its metadata.
     pub fn metadata_dir(&self) -> &Path {
         &self.folders.metadata
