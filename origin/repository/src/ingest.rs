@@ -1,7 +1,7 @@
 //! Bringing the blobs of a publish into the repository: read, check against the claimed id, encode, store, prove.
 //!
-//! Small blobs are encoded several at a time, large ones one after another, because encoding one uses all cores. What is
-//! encoded goes to the disk in batches, on the calling thread, so that syncing and reading back cost little beside it.
+//! Several blobs are encoded at a time, the largest first. What is encoded goes to the disk in batches, on the calling thread,
+//! while others are still encoded, so that syncing and reading back cost little beside it.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
