@@ -11,9 +11,12 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use colibri_common::ByteRange;
 use rustix::fs::{Advice, FallocateFlags};
+
+use crate::limits::SYNCS_AT_A_TIME;
 
 /// A file system.
 ///
@@ -34,6 +37,10 @@ pub trait Disk: Send + Sync + Debug {
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// [`DiskFile::sync`] of many files; gives the index of the first that failed, others may then be synced or not.
+    fn sync_files(&self, files: &[&dyn DiskFile]) -> Result<(), (usize, io::Error)> {
+        files.iter().enumerate().try_for_each(|(index, file)| file.sync().map_err(|error| (index, error)))
+    }
     /// What a folder holds, in no order.
     fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
     /// Length of a regular file; nothing if there is none of that name.
@@ -193,6 +200,23 @@ impl Disk for OsDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    /// Several at a time: the file system makes what it is asked meanwhile durable in one go.
+    fn sync_files(&self, files: &[&dyn DiskFile]) -> Result<(), (usize, io::Error)> {
+        let next = AtomicUsize::new(0);
+        let work = || loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(file) = files.get(index) else { return Ok(()) };
+            file.sync().map_err(|error| (index, error))?;
+        };
+        if files.len() <= 1 {
+            return work();
+        }
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..SYNCS_AT_A_TIME.min(files.len())).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().map(|worker| worker.join().expect("syncing does not panic")).fold(Ok(()), Result::and)
+        })
     }
 
     fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {

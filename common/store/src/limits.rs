@@ -11,6 +11,9 @@ pub const DOCUMENT_NAME_PART_BYTES_MAX: usize = 255;
 /// Open files that one call for several documents takes at a time.
 pub const DOCUMENTS_WRITTEN_AT_A_TIME: usize = 128;
 
+/// Files that are synced at a time when there are several to sync.
+pub const SYNCS_AT_A_TIME: usize = 16;
+
 /// Longest `format` document in bytes.
 pub const FORMAT_BYTES_MAX: u64 = 256;
 
@@ -40,6 +43,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("DOCUMENT_NAME_BYTES_MAX", DOCUMENT_NAME_BYTES_MAX as u64),
     ("DOCUMENT_NAME_PART_BYTES_MAX", DOCUMENT_NAME_PART_BYTES_MAX as u64),
     ("DOCUMENTS_WRITTEN_AT_A_TIME", DOCUMENTS_WRITTEN_AT_A_TIME as u64),
+    ("SYNCS_AT_A_TIME", SYNCS_AT_A_TIME as u64),
     ("FORMAT_BYTES_MAX", FORMAT_BYTES_MAX),
     ("INDEX_CACHE_BYTES", INDEX_CACHE_BYTES as u64),
     ("PINS_MAX", PINS_MAX),

@@ -4,6 +4,7 @@
 //! and decoded to the right merkle root; then their receipts, durable before anything that is signed depends on them.
 
 use std::fmt::Display;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -18,7 +19,7 @@ use colibri_store::{DocumentName, StoreError};
 use crate::error::RepositoryError;
 use crate::receipts::{Contents, Entry, Receipt, Receipts};
 use crate::storage::Storage;
-use crate::{layout, limits};
+use crate::{layout, limits, parallel};
 
 /// Most bytes of an encoded blob: an encoding that is larger than its content is stored uncompressed, with a header.
 const ENCODED_BYTES_MAX: u64 = limits::BLOB_CONTENT_BYTES_MAX + 4096;
@@ -143,12 +144,24 @@ impl BlobFolder {
         }
         self.storage.replace_all(&documents)?;
         drop(documents);
-        for blob in blobs {
-            if let Err(e) = self.prove(blob.ty, blob.tree.id, now) {
-                // Not proven, so it must not stay under a name that says what it is.
-                self.storage.remove_all(&[layout::blob(blob.ty, blob.tree.id)?])?;
-                return Err(e);
-            }
+        let mut outcome = Ok(());
+        let prove = |blob: &Encoded| self.prove(blob.ty, blob.tree.id, now);
+        parallel::each(
+            blobs,
+            |blob| blob.tree.length.bytes(),
+            prove,
+            |blob, proven| match proven {
+                Ok(_) => ControlFlow::Continue(()),
+                Err(error) => {
+                    outcome = Err((layout::blob(blob.ty, blob.tree.id), error));
+                    ControlFlow::Break(())
+                }
+            },
+        );
+        if let Err((name, error)) = outcome {
+            // Not proven, so it must not stay under a name that says what it is.
+            self.storage.remove_all(&[name?])?;
+            return Err(error);
         }
         Ok(())
     }

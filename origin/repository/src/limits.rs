@@ -32,6 +32,8 @@ pub const PACKAGES_PER_PUBLISH_MAX: u64 = 100_000;
 pub const BLOB_CONTENT_BYTES_MAX: u64 = 4 << 30;
 /// Largest package archive in bytes: an archive is read into memory.
 pub const ARCHIVE_BYTES_MAX: u64 = 4 << 30;
+/// Most blobs whose work is done and waits to be heard of.
+pub const RESULTS_WAITING_MAX: usize = 1024;
 /// Most bytes of blobs worked on at a time, by their content; a larger blob is worked on alone.
 pub const IN_WORK_BYTES_MAX: u64 = 512 << 20;
 /// Most blobs worked on at a time; waiting for the disk is most of the work for small ones.
@@ -92,6 +94,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("PACKAGES_PER_PUBLISH_MAX", PACKAGES_PER_PUBLISH_MAX),
     ("BLOB_CONTENT_BYTES_MAX", BLOB_CONTENT_BYTES_MAX),
     ("ARCHIVE_BYTES_MAX", ARCHIVE_BYTES_MAX),
+    ("RESULTS_WAITING_MAX", RESULTS_WAITING_MAX as u64),
     ("IN_WORK_BYTES_MAX", IN_WORK_BYTES_MAX),
     ("WORKERS_MAX", WORKERS_MAX),
     ("COMMIT_BYTES_MAX", COMMIT_BYTES_MAX),

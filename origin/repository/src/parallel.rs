@@ -21,7 +21,8 @@ pub(crate) fn each<T: Sync, R: Send>(
     let queue = Queue { state: Mutex::new(State { waiting, in_work_bytes: 0 }), finished: Condvar::new() };
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let (sender, results) = mpsc::sync_channel(workers.max(1));
+        // Deep, so that work goes on while `done` is busy; the bytes of what waits are bounded by the queue.
+        let (sender, results) = mpsc::sync_channel(limits::RESULTS_WAITING_MAX);
         for _ in 0..workers {
             let (sender, queue, stop, work) = (sender.clone(), &queue, &stop, &work);
             scope.spawn(move || {

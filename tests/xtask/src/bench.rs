@@ -4,7 +4,7 @@ use crate::run::{Failure, cargo, root, run};
 
 /// Runs a benchmark of `tests/bench` with these words.
 pub fn bench(words: &[&str]) -> Result<(), Failure> {
-    let mut command = cargo("run --locked --quiet --profile dist --");
+    let mut command = cargo("run --quiet --profile dist --");
     command.args(words).current_dir(root().join("tests/bench")).env("CARGO_TARGET_DIR", root().join("target"));
     run(command)
 }

@@ -68,10 +68,11 @@ impl Documents {
             writer.write(content)?;
             writers.push((writer, name));
         }
-        for (writer, _) in &writers {
-            writer.file.sync().at(&writer.path)?;
+        let files: Vec<_> = writers.iter().map(|(writer, _)| writer.file.as_ref()).collect();
+        match self.shared.disk.sync_files(&files) {
+            Err((index, error)) => Err(error).at(&writers[index].0.path),
+            Ok(()) => Ok(writers),
         }
-        Ok(writers)
     }
 
     fn sync_folders(&self, folders: &BTreeSet<PathBuf>) -> Result<(), StoreError> {
