@@ -20,7 +20,7 @@ use crate::body::Body;
 use crate::error::{ClientError, ClientErrorKind, TransportError};
 use crate::handler::Response;
 use crate::limits;
-use crate::tls::trust::Trust;
+use crate::tls::trust::{ClientIdentity, Trust};
 use authority::{Authority, Key};
 use connection::{Outgoing, Retry};
 use dial::Dialer;
@@ -30,6 +30,8 @@ use dial::Dialer;
 pub struct ClientConfig {
     /// Whom it believes.
     pub trust: Trust,
+    /// What it shows to servers that ask who it is.
+    pub identity: Option<ClientIdentity>,
     /// Whether it tries HTTP/3 on `https` authorities.
     pub http3: bool,
     /// Time to make a connection, name resolution and handshakes included.
@@ -52,6 +54,7 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             trust: Trust::None,
+            identity: None,
             http3: true,
             connect_timeout: Duration::from_secs(5),
             header_timeout: Duration::from_secs(30),

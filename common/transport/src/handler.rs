@@ -54,6 +54,11 @@ pub struct Peer(pub SocketAddr);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Secure(pub bool);
 
+/// SHA-256 of the SubjectPublicKeyInfo of the certificate that the client showed and that an authority named to
+/// [`crate::ServerTls::with_client_authorities`] vouches for; in a request's extensions if there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientCertificate(pub [u8; 32]);
+
 /// The authority (`host[:port]`) a request was made to: `:authority` of HTTP/2 and 3, else the `Host` header.
 pub fn authority<B>(request: &http::Request<B>) -> Option<&str> {
     match request.uri().authority() {

@@ -29,10 +29,10 @@ pub use body::{Body, BodySender};
 #[cfg(feature = "client")]
 pub use client::{Client, ClientConfig, RequestCounts};
 pub use error::{BodyError, ClientError, ClientErrorKind, CodingError, ReaderGone, TransportError};
-pub use handler::{Handler, Peer, Protocol, Request, Response, Secure, authority, handler};
+pub use handler::{ClientCertificate, Handler, Peer, Protocol, Request, Response, Secure, authority, handler};
 #[cfg(feature = "server")]
 pub use server::{Server, ServerConfig, ServerLimits};
 #[cfg(feature = "server")]
 pub use tls::identity::ServerTls;
 #[cfg(feature = "client")]
-pub use tls::trust::Trust;
+pub use tls::trust::{ClientIdentity, Trust};

@@ -11,8 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::CipherSuite;
+use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use crate::error::TransportError;
 use crate::limits::PEM_BYTES_MAX;
@@ -51,4 +53,15 @@ pub(crate) fn read_pem(path: &Path) -> Result<Vec<u8>, TransportError> {
         Ok(bytes)
     };
     read().map_err(|source| TransportError::File { path: path.to_owned(), source })
+}
+
+/// The authorities in a PEM file.
+pub(crate) fn file_roots(path: &Path) -> Result<RootCertStore, TransportError> {
+    let fault = |reason: String| TransportError::Certificate { what: path.display().to_string(), reason };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&read_pem(path)?) {
+        let certificate = certificate.map_err(|error| fault(error.to_string()))?;
+        roots.add(certificate).map_err(|error| fault(error.to_string()))?;
+    }
+    if roots.is_empty() { Err(fault("the file holds no CERTIFICATE".to_owned())) } else { Ok(roots) }
 }

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use super::ServerLimits;
 use crate::body::Body;
 use crate::content_length::content_length;
-use crate::handler::{Handler, Peer, Protocol, Request, Response, Secure};
+use crate::handler::{ClientCertificate, Handler, Peer, Protocol, Request, Response, Secure};
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,8 @@ pub(super) struct Origin {
     pub(super) protocol: Protocol,
     pub(super) peer: SocketAddr,
     pub(super) secure: bool,
+    /// The client's certificate, if it showed one and was believed.
+    pub(super) client: Option<ClientCertificate>,
 }
 
 /// The handler with the rules around it.
@@ -35,6 +37,9 @@ impl Dispatch {
                 extensions.insert(origin.protocol);
                 extensions.insert(Peer(origin.peer));
                 extensions.insert(Secure(origin.secure));
+                if let Some(client) = origin.client {
+                    extensions.insert(client);
+                }
                 (self.handler)(request).await
             }
             Err(refusal) => *refusal,

@@ -141,7 +141,7 @@ async fn request(
     let mut stopped = state.stopped();
     let (mut send, receive): (Send, Receive) = stream.split();
     let request = head.map(|()| http3_body::server(receive, state));
-    let origin = Origin { protocol: Protocol::Http3, peer, secure: true };
+    let origin = Origin { protocol: Protocol::Http3, peer, secure: true, client: None };
     let respond = async {
         let response = context.dispatch.answer(request, origin).await.map(Body::in_pieces);
         respond(&mut send, response, context.limits.stall_timeout).await

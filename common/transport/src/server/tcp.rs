@@ -22,11 +22,11 @@ use super::Context;
 use super::dispatch::Origin;
 use super::patience::Patience;
 use crate::body::{Body, Held};
-use crate::handler::Protocol;
+use crate::handler::{ClientCertificate, Protocol};
 use crate::hyper_body;
 use crate::limits;
 use crate::stall::StallGuard;
-use crate::tls::ALPN_H2;
+use crate::tls::{ALPN_H2, pin_of};
 
 /// Pause after the system refused a connection (out of file descriptors): trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -70,11 +70,17 @@ async fn connection(
     let stream = StallGuard::new(stream, context.limits.stall_timeout);
     let work = async {
         match acceptor {
-            None => serve(stream, Origin { protocol: Protocol::Http1, peer, secure: false }, None, &context).await,
+            None => {
+                let origin = Origin { protocol: Protocol::Http1, peer, secure: false, client: None };
+                serve(stream, origin, None, &context).await;
+            }
             Some(acceptor) => match timeout(context.limits.header_timeout, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     let http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
-                    let origin = Origin { protocol: Protocol::Http1, peer, secure: true };
+                    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    // Only a certificate that the handshake has verified gets here.
+                    let client = shown.and_then(|certificate| pin_of(certificate).ok()).map(ClientCertificate);
+                    let origin = Origin { protocol: Protocol::Http1, peer, secure: true, client };
                     serve(stream, origin, Some(http2), &context).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 
-use super::{ALPN_H1, ALPN_H2, ALPN_H3, pin_of, provider, read_pem};
+use super::{ALPN_H1, ALPN_H2, ALPN_H3, file_roots, pin_of, provider, read_pem};
 use crate::error::TransportError;
 
 /// Names of the files that [`ServerTls::load_or_create`] keeps in its directory.
@@ -23,6 +25,7 @@ pub struct ServerTls {
     key: Arc<PrivateKeyDer<'static>>,
     certificate_pem: Arc<str>,
     pin: [u8; 32],
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl fmt::Debug for ServerTls {
@@ -51,7 +54,7 @@ impl ServerTls {
             .map_err(|error| unusable(format!("the key is not a private key in PEM: {error}")))?;
         let pin = pin_of(first).map_err(|error| unusable(error.to_string()))?;
         let certificate_pem = String::from_utf8_lossy(cert).into();
-        let identity = Self { chain, key: Arc::new(key), certificate_pem, pin };
+        let identity = Self { chain, key: Arc::new(key), certificate_pem, pin, clients: None };
         // Building a configuration proves that key and certificate belong together.
         identity.tcp_config()?;
         Ok(identity)
@@ -73,6 +76,20 @@ impl ServerTls {
             }
             other => other,
         })
+    }
+
+    /// The same, asking clients over TCP for a certificate that the authorities in this PEM file vouch for. A client may
+    /// show none; one that shows another is refused in the handshake. What was shown is in a request's extensions as
+    /// [`crate::ClientCertificate`].
+    ///
+    /// # Errors
+    /// The file cannot be read or holds no usable certificate.
+    pub fn with_client_authorities(mut self, path: &Path) -> Result<Self, TransportError> {
+        let roots = Arc::new(file_roots(path)?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).allow_unauthenticated().build();
+        let unusable = |reason: String| TransportError::Certificate { what: path.display().to_string(), reason };
+        self.clients = Some(verifier.map_err(|error| unusable(error.to_string()))?);
+        Ok(self)
     }
 
     /// SHA-256 of the SubjectPublicKeyInfo of the end-entity certificate: what a client's `pin:` names.
@@ -104,10 +121,14 @@ impl ServerTls {
         &self,
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> Result<rustls::ServerConfig, TransportError> {
-        rustls::ServerConfig::builder_with_provider(provider())
+        let builder = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
-            .map_err(|error| TransportError::Tls(error.to_string()))?
-            .with_no_client_auth()
+            .map_err(|error| TransportError::Tls(error.to_string()))?;
+        let builder = match &self.clients {
+            Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
+            None => builder.with_no_client_auth(),
+        };
+        builder
             .with_single_cert(self.chain.clone(), self.key.clone_key())
             .map_err(|error| TransportError::Certificate { what: "this server".to_owned(), reason: error.to_string() })
     }

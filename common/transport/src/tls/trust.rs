@@ -9,10 +9,10 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::{pin_of, provider, read_pem};
+use super::{file_roots, pin_of, provider, read_pem};
 use crate::error::TransportError;
 use crate::limits::PINS_MAX;
 
@@ -71,26 +71,58 @@ fn parse_pin(text: &str) -> Option<[u8; 32]> {
 }
 
 impl Trust {
-    /// A client configuration with this trust, for the given ALPN names.
+    /// A client configuration with this trust, for the given ALPN names, that shows `identity` to servers which ask.
     pub(crate) fn client_config(
         &self,
+        identity: Option<&ClientIdentity>,
         versions: &[&'static rustls::SupportedProtocolVersion],
         alpn: &[&[u8]],
     ) -> Result<rustls::ClientConfig, TransportError> {
         let builder = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .map_err(|error| TransportError::Tls(error.to_string()))?;
-        let mut config = match self {
-            Self::None => builder.dangerous().with_custom_certificate_verifier(ByKey::new(None)).with_no_client_auth(),
-            Self::Pin(pins) => builder
-                .dangerous()
-                .with_custom_certificate_verifier(ByKey::new(Some(pins.clone())))
-                .with_no_client_auth(),
-            Self::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
-            Self::CaFile(path) => builder.with_root_certificates(file_roots(path)?).with_no_client_auth(),
+        let builder = match self {
+            Self::None => builder.dangerous().with_custom_certificate_verifier(ByKey::new(None)),
+            Self::Pin(pins) => builder.dangerous().with_custom_certificate_verifier(ByKey::new(Some(pins.clone()))),
+            Self::System => builder.with_root_certificates(system_roots()?),
+            Self::CaFile(path) => builder.with_root_certificates(file_roots(path)?),
+        };
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => {
+                let (chain, key) = identity.load()?;
+                builder.with_client_auth_cert(chain, key).map_err(|error| identity.unusable(&error))?
+            }
         };
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(config)
+    }
+}
+
+/// The certificate a client shows to servers which ask for one, and its key: two PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// The certificate chain, end entity first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+impl ClientIdentity {
+    fn unusable(&self, reason: &dyn fmt::Display) -> TransportError {
+        TransportError::Certificate { what: self.certificate.display().to_string(), reason: reason.to_string() }
+    }
+
+    fn load(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TransportError> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read_pem(&self.certificate)?).collect();
+        let chain = chain.map_err(|error| self.unusable(&error))?;
+        if chain.is_empty() {
+            return Err(self.unusable(&"the file holds no CERTIFICATE"));
+        }
+        let key = PrivateKeyDer::from_pem_slice(&read_pem(&self.key)?).map_err(|error| {
+            TransportError::Certificate { what: self.key.display().to_string(), reason: error.to_string() }
+        })?;
+        Ok((chain, key))
     }
 }
 
@@ -103,16 +135,6 @@ fn system_roots() -> Result<RootCertStore, TransportError> {
         return Err(TransportError::Certificate { what: "the system's authorities".to_owned(), reason });
     }
     Ok(roots)
-}
-
-fn file_roots(path: &std::path::Path) -> Result<RootCertStore, TransportError> {
-    let fault = |reason: String| TransportError::Certificate { what: path.display().to_string(), reason };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&read_pem(path)?) {
-        let certificate = certificate.map_err(|error| fault(error.to_string()))?;
-        roots.add(certificate).map_err(|error| fault(error.to_string()))?;
-    }
-    if roots.is_empty() { Err(fault("the file holds no CERTIFICATE".to_owned())) } else { Ok(roots) }
 }
 
 /// Judges a certificate by its key alone: one of the pins, or any.

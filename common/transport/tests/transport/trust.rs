@@ -3,11 +3,14 @@
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
-use colibri_transport::{Client, ClientConfig, ClientErrorKind, ServerConfig, ServerTls, TransportError, Trust};
+use colibri_transport::{
+    Body, Client, ClientCertificate, ClientConfig, ClientErrorKind, ClientIdentity, Request, ServerConfig, ServerTls,
+    TransportError, Trust, handler,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::support::{Running, Way, fetch, get, identity, says};
+use crate::support::{Running, Way, fetch, get, identity, respond, says};
 
 /// A server configuration for peers made by hand.
 pub fn server_config(alpn: &[&[u8]]) -> rustls::ServerConfig {
@@ -150,4 +153,51 @@ fn certificate_and_key_must_belong_together() {
     for (certificate, key) in [(&b""[..], &b""[..]), (&read(one.join("tls.crt")), b"no key")] {
         assert!(matches!(ServerTls::from_pem(certificate, key), Err(TransportError::Certificate { .. })));
     }
+}
+
+/// An authority and one client certificate of it, with its key, in files.
+fn authority_with_client(dir: &std::path::Path, name: &str) -> (std::path::PathBuf, ClientIdentity) {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let authority = params.self_signed(&key).unwrap();
+    let issuer = rcgen::Issuer::from_params(&params, &key);
+    let client_key = rcgen::KeyPair::generate().unwrap();
+    let client = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&client_key, &issuer).unwrap();
+    let write = |ending: &str, text: String| {
+        let path = dir.join(format!("{name}.{ending}"));
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let identity =
+        ClientIdentity { certificate: write("crt", client.pem()), key: write("key", client_key.serialize_pem()) };
+    (write("ca.pem", authority.pem()), identity)
+}
+
+#[tokio::test]
+async fn a_client_is_known_by_a_certificate_of_the_named_authority_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (authority, known) = authority_with_client(dir.path(), "known");
+    let (_, stranger) = authority_with_client(dir.path(), "stranger");
+    let tls = identity().with_client_authorities(&authority).unwrap();
+    let who = handler(|request: Request| async move {
+        let shown = request.extensions().get::<ClientCertificate>().is_some();
+        respond(Body::full(if shown { "known" } else { "nobody" }))
+    });
+    let server = Running::start(ServerConfig { tls: Some(tls), ..Way::Http2.server_config() }, who);
+    let url = Way::Http2.url(server.address, "/");
+    let ask = |identity| Client::new(ClientConfig { identity, ..Way::Http2.client_config() }).unwrap();
+    // Twice each: a resumed session says the same.
+    for _ in 0..2 {
+        assert_eq!(fetch(&ask(None), &url).await.unwrap(), "nobody");
+        assert_eq!(fetch(&ask(Some(known.clone())), &url).await.unwrap(), "known");
+    }
+    let refused = ask(Some(stranger)).send(get(&url)).await;
+    assert!(refused.is_err(), "a certificate of another authority");
+    let missing = ClientIdentity { certificate: dir.path().join("missing.crt"), key: known.key.clone() };
+    let error = Client::new(ClientConfig { identity: Some(missing), ..ClientConfig::default() }).unwrap_err();
+    assert!(error.to_string().contains("missing.crt"), "{error}");
+    let swapped = ClientIdentity { key: known.certificate.clone(), ..known };
+    assert!(Client::new(ClientConfig { identity: Some(swapped), ..ClientConfig::default() }).is_err());
+    assert!(identity().with_client_authorities(&dir.path().join("missing.pem")).is_err());
 }
