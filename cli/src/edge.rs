@@ -82,6 +82,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
             secure: process.address(),
             http3: config.http3,
             plain: process.plain_address(),
+            write: None,
+            write_plain: None,
             admin: process.admin_address(),
             certificate_pin: None,
         };

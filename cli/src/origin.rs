@@ -1,11 +1,15 @@
-//! `colibri origin serve`: repositories on disk, behind the read API.
+//! `colibri origin serve`: repositories on disk, behind the read API and, where it is asked for, the write API.
+
+mod token;
 
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use colibri_common::SystemClock;
+use colibri_origin::write::WriteApi;
 use colibri_origin::{Origin, OriginServer, OriginServerConfig};
+use colibri_service::metrics::Registry;
 use serde_json::json;
 
 use crate::serve::{self, Flags, Listeners, ServeArgs, ServeError};
@@ -30,6 +34,8 @@ pub enum Verb {
                             key; COLIBRI_ORIGIN_TIMESTAMP_MAX_AGE_S=N sets timestamp_max_age_s."
     )]
     Serve(Box<Serve>),
+    /// Makes, lists and revokes the tokens of the write API
+    Token(token::Args),
 }
 
 /// Arguments of `origin serve`.
@@ -44,6 +50,15 @@ pub struct Serve {
     /// How long caches may keep a timestamp, in seconds
     #[arg(long, value_name = "N")]
     pub timestamp_max_age_s: Option<String>,
+    /// Address of the write API, with TLS; default is none
+    #[arg(long, value_name = "ADDR")]
+    pub write_listen: Option<String>,
+    /// Loopback address of the write API without TLS; default is none
+    #[arg(long, value_name = "ADDR")]
+    pub write_listen_plain: Option<String>,
+    /// File of the write API's tokens, made by `colibri origin token create`
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<String>,
     /// What all servers have
     #[command(flatten)]
     pub common: ServeArgs,
@@ -56,16 +71,29 @@ impl Serve {
             .list("repositories", repositories)
             .text("cache_name", self.name.as_ref())
             .number("timestamp_max_age_s", self.timestamp_max_age_s.as_ref())
+            .text("write.listen", self.write_listen.as_ref())
+            .text("write.listen_plain", self.write_listen_plain.as_ref())
+            .text("write.token_file", self.token_file.as_ref())
     }
 }
 
 /// Runs the verb.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
-    let Verb::Serve(args) = &args.verb;
+    match &args.verb {
+        Verb::Serve(args) => serve(args, out),
+        Verb::Token(args) => token::run(args, out),
+    }
+}
+
+fn serve(args: &Serve, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
     let loaded = args.flags().load::<OriginServerConfig>(&args.common, ENVIRONMENT_PREFIX)?;
     if args.common.check_config {
         serve::describe(&loaded, out)?;
-        Origin::open(loaded.value.origin(), Arc::new(SystemClock))?;
+        let config = &loaded.value;
+        Origin::open(config.origin(), Arc::new(SystemClock))?;
+        if config.write.is_on() {
+            WriteApi::open(&config.write, &config.repositories, Arc::new(SystemClock), &Registry::new())?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let config = loaded.value;
@@ -77,6 +105,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
             http3: config.http3,
             plain: server.plain_address(),
             admin: server.admin_address(),
+            write: server.write_address(),
+            write_plain: server.write_plain_address(),
             certificate_pin: Some(server.certificate_pin()),
         };
         serve::until_signal(&args.common, &listeners, |drain| server.serve(drain.token())).await
@@ -86,6 +116,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
 #[cfg(test)]
 mod tests {
     use colibri_origin::RepositoryConfig;
+    use colibri_origin::write::WriteConfig;
     use colibri_service::config::load_with;
 
     use super::*;
@@ -101,6 +132,9 @@ mod tests {
             repo: vec![("one".to_owned(), "a=b".to_owned()), ("two".to_owned(), "c".to_owned())],
             name: text("7"),
             timestamp_max_age_s: text("8"),
+            write_listen: text("127.0.0.1:4"),
+            write_listen_plain: text("127.0.0.1:5"),
+            token_file: text("t.json"),
             common: ServeArgs {
                 listen: text("127.0.0.1:1"),
                 listen_plain: text("127.0.0.1:2"),
@@ -112,7 +146,7 @@ mod tests {
         };
         let loaded = load_with::<OriginServerConfig>(args.flags().sources(&args.common, ENVIRONMENT_PREFIX), []);
         let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
-        let repository = |name: &str, path: &str| RepositoryConfig { name: name.parse().unwrap(), path: path.into() };
+        let repository = |name: &str, path: &str| RepositoryConfig::new(name.parse().unwrap(), path);
         let expected = OriginServerConfig {
             listen: address(1),
             listen_plain: Some(address(2)),
@@ -122,6 +156,12 @@ mod tests {
             repositories: vec![repository("one", "a=b"), repository("two", "c")],
             timestamp_max_age_s: 8,
             cache_name: "7".to_owned(),
+            write: WriteConfig {
+                listen: Some(address(4)),
+                listen_plain: Some(address(5)),
+                token_file: "t.json".into(),
+                ..WriteConfig::default()
+            },
             ..OriginServerConfig::default()
         };
         assert_eq!(loaded.unwrap().value, expected);

@@ -14,6 +14,8 @@ use colibri_common::hex;
 use colibri_edge::{EdgeError, process::EdgeProcessError};
 #[cfg(feature = "origin")]
 use colibri_origin::OriginError;
+#[cfg(feature = "origin")]
+use colibri_origin::write::TokenError;
 use colibri_service::telemetry::{self, Format};
 use colibri_service::{ConfigErrors, Drain, EXIT_BAD_CONFIGURATION, Loaded, ServiceError, Sources, shutdown_signal};
 use serde::Serialize;
@@ -74,6 +76,10 @@ pub enum ServeError {
     #[cfg(feature = "origin")]
     #[error(transparent)]
     Origin(#[from] OriginError),
+    /// Tokens of the write API.
+    #[cfg(feature = "origin")]
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
     /// Logs.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -100,7 +106,10 @@ impl ServeError {
             #[cfg(feature = "origin")]
             Self::Origin(error) => matches!(
                 error,
-                OriginError::NoRepositories | OriginError::TooManyRepositories(_) | OriginError::Duplicate(_)
+                OriginError::NoRepositories
+                    | OriginError::TooManyRepositories(_)
+                    | OriginError::Duplicate(_)
+                    | OriginError::WriteConfig(_)
             ),
             _ => false,
         };
@@ -251,24 +260,31 @@ pub(crate) struct Listeners {
     pub plain: Option<SocketAddr>,
     /// The port for metrics and health.
     pub admin: Option<SocketAddr>,
+    /// The port of the write API with TLS.
+    pub write: Option<SocketAddr>,
+    /// The port of the write API without TLS.
+    pub write_plain: Option<SocketAddr>,
     /// SHA-256 of the certificate's public key, if the server tells it.
     pub certificate_pin: Option<[u8; 32]>,
 }
 
 impl Listeners {
     fn lines(&self) -> Vec<String> {
-        let Self { title, secure, plain, admin, .. } = self;
+        let Self { title, secure, plain, admin, write, write_plain, .. } = self;
         let protocols = if self.http3 { "h3, h2, h1" } else { "h2, h1" };
         let mut lines = vec![format!("{title} listening on https://{secure} ({protocols})")];
         lines.extend(plain.map(|plain| format!("{title} listening on http://{plain} (h2, h1)")));
         lines.extend(admin.map(|admin| format!("{title} metrics and health on http://{admin}")));
+        lines.extend(write.map(|write| format!("{title} write API on https://{write} (h2, h1)")));
+        lines.extend(write_plain.map(|write| format!("{title} write API on http://{write} (h2, h1)")));
         lines.extend(self.certificate_pin.map(|pin| format!("{title} certificate pin:{}", hex(&pin))));
         lines
     }
 
     fn ports(&self) -> String {
         let mut text = format!("https={}\n", self.secure.port());
-        for (name, address) in [("http", self.plain), ("admin", self.admin)] {
+        let Self { plain, admin, write, write_plain, .. } = *self;
+        for (name, address) in [("http", plain), ("admin", admin), ("write", write), ("write-http", write_plain)] {
             if let Some(address) = address {
                 // Writing to a string cannot fail.
                 _ = writeln!(text, "{name}={}", address.port());
@@ -328,6 +344,8 @@ mod tests {
             http3: true,
             plain: Some(address(2)),
             admin: Some(address(3)),
+            write: Some(address(4)),
+            write_plain: Some(address(5)),
             certificate_pin: Some([0xab; 32]),
         }
     }
@@ -339,9 +357,12 @@ mod tests {
         assert_eq!(lines[0], "edge berlin listening on https://127.0.0.1:1 (h3, h2, h1)");
         assert_eq!(lines[1], "edge berlin listening on http://127.0.0.1:2 (h2, h1)");
         assert_eq!(lines[2], "edge berlin metrics and health on http://127.0.0.1:3");
-        assert_eq!(lines[3], format!("edge berlin certificate pin:{}", "ab".repeat(32)));
-        assert_eq!(all.ports(), "https=1\nhttp=2\nadmin=3\n");
-        let few = Listeners { http3: false, plain: None, admin: None, certificate_pin: None, ..all };
+        assert_eq!(lines[3], "edge berlin write API on https://127.0.0.1:4 (h2, h1)");
+        assert_eq!(lines[4], "edge berlin write API on http://127.0.0.1:5 (h2, h1)");
+        assert_eq!(lines[5], format!("edge berlin certificate pin:{}", "ab".repeat(32)));
+        assert_eq!(all.ports(), "https=1\nhttp=2\nadmin=3\nwrite=4\nwrite-http=5\n");
+        let nothing = Listeners { plain: None, admin: None, write: None, write_plain: None, ..all };
+        let few = Listeners { http3: false, certificate_pin: None, ..nothing };
         assert_eq!(few.lines(), ["edge berlin listening on https://127.0.0.1:1 (h2, h1)"]);
         assert_eq!(few.ports(), "https=1\n");
     }

@@ -32,6 +32,16 @@ pub struct RepositoryConfig {
     /// Its folder, laid out as the real tools do: metadata in `repository/` (or the folder itself), blobs in `blobs/` or
     /// `repository/blobs/`.
     pub path: PathBuf,
+    /// The folder of its private keys, for the write API; without it `keys` below its folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<PathBuf>,
+}
+
+impl RepositoryConfig {
+    /// A repository with its keys, if any, below its folder.
+    pub fn new(name: RepositoryName, path: impl Into<PathBuf>) -> Self {
+        Self { name, path: path.into(), keys: None }
+    }
 }
 
 impl Default for OriginConfig {

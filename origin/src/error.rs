@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use colibri_api::{ApiError, RepositoryName};
 use colibri_common::BlobId;
+use colibri_repository::RepositoryError;
 use colibri_service::{MetricsError, ServiceError};
 use colibri_transport::{CodingError, TransportError};
 
 use crate::limits::{REPOSITORIES_MAX, SMALL_FILE_BYTES_MAX};
+use crate::write::TokenError;
 
 /// Why an origin cannot start, or cannot serve something that is there.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +66,23 @@ pub enum OriginError {
     /// A file cannot be compressed.
     #[error(transparent)]
     Coding(#[from] CodingError),
+    /// The configuration of the write API contradicts itself.
+    #[error("{0}")]
+    WriteConfig(String),
+    /// The tokens of the write API.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
+    /// A repository that is to be written.
+    #[error("a repository cannot be written over the write API: {0}")]
+    Writable(#[from] Box<RepositoryError>),
+    /// The audit file cannot be opened.
+    #[error("audit file {path}: {source}")]
+    AuditFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// A port or certificate cannot be used.
     #[error(transparent)]
     Transport(#[from] TransportError),

@@ -1,7 +1,8 @@
 //! Serves repositories over the read API (architecture §5), from folders laid out as the real tools do.
 //!
-//! An origin holds no key and changes no release: it reads files, proves them once, and answers. What is deliberately
-//! absent: publishing and signing (`repository`), the authority, uploads, any cache of blob bytes (the page cache is one).
+//! The read side holds no key and changes no release: it reads files, proves them once, and answers. The write API
+//! ([`write`]) is there only where a listener is configured for it. What is deliberately absent: signing (`repository`), the
+//! authority, any cache of blob bytes (the page cache is one).
 
 mod blob_folders;
 mod config;
@@ -19,6 +20,7 @@ mod proof;
 mod repository;
 mod serve;
 mod small_files;
+pub mod write;
 
 pub use colibri_api::RepositoryName;
 pub use config::{OriginConfig, RepositoryConfig};

@@ -49,6 +49,47 @@ pub const AUTO_HEARTBEAT_MS: u64 = 15_000;
 
 /// When a listener that found no place may come back, in seconds.
 pub const AUTO_RETRY_AFTER_S: u64 = 30;
+/// Largest token file in bytes.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Most tokens in one file, dead ones included: each is compared with what is presented.
+pub const TOKENS_MAX: usize = 1024;
+
+/// Longest name of a token in bytes.
+pub const TOKEN_NAME_BYTES_MAX: usize = 128;
+
+/// Longest token that is looked at, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 256;
+
+/// People and addresses whose requests are counted at a time, each.
+pub const RATE_KEYS_MAX: usize = 10_000;
+
+/// Longest path of the write API in bytes.
+pub const WRITE_PATH_BYTES_MAX: usize = 512;
+
+/// Largest JSON body of the write API in bytes.
+pub const WRITE_JSON_BYTES_MAX: u64 = 32 << 20;
+
+/// Longest time to receive a JSON body, in seconds.
+pub const WRITE_JSON_S_MAX: u64 = 60;
+
+/// Bytes of a refused request's body that are still read, so that its sender sees the answer.
+pub const LINGER_BYTES_MAX: u64 = 4 << 20;
+
+/// Longest time to read them, in milliseconds.
+pub const LINGER_MS_MAX: u64 = 2000;
+
+/// Longest wait for an older request of the same sender to let go of an upload, in milliseconds.
+pub const TURN_WAIT_MS_MAX: u64 = 5000;
+
+/// Bytes of an upload that are gathered before they are written.
+pub const UPLOAD_PIECE_BYTES: usize = 256 << 10;
+
+/// Pieces of one upload that wait to be written.
+pub const UPLOAD_PIECES_WAITING: usize = 4;
+
+/// Memory for blobs that are being proven after their upload, in bytes; one larger than this is proven alone.
+pub const PROVING_BYTES_MAX: u64 = 1 << 30;
 
 const _: () = assert!(PIECE_BYTES.is_multiple_of(LEAF_BYTES), "whole leaves are read and checked");
 const _: () = assert!(SMALL_FILE_BYTES_MAX <= SMALL_FILES_CACHE_BYTES, "the largest file fits its cache");
@@ -71,4 +112,18 @@ pub const ALL: &[(&str, u64)] = &[
     ("AUTO_HEARTBEAT_MS", AUTO_HEARTBEAT_MS),
     ("AUTO_RETRY_AFTER_S", AUTO_RETRY_AFTER_S),
     ("USER_AGENT_BYTES_MAX", USER_AGENT_BYTES_MAX as u64),
+    ("TOKEN_FILE_BYTES_MAX", TOKEN_FILE_BYTES_MAX),
+    ("TOKENS_MAX", TOKENS_MAX as u64),
+    ("TOKEN_NAME_BYTES_MAX", TOKEN_NAME_BYTES_MAX as u64),
+    ("TOKEN_BYTES_MAX", TOKEN_BYTES_MAX as u64),
+    ("RATE_KEYS_MAX", RATE_KEYS_MAX as u64),
+    ("WRITE_PATH_BYTES_MAX", WRITE_PATH_BYTES_MAX as u64),
+    ("WRITE_JSON_BYTES_MAX", WRITE_JSON_BYTES_MAX),
+    ("WRITE_JSON_S_MAX", WRITE_JSON_S_MAX),
+    ("LINGER_BYTES_MAX", LINGER_BYTES_MAX),
+    ("LINGER_MS_MAX", LINGER_MS_MAX),
+    ("TURN_WAIT_MS_MAX", TURN_WAIT_MS_MAX),
+    ("UPLOAD_PIECE_BYTES", UPLOAD_PIECE_BYTES as u64),
+    ("UPLOAD_PIECES_WAITING", UPLOAD_PIECES_WAITING as u64),
+    ("PROVING_BYTES_MAX", PROVING_BYTES_MAX),
 ];

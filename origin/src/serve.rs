@@ -10,14 +10,16 @@ use colibri_api::Route;
 use colibri_common::{Clock, hex};
 use colibri_service::metrics::{IntCounterVec, Registry};
 use colibri_service::{Admin, Health, MetricsError};
-use colibri_transport::{Server, ServerConfig, ServerTls};
+use colibri_transport::{Server, ServerConfig, ServerLimits, ServerTls};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{OriginConfig, RepositoryConfig};
 use crate::error::OriginError;
+use crate::limits::WRITE_JSON_BYTES_MAX;
 use crate::observe::{ObservedRequest, RequestObserver};
 use crate::origin::Origin;
+use crate::write::{WriteApi, WriteConfig};
 
 /// Configuration of an origin process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +51,8 @@ pub struct OriginServerConfig {
     pub keep_computed_leaves: bool,
     /// See [`OriginConfig::subscribe`].
     pub subscribe: bool,
+    /// The write API.
+    pub write: WriteConfig,
 }
 
 impl Default for OriginServerConfig {
@@ -69,6 +73,7 @@ impl Default for OriginServerConfig {
             cache_name,
             keep_computed_leaves,
             subscribe,
+            write: WriteConfig::default(),
         }
     }
 }
@@ -90,6 +95,8 @@ impl OriginServerConfig {
 pub struct OriginServer {
     secure: Server,
     plain: Option<Server>,
+    write: Option<Server>,
+    write_plain: Option<Server>,
     admin: Option<Admin>,
     health: Arc<Health>,
     origin: Origin,
@@ -105,7 +112,7 @@ impl OriginServer {
     pub fn bind(config: &OriginServerConfig, clock: Arc<dyn Clock>) -> Result<Self, OriginError> {
         let registry = Registry::new();
         let metrics = RequestMetrics::register(&registry)?;
-        let origin = Origin::open(config.origin(), clock)?.with_observer(Arc::new(metrics));
+        let origin = Origin::open(config.origin(), clock.clone())?.with_observer(Arc::new(metrics));
         let tls = ServerTls::load_or_create(&config.tls_dir, &config.tls_names)?;
         let secure = ServerConfig {
             quic: config.http3,
@@ -115,9 +122,11 @@ impl OriginServer {
         let secure = Server::bind(secure, origin.handler())?;
         let plain = config.listen_plain.map(|address| Server::bind(ServerConfig::plain(address), origin.handler()));
         let plain = plain.transpose()?;
+        let [write, write_plain] = bind_write(config, &tls, clock, &registry)?;
         let health = Health::new();
         let admin = config.listen_admin.map(|address| Admin::start(address, registry, health.clone())).transpose()?;
-        Ok(Self { secure, plain, admin, health, origin, tls, drain: Duration::from_secs(config.drain_s) })
+        let drain = Duration::from_secs(config.drain_s);
+        Ok(Self { secure, plain, write, write_plain, admin, health, origin, tls, drain })
     }
 
     /// The origin that answers.
@@ -135,6 +144,16 @@ impl OriginServer {
         self.plain.as_ref().map(Server::address)
     }
 
+    /// Where the write API answers with TLS, with the real port.
+    pub fn write_address(&self) -> Option<SocketAddr> {
+        self.write.as_ref().map(Server::address)
+    }
+
+    /// Where the write API answers without TLS, with the real port.
+    pub fn write_plain_address(&self) -> Option<SocketAddr> {
+        self.write_plain.as_ref().map(Server::address)
+    }
+
     /// Where metrics and health are, with the real port.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::address)
@@ -147,21 +166,52 @@ impl OriginServer {
 
     /// Answers until `stop`, then finishes the requests under way. Readiness stays true while it drains.
     pub async fn serve(self, stop: CancellationToken) {
-        let Self { secure, plain, admin, health, origin, drain, .. } = self;
+        let Self { secure, plain, write, write_plain, admin, health, origin, drain, .. } = self;
         health.set_ready(true);
-        let plain = async {
-            if let Some(plain) = plain {
-                plain.serve(stop.clone(), drain).await;
+        let serve = |server: Option<Server>| {
+            let stop = stop.clone();
+            async move {
+                if let Some(server) = server {
+                    server.serve(stop, drain).await;
+                }
             }
         };
         let events = async {
             stop.cancelled().await;
             origin.end_events();
         };
-        tokio::join!(secure.serve(stop.clone(), drain), plain, events);
+        tokio::join!(serve(Some(secure)), serve(plain), serve(write), serve(write_plain), events);
         // Closing the admin port waits for its thread.
         _ = tokio::task::spawn_blocking(move || drop(admin)).await;
     }
+}
+
+/// The listeners of the write API, with and without TLS: TCP only, and so without early data.
+fn bind_write(
+    config: &OriginServerConfig,
+    tls: &ServerTls,
+    clock: Arc<dyn Clock>,
+    registry: &Registry,
+) -> Result<[Option<Server>; 2], OriginError> {
+    let write = &config.write;
+    if !write.is_on() {
+        return Ok([None, None]);
+    }
+    let api = WriteApi::open(write, &config.repositories, clock, registry)?;
+    let limits = ServerLimits {
+        connections_max: write.connections_max,
+        request_body_bytes_max: write.upload_bytes_max.max(WRITE_JSON_BYTES_MAX),
+        ..ServerLimits::default()
+    };
+    let tls = match &write.client_ca_file {
+        Some(path) => tls.clone().with_client_authorities(path)?,
+        None => tls.clone(),
+    };
+    let secure = |address| ServerConfig { quic: false, limits: limits.clone(), ..ServerConfig::secure(address, tls) };
+    let plain = |address| ServerConfig { limits: limits.clone(), ..ServerConfig::plain(address) };
+    let configs = [write.listen.map(secure), write.listen_plain.map(plain)];
+    let [secure, plain] = configs.map(|config| config.map(|config| Server::bind(config, api.handler())).transpose());
+    Ok([secure?, plain?])
 }
 
 /// Binds, says where it answers, serves until `shutdown` completes, drains.
@@ -177,7 +227,9 @@ pub async fn run(
     let (address, pin) = (server.address(), hex(&server.certificate_pin()));
     let plain_address = server.plain_address().map(tracing::field::display);
     let admin_address = server.admin_address().map(tracing::field::display);
-    tracing::info!(%address, plain_address, admin_address, pin, "the origin serves");
+    let write_address = server.write_address().map(tracing::field::display);
+    let write_plain_address = server.write_plain_address().map(tracing::field::display);
+    tracing::info!(%address, plain_address, write_address, write_plain_address, admin_address, pin, "the origin serves");
     let stop = CancellationToken::new();
     let stopping = async {
         shutdown.await;

@@ -64,7 +64,7 @@ async fn each_release_is_served_as_soon_as_it_is_published() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("repository-folder");
     let repository = Repository::create(&folder, CreateOptions::new(NOW)).unwrap();
-    let served = RepositoryConfig { name: "devhost".parse().unwrap(), path: folder };
+    let served = RepositoryConfig::new("devhost".parse().unwrap(), folder);
     let handler = open(OriginConfig { repositories: vec![served], ..OriginConfig::default() }).handler();
     assert_eq!(trusted(&handler).await.targets().unwrap().len(), 0);
 
@@ -110,7 +110,7 @@ async fn an_imported_repository_is_served_unchanged() {
     let found = colibri_repository::sources(source.dir.path()).unwrap();
     let report = Repository::import(&found[0], dir.path(), &colibri_repository::Transfer::default()).unwrap();
     assert_eq!((report.packages, report.blobs_new), (2, 12));
-    let repository = RepositoryConfig { name: "devhost".parse().unwrap(), path: dir.path().to_owned() };
+    let repository = RepositoryConfig::new("devhost".parse().unwrap(), dir.path());
     let handler = open(OriginConfig { repositories: vec![repository], ..OriginConfig::default() }).handler();
     for entry in std::fs::read_dir(vectors().join("tuf-repo")).unwrap() {
         let entry = entry.unwrap();

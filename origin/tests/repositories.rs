@@ -310,12 +310,12 @@ fn mistakes_in_the_configuration_are_named() {
     assert!(matches!(message(many), OriginError::TooManyRepositories(257)));
     let empty = tempfile::tempdir().unwrap();
     for path in [empty.path(), Path::new("/nonexistent/repository")] {
-        let repository = RepositoryConfig { name: "a".parse().unwrap(), path: path.to_owned() };
+        let repository = RepositoryConfig::new("a".parse().unwrap(), path);
         let error = message(OriginConfig { repositories: vec![repository], ..OriginConfig::default() }).to_string();
         assert!(error.contains(path.to_str().unwrap()) && error.contains("repo create"), "{error}");
     }
     // The metadata folder itself is a repository too.
-    let repository = RepositoryConfig { name: "a".parse().unwrap(), path: folder.metadata() };
+    let repository = RepositoryConfig::new("a".parse().unwrap(), folder.metadata());
     assert!(Origin::open(OriginConfig { repositories: vec![repository], ..OriginConfig::default() }, clock()).is_ok());
 }
 

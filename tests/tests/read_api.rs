@@ -78,7 +78,7 @@ impl Site {
         let encoded = encode(&content, DeliveryType::Type1, Some(1)).unwrap();
         std::fs::write(metadata.join(format!("blobs/1/{}", tree.id)), &encoded).unwrap();
 
-        let repository = RepositoryConfig { name: "devhost".parse().unwrap(), path: dir.path().to_owned() };
+        let repository = RepositoryConfig::new("devhost".parse().unwrap(), dir.path());
         let config = OriginConfig { repositories: vec![repository], timestamp_max_age_s: 7, ..OriginConfig::default() };
         let clock = ManualClock::new(UnixSeconds(1_768_435_200));
         let origin = Origin::open(config, Arc::new(clock)).unwrap();

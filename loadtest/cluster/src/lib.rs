@@ -135,7 +135,7 @@ impl Cluster {
         let origin_log = Arc::new(OriginLog::default());
         let repositories = config.repositories.iter().map(|(name, path)| {
             let name = name.parse().map_err(|_| ClusterError::Name(name.clone()))?;
-            Ok(RepositoryConfig { name, path: path.clone() })
+            Ok(RepositoryConfig::new(name, path))
         });
         let repositories = repositories.collect::<Result<_, ClusterError>>()?;
         let origin_config = OriginConfig { repositories, ..OriginConfig::default() };

@@ -297,7 +297,7 @@ impl Repository {
     /// # Errors
     /// Too few signatures, a version that does not follow, a package that is not whole, or an online key that is not here.
     pub fn import_targets(&self, targets: &Ceremony, now: UnixSeconds) -> Result<Versions, RepositoryError> {
-        let pass = Pass { now, because: None, look_at_all: false };
+        let pass = Pass { now, because: None, past_gate: None, look_at_all: false };
         self.transact(&self.terms(now, false), &pass, &mut |head| {
             let file = self.adoptable_targets(targets, &head.set)?;
             Ok(Change { targets: TargetsChange::Adopt(file), ..Change::default() })

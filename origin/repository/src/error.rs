@@ -184,6 +184,14 @@ pub enum RepositoryError {
         /// What is wrong with it.
         fault: &'static str,
     },
+    /// Somebody else has published in between.
+    #[error("targets has version {found}, not {expected}: somebody else has published; look again and try again")]
+    TargetsMoved {
+        /// Its version.
+        found: u32,
+        /// The version that the caller saw.
+        expected: u32,
+    },
     /// The gate that the publisher set does not open.
     #[error("nothing was signed: {reason}")]
     Held {

@@ -74,6 +74,8 @@ pub(crate) struct Pass<'a> {
     pub now: UnixSeconds,
     /// Go on although blobs are not proven, for this reason.
     pub because: Option<&'a str>,
+    /// A gate was not asked, for this reason, which is recorded whether or not all blobs are proven.
+    pub past_gate: Option<&'a str>,
     /// Look at packages that stay as they are, however many there are.
     pub look_at_all: bool,
 }
@@ -244,7 +246,7 @@ pub(crate) fn check(
     // Before anything is signed that depends on them.
     blobs.receipts.flush()?;
     if check.count == 0 {
-        return Ok(None);
+        return pass.past_gate.map(|reason| Ok(Unproven { reason: reason_checked(reason)?, blobs: 0 })).transpose();
     }
     if let Some(reason) = pass.because {
         return Ok(Some(Unproven { reason: reason_checked(reason)?, blobs: check.count }));

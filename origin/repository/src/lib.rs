@@ -51,6 +51,7 @@ mod upload;
 #[cfg(test)]
 mod upload_tests;
 mod verify;
+pub mod wire;
 
 pub use audit::{Act, AuditReport};
 pub use bundle::{RepositorySource, sources};

@@ -138,7 +138,12 @@ impl Repository {
             gate.pass(&ids.into_iter().collect::<Vec<_>>()).map_err(|reason| RepositoryError::Held { reason })?;
         }
         let terms = self.terms(publish.now, publish.time_versioning);
-        let pass = Pass { now: publish.now, because: publish.unproven_because.as_deref(), look_at_all: false };
+        let pass = Pass {
+            now: publish.now,
+            because: publish.unproven_because.as_deref(),
+            past_gate: None,
+            look_at_all: false,
+        };
         let versions = self.transact(&terms, &pass, &mut |head| {
             self.blobs.put_targets(&named.files)?;
             let root = if publish.refresh_root { RootChange::Again } else { RootChange::Keep };

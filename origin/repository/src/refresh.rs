@@ -69,7 +69,7 @@ impl Repository {
         if !KeyRole::ALL.into_iter().any(|role| due(role, &all)) {
             return Ok(signed);
         }
-        let pass = Pass { now, because: None, look_at_all: true };
+        let pass = Pass { now, because: None, past_gate: None, look_at_all: true };
         self.transact(&self.terms(now, false), &pass, &mut |head| {
             let all = self.due_in(&head.set)?;
             signed = KeyRole::ALL.into_iter().filter(|role| due(*role, &all)).collect();
@@ -94,7 +94,7 @@ impl Repository {
     /// # Errors
     /// A key is missing, blobs are not ready and there is no reason, or the disk refuses.
     pub fn refresh_with(&self, now: UnixSeconds, because: Option<&str>) -> Result<Versions, RepositoryError> {
-        let pass = Pass { now, because, look_at_all: true };
+        let pass = Pass { now, because, past_gate: None, look_at_all: true };
         self.transact(&self.terms(now, false), &pass, &mut |head| {
             let mut due = self.due_in(&head.set)?;
             due.retain(|due| due.at <= now && due.can_sign);

@@ -113,7 +113,7 @@ impl Repository {
     /// # Errors
     /// A key is missing, or the change makes no sense.
     pub fn change_keys(&self, change: &KeyChange, now: UnixSeconds) -> Result<Versions, RepositoryError> {
-        let pass = Pass { now, because: None, look_at_all: false };
+        let pass = Pass { now, because: None, past_gate: None, look_at_all: false };
         self.transact(&self.terms(now, false), &pass, &mut |head| {
             let root = RootChange::Sign(apply(self.metadata.root_signed(&head.set)?, change)?);
             let mut change_of = Change { root, ..Change::default() };
@@ -187,7 +187,7 @@ impl Repository {
         targets: Option<&Ceremony>,
         now: UnixSeconds,
     ) -> Result<Versions, RepositoryError> {
-        let pass = Pass { now, because: None, look_at_all: false };
+        let pass = Pass { now, because: None, past_gate: None, look_at_all: false };
         self.transact(&self.terms(now, false), &pass, &mut |head| {
             let root = root.check_follows(&head.set, KeyRole::Root)?;
             let targets = self.targets_under(&root, targets, &head.set)?;

@@ -9,6 +9,7 @@ use std::fmt;
 use aws_lc_rs::digest::{SHA512, digest};
 use bytes::Bytes;
 use colibri_common::{BlobId, UnixSeconds, hex};
+use colibri_metadata::Role;
 use colibri_package::PackagePath;
 use colibri_store::DocumentName;
 use serde_json::{Map, Value, json};
@@ -38,6 +39,10 @@ pub struct Submit<'a> {
     pub unproven_because: Option<String>,
     /// Asked when all blobs are proven and before anything is signed.
     pub gate: Option<&'a dyn PublishGate>,
+    /// Why no gate is asked that should have been; the signed snapshot says it.
+    pub past_gate_because: Option<String>,
+    /// Refuse unless targets has this version at the moment of the change.
+    pub if_targets_version: Option<u32>,
 }
 
 impl Submit<'_> {
@@ -51,6 +56,8 @@ impl Submit<'_> {
             now,
             unproven_because: None,
             gate: None,
+            past_gate_because: None,
+            if_targets_version: None,
         }
     }
 }
@@ -108,8 +115,17 @@ impl Repository {
             gate.pass(&check.proven()).map_err(|reason| RepositoryError::Held { reason })?;
         }
         let terms = self.terms(submit.now, submit.time_versioning);
-        let pass = Pass { now: submit.now, because: submit.unproven_because.as_deref(), look_at_all: false };
+        let pass = Pass {
+            now: submit.now,
+            because: submit.unproven_because.as_deref(),
+            past_gate: submit.past_gate_because.as_deref(),
+            look_at_all: false,
+        };
         self.transact(&terms, &pass, &mut |head| {
+            let found = head.set.version(Role::Targets).unwrap_or(0);
+            if let Some(expected) = submit.if_targets_version.filter(|expected| *expected != found) {
+                return Err(RepositoryError::TargetsMoved { found, expected });
+            }
             self.blobs.put_targets(&named.files)?;
             let mut targets = self.metadata.entries(&head.set)?;
             for name in &submit.remove {

@@ -32,7 +32,7 @@ fn terms() -> Terms {
 
 /// Signs targets, snapshot and timestamp anew without any package.
 fn sign_again(repository: &Repository) -> Result<Versions, RepositoryError> {
-    let pass = Pass { now: NOW, because: None, look_at_all: false };
+    let pass = Pass { now: NOW, because: None, past_gate: None, look_at_all: false };
     let change = || Change { targets: TargetsChange::Entries(Map::new()), ..Change::default() };
     repository.transact(&terms(), &pass, &mut |_| Ok(change()))
 }

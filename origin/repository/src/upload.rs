@@ -52,20 +52,22 @@ impl Repository {
             self.blobs.receipts.flush()?;
             return Ok(None);
         }
-        let mut upload = Upload {
-            repository: self.clone(),
-            id,
-            form,
-            pieces: Vec::new(),
-            durable: 0,
-            waiting: BytesMut::new(),
-            head_checked: false,
-        };
-        upload.find_pieces()?;
+        let upload = Upload::found(self, id, form)?;
         if upload.pieces.is_empty() {
             upload.begin(now)?;
         }
         Ok(Some(upload))
+    }
+
+    /// Where an upload of this blob would begin or go on; nothing if the blob is here and proven.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn upload_offset(&self, id: BlobId, form: Encoding) -> Result<Option<u64>, RepositoryError> {
+        if self.missing_blobs(&[id])?.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Upload::found(self, id, form)?.durable))
     }
 
     /// Unfinished uploads: the folder of each, and when it began.
@@ -82,6 +84,21 @@ impl Repository {
 }
 
 impl Upload {
+    /// An upload as far as it has come.
+    fn found(repository: &Repository, id: BlobId, form: Encoding) -> Result<Self, RepositoryError> {
+        let mut upload = Self {
+            repository: repository.clone(),
+            id,
+            form,
+            pieces: Vec::new(),
+            durable: 0,
+            waiting: BytesMut::new(),
+            head_checked: false,
+        };
+        upload.find_pieces()?;
+        Ok(upload)
+    }
+
     /// The blob.
     pub const fn id(&self) -> BlobId {
         self.id

@@ -169,7 +169,7 @@ impl Site {
 
 fn config(name: &str, path: &Path) -> Result<RepositoryConfig, ServerError> {
     let parsed = name.parse().map_err(|_| ServerError::Name(name.to_owned()))?;
-    Ok(RepositoryConfig { name: parsed, path: path.to_owned() })
+    Ok(RepositoryConfig::new(parsed, path))
 }
 
 /// Metadata and blobs side by side, wherever the bundle keeps them.

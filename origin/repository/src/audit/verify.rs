@@ -164,7 +164,7 @@ impl Repository {
             let gaps = walk.stretches.iter().filter_map(|(gap, _)| *gap).filter(|gap| !admitted.contains(gap));
             Ok::<_, RepositoryError>(gaps.collect::<Vec<_>>())
         };
-        let pass = Pass { now, because: None, look_at_all: false };
+        let pass = Pass { now, because: None, past_gate: None, look_at_all: false };
         if open(self)?.is_empty() {
             // A loss that nobody has signed over yet becomes a line now; if there is none, nothing has changed.
             if self.audit_verify()?.is_good() {

@@ -1,0 +1,7 @@
+//! The write API as a process answers it: who may, what is taken, what is refused, and what a broken connection costs.
+
+mod abuse;
+mod access;
+mod publish;
+mod site;
+mod upload;
