@@ -3,9 +3,11 @@
 //! Nothing here signs or stores: that is the library `colibri-repository`, which servers and the demo use too.
 
 mod create;
+mod gc;
 mod list;
 mod mirror;
 mod packages;
+mod pins;
 mod publish;
 mod server;
 mod stock_client;
@@ -51,6 +53,10 @@ pub enum Verb {
     Mirror(Box<mirror::Mirror>),
     /// Serves repositories on a developer's desk
     Server(server::Args),
+    /// Removes blobs that nothing offers and nobody pinned, and metadata that no client needs any more
+    Gc(gc::Gc),
+    /// Named reasons to keep packages and blobs, each with an owner
+    Pins(pins::Args),
     /// Looks at the packages of a repository
     Package(packages::Args),
 }
@@ -95,6 +101,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
         Verb::Export(args) => transfer::export_to(args, out),
         Verb::Mirror(args) => mirror::run(args, out),
         Verb::Server(args) => server::run(args, out),
+        Verb::Gc(args) => gc::run(args, out),
+        Verb::Pins(args) => pins::run(args, out),
         Verb::Package(args) => packages::run(args, out),
     }
 }

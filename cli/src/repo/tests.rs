@@ -1,5 +1,6 @@
 //! Tests of `repo` on folders.
 
+mod gc;
 mod transfer;
 mod verify;
 

@@ -7,16 +7,25 @@
 
 use std::collections::BTreeSet;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use colibri_common::{BlobId, UnixSeconds};
 use colibri_store::DocumentName;
 
 use crate::commit::FORMAT;
 use crate::error::RepositoryError;
-use crate::layout;
 use crate::storage::Storage;
+use crate::{layout, limits};
 
-const HEAD_BYTES: usize = 12;
+const HEAD_BYTES: usize = 16;
+
+/// What a publish depends on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Announced {
+    /// With everything they name.
+    pub packages: BTreeSet<BlobId>,
+    /// Just these.
+    pub blobs: BTreeSet<BlobId>,
+}
 
 /// Blobs that stay until this is dropped. A process that dies leaves it behind; collection passes it over in time.
 #[derive(Debug)]
@@ -26,12 +35,14 @@ pub(crate) struct Announcement<'a> {
 }
 
 impl<'a> Announcement<'a> {
-    /// Announces blobs; a package stands for everything it names.
-    pub fn make(storage: &'a dyn Storage, blobs: &BTreeSet<BlobId>, now: UnixSeconds) -> Result<Self, RepositoryError> {
-        let mut text = BytesMut::with_capacity(HEAD_BYTES + 32 * blobs.len());
+    /// Announces what a publish depends on.
+    pub fn make(storage: &'a dyn Storage, announced: &Announced, now: UnixSeconds) -> Result<Self, RepositoryError> {
+        let Announced { packages, blobs } = announced;
+        let mut text = BytesMut::with_capacity(HEAD_BYTES + 32 * (packages.len() + blobs.len()));
         text.put_u32_le(FORMAT);
         text.put_u64_le(now.0);
-        blobs.iter().for_each(|id| text.put_slice(id.as_bytes()));
+        text.put_u32_le(u32::try_from(packages.len()).unwrap_or(u32::MAX));
+        packages.iter().chain(blobs).for_each(|id| text.put_slice(id.as_bytes()));
         let text = text.freeze();
         let _lock = storage.lock()?;
         let mut number = numbers(storage)?.last().copied().unwrap_or(0);
@@ -59,4 +70,37 @@ fn numbers(storage: &dyn Storage) -> Result<Vec<u64>, RepositoryError> {
     let mut numbers: Vec<u64> = storage.list(&prefix)?.iter().filter_map(number).collect();
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// Everything announced, and the announcements that are too old to count. The caller holds the lock.
+pub(crate) fn announced(
+    storage: &dyn Storage,
+    now: UnixSeconds,
+) -> Result<(Announced, Vec<DocumentName>), RepositoryError> {
+    let (mut all, mut old) = (Announced::default(), Vec::new());
+    for number in numbers(storage)? {
+        let name = layout::announced(number)?;
+        let Some(text) = storage.read(&name, limits::ANNOUNCEMENT_BYTES_MAX)? else { continue };
+        match parse(&text) {
+            Some((at, announced)) if at.plus(limits::ANNOUNCEMENT_LIFE_S) > now => {
+                all.packages.extend(announced.packages);
+                all.blobs.extend(announced.blobs);
+            }
+            _ => old.push(name),
+        }
+    }
+    Ok((all, old))
+}
+
+fn parse(text: &Bytes) -> Option<(UnixSeconds, Announced)> {
+    let (format, rest) = text.split_first_chunk::<4>()?;
+    let (at, rest) = rest.split_first_chunk::<8>()?;
+    let (packages, rest) = rest.split_first_chunk::<4>()?;
+    let (ids, tail) = rest.as_chunks::<32>();
+    if u32::from_le_bytes(*format) != FORMAT || !tail.is_empty() {
+        return None;
+    }
+    let (packages, blobs) = ids.split_at_checked(usize::try_from(u32::from_le_bytes(*packages)).ok()?)?;
+    let set = |ids: &[[u8; 32]]| ids.iter().map(|id| BlobId::from_digest(*id)).collect();
+    Some((UnixSeconds(u64::from_le_bytes(*at)), Announced { packages: set(packages), blobs: set(blobs) }))
 }

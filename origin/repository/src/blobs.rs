@@ -242,11 +242,12 @@ impl BlobFolder {
         if let Some(at) = proven.filter(|at| at.0 > 0).min() {
             return Some(at);
         }
-        let path = TYPES.into_iter().find_map(|ty| {
-            let path = self.storage.place().join(layout::blob(ty, id).ok()?.as_str());
-            path.exists().then_some(path)
-        })?;
-        let modified = std::fs::metadata(path).ok()?.modified().ok()?;
+        TYPES.into_iter().find_map(|ty| self.file_time(&layout::blob(ty, id).ok()?))
+    }
+
+    /// When a document was written, as far as the file system tells.
+    pub fn file_time(&self, name: &DocumentName) -> Option<UnixSeconds> {
+        let modified = std::fs::metadata(self.storage.place().join(name.as_str())).ok()?.modified().ok()?;
         Some(UnixSeconds(modified.duration_since(UNIX_EPOCH).ok()?.as_secs()))
     }
 

@@ -178,6 +178,20 @@ pub enum RepositoryError {
         /// Where those given began.
         found: u64,
     },
+    /// A pin that cannot be made.
+    #[error("pin {name:?}: {reason}")]
+    BadPin {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// Collection where nobody can be kept from publishing.
+    #[error("{path} has no locks, so nothing can be collected there safely")]
+    NoLocks {
+        /// The repository.
+        path: PathBuf,
+    },
     /// A reason that cannot be signed.
     #[error("the reason for offering what is not proven is refused: {fault}")]
     BadReason {

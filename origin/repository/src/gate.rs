@@ -14,7 +14,7 @@ use crate::blobs::{BlobFolder, Standing};
 use crate::commit::Unproven;
 use crate::draft::Change;
 use crate::error::RepositoryError;
-use crate::metadata::Head;
+use crate::metadata::{Head, MetadataFolder};
 use crate::{limits, roles};
 
 /// Asked after the blobs of a publish are proven and before anything is signed: may it go on? For waiting until edges serve
@@ -197,17 +197,10 @@ impl<'a> Check<'a> {
     }
 }
 
-/// Every package that a change offers: name and package hash. Targets that are no packages are left out.
-fn offered(set: &TrustedSet, change: &Change) -> BTreeMap<String, BlobId> {
-    let Some(entries) = change.targets.entries() else { return offered_now(set) };
+/// Name and package hash of entries of targets. Those that are no packages are left out.
+pub(crate) fn packages_in(entries: &serde_json::Map<String, serde_json::Value>) -> BTreeMap<String, BlobId> {
     let hash = |entry: &serde_json::Value| entry.get("custom")?.get("merkle")?.as_str()?.parse().ok();
     entries.iter().filter_map(|(name, entry)| Some((name.clone(), hash(entry)?))).collect()
-}
-
-/// Every package that a set offers.
-pub(crate) fn offered_now(set: &TrustedSet) -> BTreeMap<String, BlobId> {
-    let targets = set.targets().into_iter().flat_map(|targets| targets.iter());
-    targets.filter_map(|(name, target)| Some((name.as_str().to_owned(), target.merkle()?))).collect()
 }
 
 /// What the snapshot of a set says of blobs that were let through.
@@ -220,19 +213,31 @@ pub(crate) fn let_through(set: &TrustedSet) -> Option<Unproven> {
 /// Lets a change pass, or says which blobs of which packages are not ready. Gives what the snapshot must say if blobs that
 /// are not proven are let through.
 pub(crate) fn check(
+    metadata: &MetadataFolder,
     blobs: &BlobFolder,
     head: &Head,
     change: &Change,
     pass: &Pass<'_>,
 ) -> Result<Option<Unproven>, RepositoryError> {
     blobs.receipts.read_new()?;
-    let before = offered_now(&head.set);
+    let before = metadata.packages_of(&head.set)?;
     let let_through = let_through(&head.set);
     let stays = |name: &str, hash: BlobId| before.get(name) == Some(&hash);
     // A commit of ours says that what stays has passed, so in a large set only what is new is looked at.
     let passed = head.commit.is_some() && let_through.is_none() && !pass.look_at_all;
     let mut check = Check::new(blobs, pass.now);
-    let offered = offered(&head.set, change);
+    let offered = match change.targets.entries() {
+        None => before.clone(),
+        Some(entries) => {
+            // Delegated roles stay as they are.
+            let top = head.set.targets().into_iter().flat_map(|targets| targets.iter());
+            let top: HashSet<String> = top.map(|(name, _)| name.as_str().to_owned()).collect();
+            let mut offered = before.clone();
+            offered.retain(|name, _| !top.contains(name));
+            offered.extend(packages_in(&entries));
+            offered
+        }
+    };
     let skip = passed && offered.len() as u64 > limits::CARRIED_PACKAGES_CHECKED_MAX;
     let mut new_are_ready = true;
     for (name, hash) in &offered {

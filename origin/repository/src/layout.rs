@@ -21,6 +21,9 @@ pub const RECEIPTS: &str = "receipts";
 /// Folder of announcements, below the repository's folder: `announced/N`.
 pub const ANNOUNCED: &str = "announced";
 
+/// Folder of pins, below the repository's folder: `pins/NAME`.
+pub const PINS: &str = "pins";
+
 /// Folder of unfinished uploads, below the repository's folder: `uploads/ID.FORM/OFFSET`.
 pub const UPLOADS: &str = "uploads";
 
@@ -63,6 +66,11 @@ pub(crate) fn receipts(number: u64) -> Result<DocumentName, StoreError> {
 /// What a publish at work depends on.
 pub(crate) fn announced(number: u64) -> Result<DocumentName, StoreError> {
     DocumentName::new(&format!("{ANNOUNCED}/{number}"))
+}
+
+/// A pin.
+pub(crate) fn pin(name: &str) -> Result<DocumentName, StoreError> {
+    DocumentName::new(&format!("{PINS}/{name}"))
 }
 
 /// Metadata that has no numbered name.

@@ -20,6 +20,9 @@ mod folders;
 mod gate;
 #[cfg(test)]
 mod gate_tests;
+mod gc;
+#[cfg(test)]
+mod gc_tests;
 mod ingest;
 mod keys;
 pub mod layout;
@@ -27,6 +30,7 @@ pub mod limits;
 mod lock;
 mod metadata;
 mod parallel;
+mod pins;
 mod publish;
 mod receipts;
 mod refresh;
@@ -61,9 +65,11 @@ pub use contents::PackageBlob;
 pub use error::RepositoryError;
 pub use export::{Export, export};
 pub use gate::{Fault, PublishGate, UnreadyBlob};
+pub use gc::{Collect, CollectReport};
 pub use keys::{
     AskPassphrase, KeyForm, KeyRole, KeySources, ListedKey, Passphrase, Secret, Signer, UnknownRole, generate_key_file,
 };
+pub use pins::Pin;
 pub use publish::{Publish, PublishProgress, PublishReport};
 pub use refresh::Due;
 pub use release_bundle::BundleReport;

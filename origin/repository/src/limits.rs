@@ -67,6 +67,14 @@ pub const UPLOADS_MAX: u64 = 1024;
 pub const UPLOAD_PIECE_BYTES: u64 = 4 << 20;
 /// Longest note of when an upload began, in bytes.
 pub const UPLOAD_BEGAN_BYTES_MAX: u64 = 64;
+/// Seconds for which metadata stays after a newer timestamp took the place of the one that leads to it, at least.
+pub const METADATA_KEPT_S: u64 = 24 * 3600;
+/// Longest name of a pin in bytes.
+pub const PIN_NAME_BYTES_MAX: u64 = 100;
+/// Most hashes in one pin.
+pub const PINNED_HASHES_MAX: u64 = 100_000;
+/// Largest pin in bytes.
+pub const PIN_BYTES_MAX: u64 = 16 << 20;
 /// Longest reason for publishing what is not proven, in bytes.
 pub const REASON_BYTES_MAX: u64 = 512;
 /// Seconds to wait for another publish to end.
@@ -111,6 +119,10 @@ pub const ALL: &[(&str, u64)] = &[
     ("UPLOADS_MAX", UPLOADS_MAX),
     ("UPLOAD_PIECE_BYTES", UPLOAD_PIECE_BYTES),
     ("UPLOAD_BEGAN_BYTES_MAX", UPLOAD_BEGAN_BYTES_MAX),
+    ("METADATA_KEPT_S", METADATA_KEPT_S),
+    ("PIN_NAME_BYTES_MAX", PIN_NAME_BYTES_MAX),
+    ("PINNED_HASHES_MAX", PINNED_HASHES_MAX),
+    ("PIN_BYTES_MAX", PIN_BYTES_MAX),
     ("REASON_BYTES_MAX", REASON_BYTES_MAX),
     ("LOCK_WAIT_S", LOCK_WAIT_S),
     ("LOCK_NOTICE_S", LOCK_NOTICE_S),

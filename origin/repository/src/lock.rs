@@ -9,12 +9,13 @@ use colibri_store::disk::{Disk, DiskFile, Lock, OpenMode};
 use crate::error::RepositoryError;
 use crate::limits;
 
-const POLL: Duration = Duration::from_millis(50);
+/// Between two tries: at first often, since most changes are short.
+const POLL_FIRST: Duration = Duration::from_millis(1);
+const POLL_LAST: Duration = Duration::from_millis(50);
 
 /// Held while a repository changes; given back when dropped, also when the process dies.
 #[derive(Debug)]
 pub(crate) struct PublishLock {
-    #[cfg_attr(not(test), expect(dead_code))]
     file: Option<Arc<dyn DiskFile>>,
 }
 
@@ -26,7 +27,6 @@ impl PublishLock {
     }
 
     /// Whether others are kept from changing the repository.
-    #[cfg(test)]
     pub const fn excludes(&self) -> bool {
         self.file.is_some()
     }
@@ -41,6 +41,7 @@ impl PublishLock {
         let file = disk.open(path, OpenMode::Create).map_err(failed)?;
         let began = Instant::now();
         let mut said = false;
+        let mut poll = POLL_FIRST;
         while !file.try_lock(Lock::Exclusive).map_err(failed)? {
             let waited = began.elapsed();
             if waited >= wait {
@@ -50,7 +51,8 @@ impl PublishLock {
                 said = true;
                 tracing::warn!(lock = %path.display(), waited_s = waited.as_secs(), "waiting for another publish");
             }
-            std::thread::sleep(POLL.min(wait));
+            std::thread::sleep(poll.min(wait));
+            poll = (2 * poll).min(POLL_LAST);
         }
         Ok(Self { file: Some(file) })
     }

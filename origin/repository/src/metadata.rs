@@ -9,13 +9,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use colibri_common::{UnixSeconds, hex, sha256};
-use colibri_metadata::{Answer, MetadataError, Role, Start, Step, TrustAnchor, TrustedSet, Update, canonical};
+use colibri_common::{BlobId, UnixSeconds, hex, sha256};
+use colibri_metadata::{
+    Answer, MetadataError, Role, RoleName, Start, Step, TrustAnchor, TrustedSet, Update, canonical,
+};
 use colibri_store::DocumentName;
+use serde_json::{Map, Value};
 
 use crate::commit::{Commit, NewCommit, Source, Unproven};
 use crate::draft::Draft;
 use crate::error::RepositoryError;
+use crate::gate;
 use crate::layout;
 use crate::roles::{self, Expiries};
 use crate::storage::Storage;
@@ -157,6 +161,70 @@ impl MetadataFolder {
             update.supply(found.map_or(Answer::NotFound, Answer::Found)).map_err(|e| self.at(e))?;
         }
         update.finish().map_err(|e| self.at(e))
+    }
+
+    /// The document of a targets file that a snapshot lists; nothing for files that are no roles.
+    pub fn listed_document(
+        &self,
+        set: &TrustedSet,
+        listed: &str,
+        version: u32,
+    ) -> Result<Option<DocumentName>, RepositoryError> {
+        let role = listed.strip_suffix(".json").and_then(|name| name.parse::<RoleName>().ok());
+        let file = match role {
+            Some(role) => role.file(),
+            None if listed == Role::Targets.file() => listed.to_owned(),
+            None => return Ok(None),
+        };
+        let name = if set.root().consistent_snapshot() {
+            layout::numbered_metadata(&file, version)?
+        } else {
+            layout::metadata(&file)?
+        };
+        Ok(Some(name))
+    }
+
+    /// The entries of every delegated role that a set's snapshot lists, as they are stored: nothing is verified, because more
+    /// than is offered does no harm where this is asked, and less would.
+    fn delegated_entries(&self, set: &TrustedSet) -> Result<Map<String, Value>, RepositoryError> {
+        let mut entries = Map::new();
+        if set.targets().is_none_or(|targets| targets.delegations().is_none()) {
+            return Ok(entries);
+        }
+        for (listed, meta) in set.snapshot().into_iter().flat_map(|snapshot| snapshot.meta()) {
+            if listed == Role::Targets.file() {
+                continue;
+            }
+            let Some(name) = self.listed_document(set, listed, meta.version)? else { continue };
+            let bytes = self.storage.read(&name, Role::Targets.bytes_max())?;
+            let signed = bytes.as_deref().and_then(roles::signed_part);
+            match signed.and_then(|mut signed| signed.remove("targets")) {
+                Some(Value::Object(targets)) => entries.extend(targets),
+                _ => return Err(self.damaged(&format!("{} is missing or is no targets file", name.as_str()))),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Every package that a set offers, delegated roles included: name and package hash. Other targets are left out.
+    pub fn packages_of(&self, set: &TrustedSet) -> Result<BTreeMap<String, BlobId>, RepositoryError> {
+        let mut packages = gate::packages_in(&self.delegated_entries(set)?);
+        let targets = set.targets().into_iter().flat_map(|targets| targets.iter());
+        packages.extend(targets.filter_map(|(name, target)| Some((name.as_str().to_owned(), target.merkle()?))));
+        Ok(packages)
+    }
+
+    /// Names and SHA-512, in hex, of every target of a set that has one, delegated roles included.
+    pub fn target_hashes_of(&self, set: &TrustedSet) -> Result<Vec<(String, String)>, RepositoryError> {
+        let delegated = self.delegated_entries(set)?;
+        let hash = |entry: &Value| entry.get("hashes")?.get("sha512")?.as_str().map(str::to_owned);
+        let mut hashes: Vec<_> =
+            delegated.iter().filter_map(|(name, entry)| Some((name.clone(), hash(entry)?))).collect();
+        let targets = set.targets().into_iter().flat_map(|targets| targets.iter());
+        hashes.extend(
+            targets.filter_map(|(name, target)| Some((name.as_str().to_owned(), hex(target.hashes.sha512.as_ref()?)))),
+        );
+        Ok(hashes)
     }
 
     /// The version after `previous`: one more, or the time if that is larger; never one whose numbered file is there,

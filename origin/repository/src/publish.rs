@@ -13,7 +13,7 @@ use colibri_package::PackagePath;
 use colibri_package::delivery::DeliveryType;
 use serde_json::{Map, Value};
 
-use crate::announce::Announcement;
+use crate::announce::{Announced, Announcement};
 use crate::ceremony::Ceremony;
 use crate::collect::{self, Collected};
 use crate::draft::{Change, RootChange, TargetsChange};
@@ -129,13 +129,14 @@ impl Repository {
         for role in publish.signs() {
             self.keys.signers(committed.root(), role)?;
         }
-        let ids: BTreeSet<BlobId> = collected.blobs.iter().map(|blob| blob.id).collect();
-        let _announced = Announcement::make(self.storage.as_ref(), &ids, publish.now)?;
+        let announced = announced(&collected);
+        let _announced = Announcement::make(self.storage.as_ref(), &announced, publish.now)?;
         self.blobs.receipts.read_new()?;
         let counted = self.take_blobs(publish, &collected)?;
         let named = self.named_targets(&self.whole(&collected, publish.now)?)?;
         if let Some(gate) = publish.gate {
-            gate.pass(&ids.into_iter().collect::<Vec<_>>()).map_err(|reason| RepositoryError::Held { reason })?;
+            gate.pass(&announced.blobs.iter().copied().collect::<Vec<_>>())
+                .map_err(|reason| RepositoryError::Held { reason })?;
         }
         let terms = self.terms(publish.now, publish.time_versioning);
         let pass = Pass {
@@ -160,8 +161,7 @@ impl Repository {
     /// As [`Self::publish`].
     pub fn prepare(&self, publish: &Publish<'_>) -> Result<(PublishReport, Ceremony), RepositoryError> {
         let collected = collect::collect(&publish.manifests, &publish.package_archives)?;
-        let ids: BTreeSet<BlobId> = collected.blobs.iter().map(|blob| blob.id).collect();
-        let _announced = Announcement::make(self.storage.as_ref(), &ids, publish.now)?;
+        let _announced = Announcement::make(self.storage.as_ref(), &announced(&collected), publish.now)?;
         self.blobs.receipts.read_new()?;
         let counted = self.take_blobs(publish, &collected)?;
         let named = self.named_targets(&self.whole(&collected, publish.now)?)?;
@@ -232,6 +232,14 @@ impl Publish<'_> {
         use colibri_metadata::Role;
         let root = self.refresh_root.then_some(Role::Root);
         root.into_iter().chain([Role::Targets, Role::Snapshot, Role::Timestamp])
+    }
+}
+
+/// What a publish depends on.
+fn announced(collected: &Collected) -> Announced {
+    Announced {
+        packages: collected.named.iter().map(|named| named.hash).collect(),
+        blobs: collected.blobs.iter().map(|blob| blob.id).collect(),
     }
 }
 

@@ -196,6 +196,12 @@ impl Receipts {
         Ok(())
     }
 
+    /// Writes everything into one segment, if it is in several.
+    pub fn write_into_one(&self) -> Result<(), RepositoryError> {
+        let mut state = self.state();
+        if state.segments > 1 { self.compact(&mut state) } else { Ok(()) }
+    }
+
     /// Writes everything into one segment and removes those before it.
     fn compact(&self, state: &mut State) -> Result<(), RepositoryError> {
         loop {

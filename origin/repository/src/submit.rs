@@ -3,7 +3,6 @@
 //!
 //! Deliberately absent: the network, who may submit.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA512, digest};
@@ -14,7 +13,7 @@ use colibri_package::PackagePath;
 use colibri_store::DocumentName;
 use serde_json::{Map, Value, json};
 
-use crate::announce::Announcement;
+use crate::announce::{Announced, Announcement};
 use crate::blobs::Standing;
 use crate::draft::{Change, TargetsChange};
 use crate::error::RepositoryError;
@@ -100,8 +99,9 @@ impl Repository {
     /// [`RepositoryError::Unready`] says which blobs of which packages are absent or wrong. What was visible before stays
     /// visible.
     pub fn submit(&self, submit: &Submit<'_>) -> Result<Versions, RepositoryError> {
-        let hashes: BTreeSet<BlobId> = submit.packages.iter().map(|(_, hash)| *hash).collect();
-        let _announced = Announcement::make(self.storage.as_ref(), &hashes, submit.now)?;
+        let packages = submit.packages.iter().map(|(_, hash)| *hash).collect();
+        let announced = Announced { packages, ..Announced::default() };
+        let _announced = Announcement::make(self.storage.as_ref(), &announced, submit.now)?;
         self.blobs.receipts.read_new()?;
         let mut check = Check::new(&self.blobs, submit.now);
         for (name, hash) in &submit.packages {

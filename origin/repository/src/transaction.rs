@@ -35,7 +35,7 @@ impl Repository {
             let head = self.metadata.head()?;
             self.metadata.heal(&head)?;
             let mut change = plan(&head)?;
-            change.unproven = gate::check(&self.blobs, &head, &change, pass)?;
+            change.unproven = gate::check(&self.metadata, &self.blobs, &head, &change, pass)?;
             if change.unproven != gate::let_through(&head.set) {
                 // Only a new snapshot can say it.
                 change.timestamp_only = false;
