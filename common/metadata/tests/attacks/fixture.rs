@@ -51,7 +51,11 @@ impl Key {
 
     pub fn signature(&self, signed: &Value) -> Value {
         let message = canonical::encode(signed).unwrap();
-        json!({"keyid": self.id(), "sig": hex(self.pair().sign(&message).as_ref())})
+        json!({"keyid": self.id(), "sig": hex(&self.sign(&message))})
+    }
+
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.pair().sign(message).as_ref().to_vec()
     }
 }
 

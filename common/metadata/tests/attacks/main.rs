@@ -3,6 +3,10 @@
 mod fixture;
 
 mod chain;
+mod delegated;
+mod delegations;
+mod forms;
+mod keys;
 mod malformed;
 mod rollback;
 mod signatures;
