@@ -9,6 +9,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask bench NAME [OPTIONS]
 
+  metadata verifying and parsing a flat repository of many targets, against one parse and one signature
+           [--targets N] [--runs N]
   ingest   publishing a tree of files, against compressing and hashing the same bytes
            [--mib N] [--runs N] [--seed N] [--dir DIR]
 ";
@@ -16,6 +18,7 @@ cargo xtask bench NAME [OPTIONS]
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.split_first().map(|(name, options)| (name.as_str(), options)) {
+        Some(("metadata", options)) => colibri_bench::metadata::run(options).map_err(Into::into),
         Some(("ingest", options)) => ingest::run(options),
         _ => {
             eprint!("{USAGE}");

@@ -4,6 +4,10 @@ use crate::run::{Failure, cargo, root, run};
 
 /// Runs a benchmark of `tests/bench` with these words.
 pub fn bench(words: &[&str]) -> Result<(), Failure> {
+    // All programs of it: one may start another.
+    let mut build = cargo("build --quiet --profile dist");
+    build.current_dir(root().join("tests/bench")).env("CARGO_TARGET_DIR", root().join("target"));
+    run(build)?;
     let mut command = cargo("run --quiet --profile dist --");
     command.args(words).current_dir(root().join("tests/bench")).env("CARGO_TARGET_DIR", root().join("target"));
     run(command)

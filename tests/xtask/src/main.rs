@@ -17,7 +17,7 @@ cargo xtask COMMAND
   check        format, lints, tests, documentation, the demo and its figures, interop: what CI runs
   acceptance   what needs outside tools or long time: images, compose file, Helm chart, licences
   fuzz         the fuzz targets of tests/fuzz, each for five minutes: [--seconds N] [TARGET]
-  bench NAME   measures against a stated base: ingest
+  bench NAME   measures against a stated base: metadata, ingest
   conformance DIR
                the public TUF conformance suite, from a checkout in DIR, with its own keys and with ed25519 keys
 ";
