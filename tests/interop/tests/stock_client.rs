@@ -2,14 +2,14 @@
 //!
 //! The stock client asks the machine for the time, so these repositories are signed now.
 
-use std::fs;
-use std::path::Path;
+mod desk;
 
-use bytes::Bytes;
+use std::fs;
+
 use colibri_common::{BlobId, Clock, SystemClock, merkle};
-use colibri_metadata::{Answer, MetadataError, Role, Start, Step, TrustAnchor, TrustedSet, Update};
-use colibri_package::{AbiRevision, PackageBuild, far};
-use colibri_repository::{CreateOptions, Publish, Repository};
+use colibri_metadata::{Role, Start, TrustedSet};
+use colibri_repository::Repository;
+use desk::{anchor, archive, ours, publish, published};
 use futures_executor::block_on;
 use futures_util::AsyncReadExt;
 use tuf::client::{Client, Config};
@@ -44,44 +44,6 @@ fn stock_by_keys(repository: &Repository) -> tuf::Result<Stock> {
     block_on(Client::with_trusted_root_keys(Config::default(), version, 1, &keys, local, remote(repository)))
 }
 
-/// What a device is told of the repository.
-fn anchor(repository: &Repository) -> Start {
-    let root_keys = repository.root_keys().unwrap();
-    Start::FromAnchor(TrustAnchor::Keys { root_keys, root_threshold: 1, root_version: 1 })
-}
-
-/// Our client over the same files.
-fn ours(repository: &Repository, start: Start) -> Result<TrustedSet, MetadataError> {
-    let mut update = Update::start(start, SystemClock.now());
-    while let Step::Want(want) = update.next() {
-        let answer = fs::read(repository.served_dir().join(&want.name));
-        update.supply(answer.map_or(Answer::NotFound, |bytes| Answer::Found(Bytes::from(bytes))))?;
-    }
-    update.finish()
-}
-
-/// A package archive of NAME with one file.
-fn archive(dir: &Path, name: &str, content: &[u8]) -> (std::path::PathBuf, BlobId) {
-    let id = merkle::build(content).id;
-    let mut build = PackageBuild::new(name.parse().unwrap(), AbiRevision(1));
-    build.add_content("data/file", id).unwrap();
-    let meta_far = build.finish().unwrap();
-    let files = [(id.to_string(), content.to_vec()), ("meta.far".to_owned(), meta_far.to_vec())];
-    let path = dir.join(format!("{name}.far"));
-    fs::write(&path, far::to_bytes(&files.into_iter().collect()).unwrap()).unwrap();
-    (path, merkle::build(&meta_far).id)
-}
-
-fn publish(repository: &Repository, archives: &[&Path], refresh_root: bool) {
-    let publish = Publish {
-        package_archives: archives.iter().map(|path| path.to_path_buf()).collect(),
-        compression_level: Some(1),
-        refresh_root,
-        ..Publish::new(SystemClock.now())
-    };
-    repository.publish(&publish).unwrap();
-}
-
 /// Both clients find `name` with `hash`, agree on all that targets says of it, and the stock one fetches the very meta.far.
 fn both_find(stock: &mut Stock, set: &TrustedSet, name: &str, hash: BlobId) {
     let path = TargetPath::new(name).unwrap();
@@ -98,14 +60,6 @@ fn both_find(stock: &mut Stock, set: &TrustedSet, name: &str, hash: BlobId) {
     });
     assert_eq!(merkle::build(&content).id, hash);
     assert!(ours.hashes.check(&content).is_ok());
-}
-
-/// A repository with one published package, and that package.
-fn published(dir: &Path) -> (Repository, BlobId) {
-    let repository = Repository::create(&dir.join("repo"), CreateOptions::new(SystemClock.now())).unwrap();
-    let (path, hash) = archive(dir, "hello", b"one");
-    publish(&repository, &[&path], false);
-    (repository, hash)
 }
 
 #[test]

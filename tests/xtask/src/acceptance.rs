@@ -10,6 +10,7 @@ mod drain;
 mod image;
 mod lab;
 mod licences;
+mod python_tuf;
 mod sample;
 mod servers;
 mod static_server;
@@ -45,6 +46,7 @@ pub fn acceptance() -> Result<(), Failure> {
         }
     };
     note("licences, bans, advisories", licences::check());
+    note("python-tuf", python_tuf::check());
     // Without the binary there is nothing left to try.
     let binary = binary::build()?;
     for (name, step) in STEPS {
