@@ -5,6 +5,7 @@
 mod create;
 mod gc;
 mod list;
+mod merge;
 mod mirror;
 mod packages;
 mod pins;
@@ -49,6 +50,8 @@ pub enum Verb {
     Import(transfer::Import),
     /// Writes a folder that any static web server serves to devices
     Export(transfer::Export),
+    /// Offers the packages of several repositories in one
+    Merge(merge::Merge),
     /// Follows a repository that somebody else serves
     Mirror(Box<mirror::Mirror>),
     /// Serves repositories on a developer's desk
@@ -99,6 +102,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
         Verb::Verify(args) => verify::run(args, out),
         Verb::Import(args) => transfer::import(args, out),
         Verb::Export(args) => transfer::export_to(args, out),
+        Verb::Merge(args) => merge::run(args, out),
         Verb::Mirror(args) => mirror::run(args, out),
         Verb::Server(args) => server::run(args, out),
         Verb::Gc(args) => gc::run(args, out),

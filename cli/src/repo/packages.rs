@@ -1,19 +1,20 @@
-//! `colibri repo package list`: what a repository offers (reference "Fuchsia command line" §11.2).
+//! `colibri repo package list|show|extract-archive`: what a repository offers (reference "Fuchsia command line" §11.2).
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use colibri_common::BlobId;
 use colibri_common::UnixSeconds;
-use colibri_package::MetaFar;
+use colibri_package::{MetaFar, archive, far};
 use colibri_repository::{PackageBlob, PackageEntry, Repository, RepositoryError};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::RepoError;
-use crate::files;
+use crate::files::{self, FilesError};
 use crate::progress::bytes;
 use crate::table::print_table;
 
@@ -36,6 +37,10 @@ pub struct Args {
 pub enum Verb {
     /// Lists the packages offered, by name
     List(List),
+    /// Shows the files of a package
+    Show(Show),
+    /// Writes a package archive with all blobs of a package and its subpackages, decompressed
+    ExtractArchive(ExtractArchive),
 }
 
 /// Arguments of `repo package list`.
@@ -57,6 +62,38 @@ pub struct List {
     /// 1970, and what was not asked for or is not known is null
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `repo package show`.
+#[derive(Debug, Default, clap::Args)]
+pub struct Show {
+    /// The repository's folder
+    #[arg(long, value_name = "DIR")]
+    pub repo_path: PathBuf,
+    /// Print whole hashes
+    #[arg(long)]
+    pub full_hash: bool,
+    /// Show the files of subpackages too
+    #[arg(long)]
+    pub include_subpackages: bool,
+    /// Print a JSON array of {name, subpackage, size, hash, modified}
+    #[arg(long)]
+    pub json: bool,
+    /// NAME or NAME/VARIANT
+    pub package: String,
+}
+
+/// Arguments of `repo package extract-archive`.
+#[derive(Debug, Default, clap::Args)]
+pub struct ExtractArchive {
+    /// The repository's folder
+    #[arg(long, value_name = "DIR")]
+    pub repo_path: PathBuf,
+    /// The archive to write; default is NAME.far
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// NAME or NAME/VARIANT
+    pub package: String,
 }
 
 /// A package and what was asked about it.
@@ -115,9 +152,77 @@ fn rfc_2822(at: UnixSeconds) -> Option<String> {
     OffsetDateTime::from_unix_timestamp(i64::try_from(at.0).ok()?).ok()?.format(&Rfc2822).ok()
 }
 
-/// Lists.
+/// Runs the verb.
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
-    let Verb::List(args) = &args.verb;
+    match &args.verb {
+        Verb::List(args) => list(args, out),
+        Verb::Show(args) => show(args, out),
+        Verb::ExtractArchive(args) => extract_archive(args, out),
+    }
+}
+
+fn show(args: &Show, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
+    let repository = Repository::open(&args.repo_path)?;
+    let mut blobs = repository.package_blobs(&args.package)?;
+    blobs.retain(|blob| args.include_subpackages || blob.subpackage.is_empty());
+    blobs.sort_by(|a, b| (&a.subpackage, &a.path).cmp(&(&b.subpackage, &b.path)));
+    if args.json {
+        let entry = |blob: &PackageBlob| {
+            let PackageBlob { subpackage, path, hash, size, modified } = blob;
+            let modified = modified.map(|at| at.0);
+            json!({ "name": path, "subpackage": subpackage, "size": size, "hash": hash, "modified": modified })
+        };
+        files::print_json(out, &blobs.iter().map(entry).collect())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut header = vec!["NAME", "SIZE", "HASH", "MODIFIED"];
+    if args.include_subpackages {
+        header.insert(1, "SUBPACKAGE");
+    }
+    let mut table: Vec<Vec<String>> = vec![header.into_iter().map(str::to_owned).collect()];
+    for blob in &blobs {
+        let mut hash = blob.hash.to_string();
+        if !args.full_hash {
+            hash.truncate(SHORT_HASH_CHARS);
+        }
+        let modified = blob.modified.and_then(rfc_2822).unwrap_or_else(|| UNKNOWN.to_owned());
+        let mut cells = vec![blob.path.clone(), bytes(blob.size), hash, modified];
+        if args.include_subpackages {
+            cells.insert(1, blob.subpackage.clone());
+        }
+        table.push(cells);
+    }
+    print_table(out, &table)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn extract_archive(args: &ExtractArchive, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
+    let repository = Repository::open(&args.repo_path)?;
+    let package = repository.package(&args.package)?;
+    let path = args.out.clone().unwrap_or_else(|| format!("{}.far", package.name).into());
+    // The same blob may be in several subpackages. Each is read when it is its turn, and proven again.
+    let blobs: BTreeMap<BlobId, u64> =
+        repository.package_blobs(&args.package)?.into_iter().map(|blob| (blob.hash, blob.size)).collect();
+    let name = |id: &BlobId| if *id == package.hash { archive::META_FAR.to_owned() } else { id.to_string() };
+    let named: BTreeMap<String, (BlobId, u64)> = blobs.iter().map(|(id, size)| (name(id), (*id, *size))).collect();
+    let content = |(name, (id, size)): (&'_ String, &(BlobId, u64))| {
+        let (id, repository) = (*id, repository.clone());
+        let open = move || -> std::io::Result<Box<dyn std::io::Read>> {
+            let content = repository.blob_content(id).map_err(std::io::Error::other)?;
+            Ok(Box::new(std::io::Cursor::new(content)))
+        };
+        (name.as_bytes().to_vec(), far::Content { length: *size, open: Box::new(open) })
+    };
+    let contents: Vec<(Vec<u8>, far::Content<'static>)> = named.iter().map(content).collect();
+    let (names, contents): (Vec<_>, Vec<_>) = contents.into_iter().unzip();
+    let contents: BTreeMap<&[u8], far::Content<'_>> = names.iter().map(Vec::as_slice).zip(contents).collect();
+    files::write_with(&path, |mut file| far::write(&mut file, contents).map_err(FilesError::far(&path)))?;
+    writeln!(out, "{}  {}/{}", package.hash, package.name, package.variant)?;
+    writeln!(out, "{}", path.display())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(args: &List, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
     let repository = Repository::open(&args.repo_path)?;
     let rows = repository.packages()?.into_iter().map(|entry| Row::of(&repository, entry, args));
     let mut rows = rows.collect::<Result<Vec<_>, _>>()?;

@@ -1,6 +1,7 @@
 //! Tests of `repo` on folders.
 
 mod gc;
+mod merge;
 mod transfer;
 mod verify;
 
@@ -205,4 +206,44 @@ fn bad_arguments_are_named() {
     let missing = desk.dir.path("missing");
     let error = repo(&["publish", text(&missing)]).0.unwrap_err();
     assert!(error.to_string().contains("missing") && !missing.exists(), "{error}");
+}
+
+#[test]
+fn a_package_is_shown_and_taken_out_as_an_archive() {
+    let desk = Desk::new();
+    let child = desk.package("child", &[("lib/x", b"x"), ("data/same", b"same")]);
+    let list = serde_json::json!([{ "package_manifest_file": child }]);
+    desk.dir.write("subpackages.json", list.to_string().as_bytes());
+    desk.dir.write("in/parent/data/same", b"same");
+    let build = package::Build {
+        from_dir: Some(desk.dir.path("in/parent")),
+        name: Some("parent".to_owned()),
+        output: desk.dir.path("out/parent"),
+        subpackages_build_manifest_path: Some(desk.dir.path("subpackages.json")),
+        ..package::Build::default()
+    };
+    let parent = package::build(&build).unwrap().package_manifest.display().to_string();
+    desk.publish(&["--package", &parent]);
+    let show =
+        |extra: &[&str]| done(&[&["package", "show", "--repo-path", &desk.repository, "parent"], extra].concat());
+    let rows =
+        |text: &str| text.lines().map(|line| line.split_whitespace().next().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(rows(&show(&[])), ["NAME", "data/same", "meta/"]);
+    let all = show(&["--include-subpackages"]);
+    assert_eq!(rows(&all), ["NAME", "data/same", "meta/", "data/same", "lib/x", "meta/"]);
+    assert!(all.lines().nth(4).unwrap().contains("child"), "{all}");
+    let json: Value = serde_json::from_str(&show(&["--json"])).unwrap();
+    let same = colibri_common::merkle::build(b"same").id.to_string();
+    assert_eq!((&json[0]["hash"], &json[0]["size"]), (&same.as_str().into(), &4.into()));
+    assert!(show(&["--full-hash"]).contains(&same));
+
+    let far = desk.dir.path("parent.far");
+    done(&["package", "extract-archive", "--repo-path", &desk.repository, "-o", text(&far), "parent"]);
+    // Another repository takes it as a package archive: nothing is missing in it.
+    let other = Desk::new();
+    let report = other.publish(&["--package-archive", text(&far)]);
+    assert_eq!((&report["packages"], &report["blobs"]), (&1.into(), &4.into()), "{report}");
+    assert_eq!(other.names(), ["parent/0"]);
+    let error = repo(&["package", "show", "--repo-path", &desk.repository, "nobody"]).0.unwrap_err();
+    assert!(error.to_string().contains("nobody"), "{error}");
 }

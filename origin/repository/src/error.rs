@@ -142,6 +142,14 @@ pub enum RepositoryError {
         /// The missing blob.
         id: BlobId,
     },
+    /// Repositories that are to be merged have packages of one name and different content.
+    #[error("{count} packages of one name differ:\n{named}")]
+    MergeConflict {
+        /// How many.
+        count: usize,
+        /// A line each: the name, and what each repository has.
+        named: String,
+    },
     /// A repository that is to be transferred is not whole.
     #[error("{count} blobs that its packages name cannot be had from it, among them:\n{named}")]
     Lacking {

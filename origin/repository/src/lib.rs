@@ -28,6 +28,7 @@ mod keys;
 pub mod layout;
 pub mod limits;
 mod lock;
+mod merge;
 mod metadata;
 mod parallel;
 mod pins;
@@ -69,6 +70,7 @@ pub use gc::{Collect, CollectReport};
 pub use keys::{
     AskPassphrase, KeyForm, KeyRole, KeySources, ListedKey, Passphrase, Secret, Signer, UnknownRole, generate_key_file,
 };
+pub use merge::Prefer;
 pub use pins::Pin;
 pub use publish::{Publish, PublishProgress, PublishReport};
 pub use refresh::Due;

@@ -161,15 +161,8 @@ impl Repository {
             folders.refresh(Start::FromSet(repository.metadata()?))?.map_err(refuse)?
         };
         let held = Held::of(folders, set)?;
-        repository.blobs.receipts.read_new()?;
-        let documents = Documents::open(disk.clone(), dir)?;
-        // A link needs the folder of its name.
-        for folder in ["blobs/1", "blobs/2"].map(|folder| repository.served_dir().join(folder)) {
-            fs::create_dir_all(&folder).map_err(|error| RepositoryError::read(&folder, error))?;
-        }
-        let into = Destination { disk: disk.as_ref(), documents: &documents, mode: options.copy_mode };
-        let blobs_new = held.each_blob(folders, options.progress, |id| repository.take_blob(folders, &into, id))?;
-        repository.blobs.receipts.flush()?;
+        let blobs_new = repository.take_blobs_of(folders, &held, options)?;
+        let documents = Documents::open(disk, dir)?;
         for package in &held.listed {
             take_target(folders, package, &documents, &format!("{}/", layout::SERVED))?;
         }
@@ -183,6 +176,26 @@ impl Repository {
             blobs_new,
             versions: repository.versions()?,
         })
+    }
+
+    /// Every blob of a source in, proven; how many were not there.
+    pub(crate) fn take_blobs_of(
+        &self,
+        folders: &Folders,
+        held: &Held,
+        options: &Transfer<'_>,
+    ) -> Result<usize, RepositoryError> {
+        self.blobs.receipts.read_new()?;
+        // A link needs the folder of its name.
+        for folder in ["blobs/1", "blobs/2"].map(|folder| self.served_dir().join(folder)) {
+            fs::create_dir_all(&folder).map_err(|error| RepositoryError::read(&folder, error))?;
+        }
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let documents = Documents::open(disk.clone(), self.dir())?;
+        let into = Destination { disk: disk.as_ref(), documents: &documents, mode: options.copy_mode };
+        let new = held.each_blob(folders, options.progress, |id| self.take_blob(folders, &into, id))?;
+        self.blobs.receipts.flush()?;
+        Ok(new)
     }
 
     /// One blob in, proven; true if it was not there.
