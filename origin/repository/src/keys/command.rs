@@ -118,15 +118,14 @@ impl CommandKey {
     }
 }
 
-/// Reads at most `limit` bytes on a thread of its own, so that a full pipe never stops the other side.
+/// Reads at most `limit` bytes on a thread of its own, so that a full pipe never stops the other side. Whoever writes more
+/// finds the pipe closed.
 fn read_apart(stream: impl Read + Send + 'static, limit: u64) -> std::sync::mpsc::Receiver<Vec<u8>> {
     let (give, take) = std::sync::mpsc::sync_channel(1);
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        let mut stream = stream;
-        _ = stream.by_ref().take(limit).read_to_end(&mut bytes);
+        _ = stream.take(limit).read_to_end(&mut bytes);
         _ = give.send(bytes);
-        _ = std::io::copy(&mut stream, &mut std::io::sink());
     });
     take
 }

@@ -2,8 +2,12 @@
 
 mod fixture;
 
+mod audit;
 mod bundle;
+mod ceremonies;
 mod create;
 mod damage;
+mod keys;
 mod release;
+mod rotation;
 mod sources;
