@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use colibri_common::SystemClock;
 use colibri_origin::write::WriteApi;
-use colibri_origin::{Origin, OriginServer, OriginServerConfig};
+use colibri_origin::{KeySources, Origin, OriginError, OriginServer, OriginServerConfig};
 use colibri_service::metrics::Registry;
 use serde_json::json;
 
@@ -85,6 +85,13 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
     }
 }
 
+/// Keys and passphrase in the environment.
+fn keys() -> Result<KeySources, OriginError> {
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    KeySources::from_variables(variables).map_err(|error| OriginError::Keys(Box::new(error)))
+}
+
 fn serve(args: &Serve, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
     let loaded = args.flags().load::<OriginServerConfig>(&args.common, ENVIRONMENT_PREFIX)?;
     if args.common.check_config {
@@ -92,13 +99,13 @@ fn serve(args: &Serve, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
         let config = &loaded.value;
         Origin::open(config.origin(), Arc::new(SystemClock))?;
         if config.write.is_on() {
-            WriteApi::open(&config.write, &config.repositories, Arc::new(SystemClock), &Registry::new())?;
+            WriteApi::open(&config.write, &config.repositories, Arc::new(SystemClock), &Registry::new(), &keys()?)?;
         }
         return Ok(ExitCode::SUCCESS);
     }
     let config = loaded.value;
     serve::block_on(&args.common, async {
-        let server = OriginServer::bind(&config, Arc::new(SystemClock))?;
+        let server = OriginServer::bind_with_keys(&config, Arc::new(SystemClock), &keys()?)?;
         let listeners = Listeners {
             title: format!("origin {}", config.cache_name),
             secure: server.address(),

@@ -2,16 +2,23 @@
 //!
 //! Nothing here signs or stores: that is the library `colibri-repository`, which servers and the demo use too.
 
+mod audit;
+mod ceremony;
 mod create;
 mod gc;
+mod keys;
 mod list;
 mod merge;
 mod mirror;
 mod packages;
 mod pins;
 mod publish;
+mod root;
 mod server;
+mod signing;
+mod status;
 mod stock_client;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -44,6 +51,16 @@ pub enum Verb {
     Publish(publish::Publish),
     /// Shows versions, expiry dates and the number of packages
     List(list::List),
+    /// Shows versions, lives and thresholds, and what can be signed here
+    Status(status::Status),
+    /// Lists, adds, revokes and replaces keys
+    Keys(keys::Args),
+    /// Has the root signed by people elsewhere
+    Root(root::Args),
+    /// Has what is offered signed by people elsewhere
+    Targets(targets::Args),
+    /// Reads and verifies the log of every signing act
+    Audit(audit::Args),
     /// Reads and hashes everything, and says which blob of which package is bad
     Verify(verify::Verify),
     /// Brings in a repository or product bundle of the real tools, its signed metadata unchanged
@@ -99,6 +116,11 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
         Verb::Create(args) => create::run(args, out),
         Verb::Publish(args) => publish::run(args, out),
         Verb::List(args) => list::run(args, out),
+        Verb::Status(args) => status::run(args, out),
+        Verb::Keys(args) => keys::run(args, out),
+        Verb::Root(args) => root::run(args, out),
+        Verb::Targets(args) => targets::run(args, out),
+        Verb::Audit(args) => audit::run(args, out),
         Verb::Verify(args) => verify::run(args, out),
         Verb::Import(args) => transfer::import(args, out),
         Verb::Export(args) => transfer::export_to(args, out),

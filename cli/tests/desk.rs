@@ -23,7 +23,7 @@ impl Desk {
     fn new() -> Self {
         let desk = Self { dir: tempfile::tempdir().unwrap() };
         desk.write("app/file", "one");
-        desk.done(&["repo", "create", "repo"]);
+        desk.done(&["repo", "create", "--dev", "repo"]);
         desk
     }
 
@@ -180,7 +180,7 @@ fn a_server_in_the_background_is_found_and_stopped() {
 
     // The same again is no second server; something else under the name is refused.
     assert_eq!(desk.start(&["--repo-path", "repo"])["pid"], server["pid"]);
-    desk.done(&["repo", "create", "other"]);
+    desk.done(&["repo", "create", "--dev", "other"]);
     let error = desk.failed(&["repo", "server", "start", "--address", LOCAL, "--repo-path", "other"]);
     assert!(error.contains("devhost") && error.contains(&pid) && error.contains("server stop devhost"), "{error}");
 
@@ -214,7 +214,7 @@ fn what_cannot_be_served_is_told_from_the_background_too() {
     assert!(error.contains("did not start") && error.contains("missing holds no repository"), "{error}");
     assert!(desk.failed(&[&start[..], &["repo", "-r", "../x"]].concat()).contains("cannot be the name"));
     // Metadata that is not chained to the root that was given.
-    desk.done(&["repo", "create", "other"]);
+    desk.done(&["repo", "create", "--dev", "other"]);
     let root = "other/repository/1.root.json";
     let error = desk.failed(&[&start[..], &["repo", "--trusted-root", root]].concat());
     assert!(error.contains("timestamp.json"), "{error}");

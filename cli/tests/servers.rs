@@ -160,7 +160,7 @@ fn publish(dir: &Path, content: &[u8]) -> String {
     fs::create_dir_all(dir.join("in/data")).unwrap();
     fs::write(dir.join("in/data/file"), content).unwrap();
     done(dir, &["package", "build", "--from-dir", "in", "--name", "example", "--output", "out"]);
-    assert!(done(dir, &["repo", "create", "repo"]).contains("root key "));
+    assert!(done(dir, &["repo", "create", "--dev", "repo"]).contains("root key "));
     let published = done(dir, &["repo", "publish", "--package", "out/package_manifest.json", "--level", "1", "repo"]);
     assert!(published.starts_with("1 package published: 2 blobs, 2 of them new\n"), "{published}");
     let listed = done(dir, &["repo", "package", "list", "--repo-path", "repo"]);
@@ -279,7 +279,7 @@ fn mistakes_of_all_layers_are_told_together() {
 fn a_port_in_use_is_one_clear_line() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    done(dir, &["repo", "create", "repo"]);
+    done(dir, &["repo", "create", "--dev", "repo"]);
     let taken = TcpListener::bind(LOCAL).unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     for role in [["edge", "serve", "--upstream", "https://localhost:1"], ["origin", "serve", "--repo", "devhost=repo"]]
@@ -303,7 +303,7 @@ fn a_port_in_use_is_one_clear_line() {
 fn the_effective_configuration_is_shown_with_its_sources() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    done(dir, &["repo", "create", "repo"]);
+    done(dir, &["repo", "create", "--dev", "repo"]);
     fs::write(dir.join("edge.toml"), "drain_s = 3\n[edge]\nname = \"file\"\nmemory_bytes = 5\n").unwrap();
     fs::write(dir.join("origin.toml"), "drain_s = 3\n[[repositories]]\nname = \"devhost\"\npath = \"repo\"\n").unwrap();
     let taken = TcpListener::bind(LOCAL).unwrap();
@@ -340,7 +340,7 @@ fn the_effective_configuration_is_shown_with_its_sources() {
 fn logs_can_be_objects_for_programs() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    done(dir, &["repo", "create", "repo"]);
+    done(dir, &["repo", "create", "--dev", "repo"]);
     let origin = Server::start(dir, "o", &["origin", "serve", "--repo", "devhost=repo", "--log-format", "json"]);
     origin.signal("-TERM");
     let log = origin.log.clone();

@@ -83,6 +83,9 @@ pub enum OriginError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Keys in the environment that cannot be used.
+    #[error("{0}")]
+    Keys(Box<RepositoryError>),
     /// A port or certificate cannot be used.
     #[error(transparent)]
     Transport(#[from] TransportError),

@@ -1,8 +1,8 @@
 //! Serves repositories over the read API (architecture §5), from folders laid out as the real tools do.
 //!
-//! The read side holds no key and changes no release: it reads files, proves them once, and answers. The write API
-//! ([`write`]) is there only where a listener is configured for it. What is deliberately absent: signing (`repository`), the
-//! authority, any cache of blob bytes (the page cache is one).
+//! It reads files, proves them once, and answers. Where the keys of snapshot and timestamp are at hand it has them signed
+//! again in time ([`Refresher`]); the write API ([`write`]) is there only where a listener is configured for it. What is
+//! deliberately absent: how things are signed (`repository`), the authority, any cache of blob bytes (the page cache is one).
 
 mod blob_folders;
 mod config;
@@ -17,14 +17,17 @@ mod observe;
 mod origin;
 mod pages;
 mod proof;
+mod refresher;
 mod repository;
 mod serve;
 mod small_files;
 pub mod write;
 
 pub use colibri_api::RepositoryName;
+pub use colibri_repository::KeySources;
 pub use config::{OriginConfig, RepositoryConfig};
 pub use error::OriginError;
 pub use observe::{Count, Counters, ObservedRequest, RequestObserver};
 pub use origin::Origin;
+pub use refresher::{RefreshMetrics, Refresher};
 pub use serve::{OriginServer, OriginServerConfig, run};

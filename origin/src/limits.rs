@@ -91,6 +91,12 @@ pub const UPLOAD_PIECES_WAITING: usize = 4;
 /// Memory for blobs that are being proven after their upload, in bytes; one larger than this is proven alone.
 pub const PROVING_BYTES_MAX: u64 = 1 << 30;
 
+/// How often is looked whether metadata is due to be signed again, in seconds.
+pub const REFRESH_LOOK_S: u64 = 60;
+
+/// How long after a failure signing is tried again, in seconds.
+pub const REFRESH_RETRY_S: u64 = 300;
+
 const _: () = assert!(PIECE_BYTES.is_multiple_of(LEAF_BYTES), "whole leaves are read and checked");
 const _: () = assert!(SMALL_FILE_BYTES_MAX <= SMALL_FILES_CACHE_BYTES, "the largest file fits its cache");
 
@@ -126,4 +132,6 @@ pub const ALL: &[(&str, u64)] = &[
     ("UPLOAD_PIECE_BYTES", UPLOAD_PIECE_BYTES as u64),
     ("UPLOAD_PIECES_WAITING", UPLOAD_PIECES_WAITING as u64),
     ("PROVING_BYTES_MAX", PROVING_BYTES_MAX),
+    ("REFRESH_LOOK_S", REFRESH_LOOK_S),
+    ("REFRESH_RETRY_S", REFRESH_RETRY_S),
 ];

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use colibri_api::Route;
 use colibri_common::{Clock, hex};
+use colibri_repository::KeySources;
 use colibri_service::metrics::{IntCounterVec, Registry};
 use colibri_service::{Admin, Health, MetricsError};
 use colibri_transport::{Server, ServerConfig, ServerLimits, ServerTls};
@@ -19,6 +20,7 @@ use crate::error::OriginError;
 use crate::limits::WRITE_JSON_BYTES_MAX;
 use crate::observe::{ObservedRequest, RequestObserver};
 use crate::origin::Origin;
+use crate::refresher::{RefreshMetrics, Refresher};
 use crate::write::{WriteApi, WriteConfig};
 
 /// Configuration of an origin process.
@@ -49,6 +51,8 @@ pub struct OriginServerConfig {
     pub cache_name: String,
     /// See [`OriginConfig::keep_computed_leaves`].
     pub keep_computed_leaves: bool,
+    /// Whether snapshots and timestamps are signed again in time, where their keys are at hand.
+    pub refresh: bool,
     /// See [`OriginConfig::subscribe`].
     pub subscribe: bool,
     /// The write API.
@@ -72,6 +76,7 @@ impl Default for OriginServerConfig {
             timestamp_max_age_s,
             cache_name,
             keep_computed_leaves,
+            refresh: true,
             subscribe,
             write: WriteConfig::default(),
         }
@@ -102,6 +107,7 @@ pub struct OriginServer {
     origin: Origin,
     tls: ServerTls,
     drain: Duration,
+    refresher: Option<Refresher>,
 }
 
 impl OriginServer {
@@ -110,8 +116,23 @@ impl OriginServer {
     /// # Errors
     /// Names the repository, the file or the address at fault.
     pub fn bind(config: &OriginServerConfig, clock: Arc<dyn Clock>) -> Result<Self, OriginError> {
+        Self::bind_with_keys(config, clock, &KeySources::default())
+    }
+
+    /// [`Self::bind`], with keys besides those in the repositories' folders, and passphrases.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn bind_with_keys(
+        config: &OriginServerConfig,
+        clock: Arc<dyn Clock>,
+        keys: &KeySources,
+    ) -> Result<Self, OriginError> {
         let registry = Registry::new();
         let metrics = RequestMetrics::register(&registry)?;
+        let refreshes = RefreshMetrics::register(&registry)?;
+        let refresher = Refresher::new(&config.repositories, keys.clone(), clock.clone(), refreshes);
+        let refresher = config.refresh.then_some(refresher);
         let origin = Origin::open(config.origin(), clock.clone())?.with_observer(Arc::new(metrics));
         let tls = ServerTls::load_or_create(&config.tls_dir, &config.tls_names)?;
         let secure = ServerConfig {
@@ -122,11 +143,11 @@ impl OriginServer {
         let secure = Server::bind(secure, origin.handler())?;
         let plain = config.listen_plain.map(|address| Server::bind(ServerConfig::plain(address), origin.handler()));
         let plain = plain.transpose()?;
-        let [write, write_plain] = bind_write(config, &tls, clock, &registry)?;
+        let [write, write_plain] = bind_write(config, &tls, clock, &registry, keys)?;
         let health = Health::new();
         let admin = config.listen_admin.map(|address| Admin::start(address, registry, health.clone())).transpose()?;
         let drain = Duration::from_secs(config.drain_s);
-        Ok(Self { secure, plain, write, write_plain, admin, health, origin, tls, drain })
+        Ok(Self { secure, plain, write, write_plain, admin, health, origin, tls, drain, refresher })
     }
 
     /// The origin that answers.
@@ -166,7 +187,8 @@ impl OriginServer {
 
     /// Answers until `stop`, then finishes the requests under way. Readiness stays true while it drains.
     pub async fn serve(self, stop: CancellationToken) {
-        let Self { secure, plain, write, write_plain, admin, health, origin, drain, .. } = self;
+        let Self { secure, plain, write, write_plain, admin, health, origin, drain, refresher, .. } = self;
+        let refresher = refresher.map(|refresher| tokio::spawn(refresher.run(stop.clone())));
         health.set_ready(true);
         let serve = |server: Option<Server>| {
             let stop = stop.clone();
@@ -181,6 +203,10 @@ impl OriginServer {
             origin.end_events();
         };
         tokio::join!(serve(Some(secure)), serve(plain), serve(write), serve(write_plain), events);
+        if let Some(refresher) = refresher {
+            // What is being signed is finished, unless a command takes longer than everything else may.
+            _ = tokio::time::timeout(drain, refresher).await;
+        }
         // Closing the admin port waits for its thread.
         _ = tokio::task::spawn_blocking(move || drop(admin)).await;
     }
@@ -192,12 +218,13 @@ fn bind_write(
     tls: &ServerTls,
     clock: Arc<dyn Clock>,
     registry: &Registry,
+    keys: &KeySources,
 ) -> Result<[Option<Server>; 2], OriginError> {
     let write = &config.write;
     if !write.is_on() {
         return Ok([None, None]);
     }
-    let api = WriteApi::open(write, &config.repositories, clock, registry)?;
+    let api = WriteApi::open(write, &config.repositories, clock, registry, keys)?;
     let limits = ServerLimits {
         connections_max: write.connections_max,
         request_body_bytes_max: write.upload_bytes_max.max(WRITE_JSON_BYTES_MAX),

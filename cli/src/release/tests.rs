@@ -81,7 +81,7 @@ versioning = "upgradable"
 impl Desk {
     fn new() -> Self {
         let desk = Self(Fixture::new(&[("kiosk.toml", KIOSK.as_bytes())]));
-        in_repo(&["create", &desk.path("repo")]);
+        in_repo(&["create", "--dev", &desk.path("repo")]);
         desk.publish("shell", b"one");
         desk.publish("clock", b"tick");
         desk

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use colibri_common::{Clock, SystemClock, UnixSeconds};
 use colibri_package::delivery::DeliveryType;
-use colibri_repository::{PublishProgress, PublishReport, Repository};
+use colibri_repository::{PublishProgress, PublishReport};
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::signing::SigningArgs;
 use super::watch::{self, Gathered, Inputs};
 use super::{RepoError, versions_json, versions_line};
 use crate::files;
@@ -50,9 +51,12 @@ pub struct Publish {
     /// Sign although blobs of packages offered before are absent or wrong; the signed snapshot tells this reason to all
     #[arg(long, value_name = "REASON")]
     pub unproven_because: Option<String>,
-    /// Folder of the private keys; default is REPO_PATH/keys
-    #[arg(long, value_name = "DIR")]
-    pub signing_keys: Option<PathBuf>,
+    /// Where keys are, and why
+    #[command(flatten)]
+    pub signing: SigningArgs,
+    /// Store what is new, but sign nothing: write the targets that would offer it to this file, for signers elsewhere
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub export_targets: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -87,7 +91,7 @@ pub(super) fn run(args: &Publish, out: &mut dyn Write) -> Result<ExitCode, RepoE
 }
 
 fn publish(args: &Publish, gathered: &Gathered) -> Result<PublishReport, RepoError> {
-    let repository = Repository::open_with_keys(&args.repo_path, args.signing_keys.clone())?;
+    let repository = args.signing.open(&args.repo_path)?;
     let step = step(&format!("publishing into {}", args.repo_path.display()));
     let progress = |at: PublishProgress| step.progress(at.bytes_done, at.bytes_total);
     let publish = colibri_repository::Publish {
@@ -102,7 +106,14 @@ fn publish(args: &Publish, gathered: &Gathered) -> Result<PublishReport, RepoErr
         progress: Some(&progress),
         ..colibri_repository::Publish::new(args.metadata_current_time.unwrap_or_else(|| SystemClock.now()))
     };
-    let report = repository.publish(&publish)?;
+    let report = match &args.export_targets {
+        None => repository.publish(&publish)?,
+        Some(path) => {
+            let (report, targets) = repository.prepare(&publish)?;
+            files::write(path, &targets.to_bytes()?)?;
+            report
+        }
+    };
     step.done(&format!("{} blobs are durable and proven", report.blobs));
     if let Some(path) = &args.depfile {
         let timestamp = repository.served_dir().join("timestamp.json");

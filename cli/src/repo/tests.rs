@@ -1,6 +1,7 @@
 //! Tests of `repo` on folders.
 
 mod gc;
+mod keys;
 mod merge;
 mod transfer;
 mod verify;
@@ -51,7 +52,7 @@ impl Desk {
     fn new() -> Self {
         let dir = Fixture::new(&[]);
         let repository = dir.path("repo").display().to_string();
-        done(&["create", &repository]);
+        done(&["create", "--dev", &repository]);
         Self { dir, repository }
     }
 
@@ -82,7 +83,7 @@ impl Desk {
 fn create_prints_the_root_keys_and_refuses_to_do_it_twice() {
     let dir = Fixture::new(&[]);
     let path = dir.path("repo");
-    let created = done_json(&["create", "--json", text(&path)]);
+    let created = done_json(&["create", "--dev", "--json", text(&path)]);
     let ids = created["root_keys"].as_array().unwrap();
     assert_eq!(ids.len(), 1);
     let known = colibri_repository::Repository::open(&path).unwrap().root_key_ids().unwrap();

@@ -50,7 +50,7 @@ impl Repository {
         for role in Role::ALL {
             let Some(expires) = expires(committed, role) else { continue };
             let at = UnixSeconds(expires.0.saturating_sub(self.expiries.life_s(role.into()) / 3));
-            let can_sign = self.keys.can_sign(committed.root(), role);
+            let can_sign = self.keys.can_sign(committed.root(), role)?;
             due.push(Due { role: role.into(), at, expires, can_sign });
         }
         due.sort_by_key(|due| due.at);

@@ -208,7 +208,7 @@ impl Repository {
         let new = TrustedSet::from_root_file(&root.bytes).map_err(|e| refused(e.to_string()))?;
         if new.root().role_keys(Role::Targets) == committed.root().role_keys(Role::Targets) {
             Ok(TargetsChange::Keep)
-        } else if self.keys.can_sign(new.root(), Role::Targets) {
+        } else if self.keys.can_sign(new.root(), Role::Targets)? {
             Ok(TargetsChange::Entries(self.metadata.entries(committed)?))
         } else {
             Err(refused(

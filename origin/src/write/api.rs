@@ -12,7 +12,7 @@ use colibri_repository::wire::{
     MissingAnswer, MissingQuestion, NamedPackage, NeededBlob, Refreshed, StatusAnswer, Submission, Submitted,
     UPLOAD_COMPLETE, UPLOAD_LENGTH, UPLOAD_OFFSET, WrongPackage, form_segment,
 };
-use colibri_repository::{Repository, RepositoryError, Submit};
+use colibri_repository::{KeySources, Repository, RepositoryError, Submit};
 use colibri_service::MetricsError;
 use colibri_service::metrics::{IntCounterVec, Registry};
 use colibri_transport::{Body, Handler, Peer, Request, Response, handler};
@@ -79,6 +79,7 @@ impl WriteApi {
         repositories: &[RepositoryConfig],
         clock: Arc<dyn Clock>,
         registry: &Registry,
+        keys: &KeySources,
     ) -> Result<Self, OriginError> {
         if let Some(mistake) = config.mistake() {
             return Err(OriginError::WriteConfig(mistake));
@@ -93,7 +94,7 @@ impl WriteApi {
             config.repositories.is_empty() || config.repositories.contains(&repository.name)
         };
         let open = |config: &RepositoryConfig| {
-            Ok((config.name.clone(), Repository::open_with_keys(&config.path, config.keys.clone())?))
+            Ok((config.name.clone(), Repository::open_with(&config.path, config.keys.clone(), keys.clone())?))
         };
         let repositories = repositories.iter().filter(is_meant).map(open);
         let repositories = repositories.collect::<Result<_, RepositoryError>>().map_err(Box::new)?;

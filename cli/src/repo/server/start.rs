@@ -24,6 +24,7 @@ use super::instances::{Instance, Instances, Place, Served};
 use super::{RepoError, ServerError};
 use crate::files::{self, FilesError};
 use crate::repo::publish;
+use crate::repo::signing::SigningArgs;
 use crate::repo::watch::{self, Inputs};
 
 /// Name of a repository where none is given, and of the server then.
@@ -246,7 +247,11 @@ fn serve(
 
 fn open(args: &Start) -> Result<Repository, RepoError> {
     let dir = args.repo_path.clone().unwrap_or_default();
-    Ok(Repository::open_with_keys(&dir, args.signing_keys.clone())?)
+    signing(args.signing_keys.clone()).open(&dir)
+}
+
+fn signing(signing_keys: Option<PathBuf>) -> SigningArgs {
+    SigningArgs { signing_keys, ..SigningArgs::default() }
 }
 
 /// Publishes on change, on a thread of its own.
@@ -272,7 +277,7 @@ impl Publisher {
         let asked = stop.clone();
         let thread = std::thread::spawn(move || {
             let outcome = watch::watch(&inputs, &asked, |gathered| {
-                let repository = Repository::open_with_keys(&dir, keys.clone())?;
+                let repository = signing(keys.clone()).open(&dir)?;
                 let report = repository.publish(&Publish {
                     manifests: gathered.manifests.clone(),
                     package_archives: gathered.archives.clone(),

@@ -187,9 +187,14 @@ impl KeyRing {
         self.enough(role.into(), root.role_keys(role))
     }
 
-    /// Whether `role` can be signed under `root`, as far as is known without passphrases.
-    pub fn can_sign(&self, root: &Root, role: Role) -> bool {
-        self.signers(root, role).is_ok()
+    /// Whether `role` can be signed under `root`, as far as is known without passphrases. A key file that is damaged is an
+    /// error, not a lack.
+    pub fn can_sign(&self, root: &Root, role: Role) -> Result<bool, RepositoryError> {
+        match self.signers(root, role) {
+            Ok(_) => Ok(true),
+            Err(RepositoryError::NoKey { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 

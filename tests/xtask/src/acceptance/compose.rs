@@ -33,7 +33,7 @@ pub fn check(binary: &Binary) -> Result<(), Failure> {
 
     let package = sample::package(binary, &empty_dir("compose")?, 3 << 20)?;
     let mut desk = service("desk")?.flags;
-    let created = json(lab.once(&desk, &["repo", "create", "--json", REPOSITORY_PATH]))?;
+    let created = json(lab.once(&desk, &["repo", "create", "--dev", "--json", REPOSITORY_PATH]))?;
     let root_key = created["root_keys"][0].as_str().ok_or_else(|| format!("no root key in {created}"))?;
     desk.extend(["--volume".to_owned(), format!("{}:/package:ro", package.dir.display())]);
     let manifest = "/package/out/package_manifest.json";

@@ -47,7 +47,7 @@ pub fn package(binary: &Binary, dir: &Path, blob_bytes: usize) -> Result<Package
 /// Makes a repository in `dir` and publishes the package into it.
 pub fn repository(binary: &Binary, dir: &Path, package: &Package) -> Result<PathBuf, Failure> {
     let repository = dir.join("repository");
-    let mut create = binary.command(["repo", "create", "--json"]);
+    let mut create = binary.command(["repo", "create", "--dev", "--json"]);
     create.arg(&repository);
     let created: Value = json(create)?;
     work::ensure(created["root_keys"].as_array().is_some_and(|keys| !keys.is_empty()), || {
