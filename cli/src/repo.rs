@@ -13,6 +13,7 @@ mod mirror;
 mod packages;
 mod pins;
 mod publish;
+mod push;
 mod root;
 mod server;
 mod signing;
@@ -29,7 +30,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use colibri_common::UnixSeconds;
+use colibri_repository::remote::RemoteError;
 use colibri_repository::{RepositoryError, Versions};
+use colibri_transport::TransportError;
 use serde_json::json;
 
 use crate::files::FilesError;
@@ -49,6 +52,8 @@ pub enum Verb {
     Create(create::Create),
     /// Adds packages to what a repository offers, and signs it
     Publish(publish::Publish),
+    /// Adds packages to what a running origin offers, over its write API
+    Push(Box<push::Push>),
     /// Shows versions, expiry dates and the number of packages
     List(list::List),
     /// Shows versions, lives and thresholds, and what can be signed here
@@ -87,6 +92,12 @@ pub enum RepoError {
     /// The repository.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    /// A running origin.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// Whom to believe.
+    #[error(transparent)]
+    Trust(#[from] TransportError),
     /// A file that was given.
     #[error(transparent)]
     Files(#[from] FilesError),
@@ -115,6 +126,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
     match &args.verb {
         Verb::Create(args) => create::run(args, out),
         Verb::Publish(args) => publish::run(args, out),
+        Verb::Push(args) => push::run(args, out),
         Verb::List(args) => list::run(args, out),
         Verb::Status(args) => status::run(args, out),
         Verb::Keys(args) => keys::run(args, out),

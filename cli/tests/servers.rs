@@ -350,3 +350,33 @@ fn logs_can_be_objects_for_programs() {
     let said = |part: &str| objects.iter().any(|line| line["message"].as_str().is_some_and(|text| text.contains(part)));
     assert!(said("origin o listening on https://127.0.0.1:") && said("finishing what is under way"), "{text}");
 }
+
+#[test]
+fn a_package_is_pushed_to_a_running_origin_by_whoever_has_a_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    done(dir, &["repo", "create", "repo"]);
+    fs::create_dir(dir.join("files")).unwrap();
+    fs::write(dir.join("files/hello"), "hello").unwrap();
+    done(dir, &["package", "build", "--from-dir", "files", "-o", "out", "--name", "greeting", "--api-level", "20"]);
+    let token =
+        done(dir, &["origin", "token", "create", "--token-file", "tokens", "--name", "ci", "--role", "publisher"]);
+    fs::write(dir.join("ci.token"), token).unwrap();
+    let serve = ["origin", "serve", "--repo", "devhost=repo", "--token-file", "tokens", "--write-listen", LOCAL];
+    let mut origin = Server::start(dir, "o", &serve);
+    let to = format!("https://{}/devhost", origin.address("write"));
+    let said = origin.said();
+    let pin = said.lines().find_map(|line| line.split_once("certificate pin:")).unwrap().1.to_owned();
+    let push = ["repo", "push", "--to", &to, "--pin", &pin, "--package", "out/package_manifest.json"];
+    let nobody = run(dir, &push);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(stderr(&nobody).contains("401"), "{}", stderr(&nobody));
+    let report = done(dir, &[&push[..], &["--token-file", "ci.token", "--json"]].concat());
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((&report["packages"], &report["blobs_sent"]), (&1.into(), &2.into()), "{report}");
+    assert!(done(dir, &["repo", "package", "list", "--repo-path", "repo"]).contains("greeting"));
+    done(dir, &["origin", "token", "revoke", "ci", "--token-file", "tokens"]);
+    let revoked = run(dir, &[&push[..], &["--token-file", "ci.token"]].concat());
+    assert!(!revoked.status.success() && stderr(&revoked).contains("revoked"), "{}", stderr(&revoked));
+    origin.until("records acts", |origin| origin.said().contains("colibri::audit"));
+}

@@ -65,7 +65,7 @@ impl SourceBlob {
     }
 
     /// The content, proven to be the claimed blob, with its tree.
-    fn read(&self) -> Result<(Bytes, merkle::Tree), RepositoryError> {
+    pub fn read(&self) -> Result<(Bytes, merkle::Tree), RepositoryError> {
         let (path, content) = match &self.source {
             Source::File(path) => (path, self.read_file(path)?),
             Source::DeliveryFile(path) => {

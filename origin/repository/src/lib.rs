@@ -37,6 +37,7 @@ mod receipts;
 mod refresh;
 mod release;
 mod release_bundle;
+pub mod remote;
 mod repository;
 mod roles;
 mod rotation;

@@ -82,6 +82,15 @@ pub const LOCK_WAIT_S: u64 = 120;
 /// Seconds after which waiting is said.
 pub const LOCK_NOTICE_S: u64 = 30;
 
+/// Largest answer of a running origin that is read, in bytes.
+pub const REMOTE_ANSWER_BYTES_MAX: u64 = 16 << 20;
+/// Times that a running origin is asked in vain before it is given up.
+pub const REMOTE_ATTEMPTS_MAX: u32 = 8;
+/// Longest time that a running origin may take to answer, in seconds: it compresses and proves first.
+pub const REMOTE_HEADER_S_MAX: u64 = 900;
+/// Bytes of a file that are read and sent at a time.
+pub const REMOTE_PIECE_BYTES: usize = 256 << 10;
+
 const _: () = assert!(LOCK_NOTICE_S < LOCK_WAIT_S);
 
 /// Name and value of each limit, for the documentation and its test.
@@ -126,4 +135,8 @@ pub const ALL: &[(&str, u64)] = &[
     ("REASON_BYTES_MAX", REASON_BYTES_MAX),
     ("LOCK_WAIT_S", LOCK_WAIT_S),
     ("LOCK_NOTICE_S", LOCK_NOTICE_S),
+    ("REMOTE_ANSWER_BYTES_MAX", REMOTE_ANSWER_BYTES_MAX),
+    ("REMOTE_ATTEMPTS_MAX", REMOTE_ATTEMPTS_MAX as u64),
+    ("REMOTE_HEADER_S_MAX", REMOTE_HEADER_S_MAX),
+    ("REMOTE_PIECE_BYTES", REMOTE_PIECE_BYTES as u64),
 ];

@@ -3,5 +3,6 @@
 mod abuse;
 mod access;
 mod publish;
+mod remote;
 mod site;
 mod upload;
