@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use colibri_common::{Clock, SystemClock};
-use colibri_repository::{CreateOptions, Expiries, KeyCount, KeyForm, KeyRole, Repository};
+use colibri_repository::{CreateOptions, Expiries, KeyCount, KeyForm, KeyRole, Profile, Repository};
 use serde_json::json;
 
 use super::signing::SigningArgs;
@@ -22,6 +22,10 @@ pub struct Create {
     /// Metadata versions are seconds since 1970 instead of counting from 1
     #[arg(long)]
     pub time_versioning: bool,
+    /// Form of the metadata: compat is what real devices read; scale spreads targets over hash bins, for many packages and
+    /// frequent publishing. It stays as it is
+    #[arg(long, value_name = "PROFILE", default_value = "compat")]
+    pub profile: Profile,
     /// Folder of existing key files of every role, instead of new keys in REPO_PATH/keys
     #[arg(long, value_name = "DIR")]
     pub keys: Option<PathBuf>,
@@ -82,6 +86,7 @@ pub(super) fn run(args: &Create, out: &mut dyn Write) -> Result<ExitCode, RepoEr
         counts: args.counts(),
         expiries: if args.compat_expiry { Expiries::compat() } else { Expiries::default() },
         act: signing.act(),
+        profile: args.profile,
         ..CreateOptions::new(SystemClock.now())
     };
     let repository = Repository::create(&args.repo_path, options)?;
@@ -89,7 +94,8 @@ pub(super) fn run(args: &Create, out: &mut dyn Write) -> Result<ExitCode, RepoEr
     if args.json {
         let ids: Vec<_> = ids.iter().map(colibri_metadata::KeyId::as_str).collect();
         let path = args.repo_path.display().to_string();
-        let report = json!({ "path": path, "root_keys": ids, "versions": versions_json(versions) });
+        let versions = versions_json(versions);
+        let report = json!({ "path": path, "profile": args.profile.name(), "root_keys": ids, "versions": versions });
         files::print_json(out, &report)?;
     } else {
         writeln!(out, "{}: {}", args.repo_path.display(), versions_line(versions))?;

@@ -115,6 +115,9 @@ fn publish(args: &Publish, gathered: &Gathered) -> Result<PublishReport, RepoErr
         }
     };
     step.done(&format!("{} blobs are durable and proven", report.blobs));
+    if let Some(near) = report.near_cap {
+        eprintln!("colibri: warning: {near}");
+    }
     if let Some(path) = &args.depfile {
         let timestamp = repository.served_dir().join("timestamp.json");
         depfile::write(path, &timestamp, &gathered.named)?;
@@ -129,8 +132,16 @@ pub(super) fn summary(report: &PublishReport) -> String {
 }
 
 fn print(report: &PublishReport, out: &mut dyn Write) -> std::io::Result<()> {
-    let PublishReport { packages, blobs, blobs_new, bytes_raw, bytes_deduplicated, bytes_stored_new, versions } =
-        *report;
+    let PublishReport {
+        packages,
+        blobs,
+        blobs_new,
+        bytes_raw,
+        bytes_deduplicated,
+        bytes_stored_new,
+        versions,
+        near_cap: _,
+    } = *report;
     let plural = if packages == 1 { "" } else { "s" };
     writeln!(out, "{packages} package{plural} published: {blobs} blobs, {blobs_new} of them new")?;
     let [raw, deduplicated, stored] = [bytes_raw, bytes_deduplicated, bytes_stored_new].map(bytes);
@@ -147,5 +158,8 @@ fn report_json(report: &PublishReport) -> serde_json::Value {
         "bytes_deduplicated": report.bytes_deduplicated,
         "bytes_stored_new": report.bytes_stored_new,
         "versions": versions_json(report.versions),
+        "near_cap": report.near_cap.map(|near| {
+            json!({ "file": near.role.file(), "bytes": near.bytes, "bytes_max": near.bytes_max })
+        }),
     })
 }

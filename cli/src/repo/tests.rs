@@ -50,9 +50,14 @@ struct Desk {
 
 impl Desk {
     fn new() -> Self {
+        Self::with_profile("compat")
+    }
+
+    fn with_profile(profile: &str) -> Self {
         let dir = Fixture::new(&[]);
         let repository = dir.path("repo").display().to_string();
-        done(&["create", "--dev", &repository]);
+        let created = done_json(&["create", "--dev", "--profile", profile, "--json", &repository]);
+        assert_eq!(created["profile"], profile);
         Self { dir, repository }
     }
 
@@ -96,6 +101,24 @@ fn create_prints_the_root_keys_and_refuses_to_do_it_twice() {
     let printed = done(&["create", "--time-versioning", "--keys", text(&keys), text(&other)]);
     assert!(printed.contains(&format!("root key {}\n", known[0].as_str())), "{printed}");
     assert!(!printed.contains("timestamp 1\n"), "versions are seconds: {printed}");
+}
+
+#[test]
+fn a_scale_repository_is_used_like_any_other() {
+    let desk = Desk::with_profile("scale");
+    let manifest = desk.package("apple", &[("bin/a", b"content")]);
+    let published = desk.publish(&["--package", &manifest]);
+    assert_eq!((&published["versions"]["targets"], &published["near_cap"]), (&1.into(), &Value::Null));
+    assert_eq!(desk.names(), ["apple/0"]);
+    assert!(done(&["list", &desk.repository]).contains("1 package\n"));
+    assert_eq!(done_json(&["verify", "--json", &desk.repository])["packages"], 1);
+    // It goes out and comes in with its bins.
+    let (out, copy) = (desk.dir.path("out"), desk.dir.path("copy"));
+    done(&["export", &desk.repository, text(&out)]);
+    done(&["import", text(&out), text(&copy)]);
+    assert!(done(&["package", "list", "--repo-path", text(&copy)]).contains("apple"));
+    let line = Line::try_parse_from(["repo", "create", "--profile", "huge", "x"]);
+    assert!(line.unwrap_err().to_string().contains("compat"));
 }
 
 #[test]

@@ -246,6 +246,26 @@ impl Pending {
         Ok(())
     }
 
+    /// Tells of targets files that were signed together. Where they are many, as when all hash bins are signed, one line tells
+    /// how many, with a hash over names, versions and hashes in the order of names; `targets.json` has a line of its own.
+    pub fn record_targets(&mut self, files: &[SignedFile]) -> Result<(), RepositoryError> {
+        if files.len() as u64 <= limits::AUDIT_FILES_NAMED_MAX {
+            return files.iter().try_for_each(|file| self.record("sign", KeyRole::Targets, file));
+        }
+        let line = |file: &SignedFile| format!("{} {} {}\n", file.file, file.version, hex(&sha256(&file.bytes)));
+        let (top, bins): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.is(Role::Targets));
+        let mut listed: Vec<String> = bins.iter().map(|file| line(file)).collect();
+        listed.sort_unstable();
+        self.push(json!({
+            "act": "sign",
+            "role": KeyRole::Targets.name(),
+            "files": bins.len(),
+            "sha256": hex(&sha256(listed.concat().as_bytes())),
+            "keys": files[0].key_ids,
+        }))?;
+        top.into_iter().try_for_each(|file| self.record("sign", KeyRole::Targets, file))
+    }
+
     /// Tells of a file: `sign`, or `adopt` if it was signed elsewhere.
     pub fn record(&mut self, act: &str, role: KeyRole, file: &SignedFile) -> Result<(), RepositoryError> {
         self.push(json!({

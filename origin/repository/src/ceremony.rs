@@ -16,6 +16,7 @@ use crate::error::RepositoryError;
 use crate::gate::Pass;
 use crate::keys::{self, KeyRing, KeyRole, KeySources, ListedKey};
 use crate::metadata::Terms;
+use crate::offer::Offer;
 use crate::repository::{Repository, Versions};
 use crate::roles::{self, SignedFile};
 use crate::{limits, rotation};
@@ -276,16 +277,16 @@ impl Repository {
     /// # Errors
     /// The metadata on disk is damaged.
     pub fn export_targets(&self, now: UnixSeconds) -> Result<Ceremony, RepositoryError> {
-        self.targets_ceremony(&self.metadata.committed()?, None, &self.terms(now, false))
+        self.targets_ceremony(&self.metadata.committed()?, &Offer::again(), &self.terms(now, false))
     }
 
     pub(crate) fn targets_ceremony(
         &self,
         committed: &TrustedSet,
-        entries: Option<serde_json::Map<String, Value>>,
+        offer: &Offer,
         terms: &Terms,
     ) -> Result<Ceremony, RepositoryError> {
-        let (_, signed) = self.metadata.unsigned_targets(committed, entries, terms)?;
+        let (_, signed) = self.metadata.unsigned_targets(committed, offer, terms)?;
         let root_signed = Value::Object(self.metadata.root_signed(committed)?);
         let follows = committed.version(Role::Targets).unwrap_or(0);
         Ceremony::targets(committed.root(), &root_signed, follows, signed)
@@ -310,6 +311,7 @@ impl Repository {
         targets: &Ceremony,
         committed: &TrustedSet,
     ) -> Result<SignedFile, RepositoryError> {
+        self.metadata.has_one_targets_file(committed)?;
         let file = targets.check_follows(committed, KeyRole::Targets)?;
         if targets.version <= targets.follows {
             return Err(refused(format!("targets version {} is not after {}", targets.version, targets.follows)));

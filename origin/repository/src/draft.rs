@@ -3,7 +3,6 @@
 //! A draft is run through the verifying client before anybody may see it. Deliberately absent: making it visible
 //! (`metadata`), keys (`keys`).
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -17,39 +16,47 @@ use crate::error::RepositoryError;
 use crate::keys::{KeyRing, KeyRole};
 use crate::layout;
 use crate::metadata::{MetadataFolder, Terms};
+use crate::offer::{Offer, Offered, SignTargets};
+use crate::profile::{self, Profile};
 use crate::roles::{self, SignedFile};
 use crate::rotation;
 
 impl MetadataFolder {
-    /// The parts below targets: a snapshot for `targets_meta` (unless only the timestamp is signed again) and the timestamp.
-    /// `previous` keeps what the snapshot says of delegated roles.
+    /// The parts below targets: a snapshot that says `listed` of targets files (unless only the timestamp is signed again) and
+    /// the timestamp. What the snapshot said of other files stays.
     fn online_files(
         &self,
-        targets_meta: Value,
+        listed: Map<String, Value>,
         unproven: Option<&Unproven>,
-        previous: &Previous,
+        committed: &TrustedSet,
         signing: &mut Signing<'_>,
         timestamp_only: bool,
         terms: &Terms,
     ) -> Result<Vec<SignedFile>, RepositoryError> {
         let mut files = Vec::new();
+        let previous = |role| committed.version(role).unwrap_or(0);
         let snapshot_meta = if timestamp_only {
-            previous.snapshot_meta.clone()
+            let said = self.signed_part(committed, Role::Timestamp)?;
+            let said = said.get("meta").and_then(|meta| meta.get(Role::Snapshot.file())).cloned();
+            said.ok_or_else(|| self.damaged("timestamp.json cannot be read again"))?
         } else {
-            let mut signed = previous.snapshot.clone();
+            let mut signed = self.signed_part(committed, Role::Snapshot)?;
             let meta = signed.entry("meta").or_insert_with(|| json!({}));
             if let Value::Object(map) = meta {
-                map.insert(Role::Targets.file().into(), targets_meta);
+                map.extend(listed);
             }
             roles::set_custom(&mut signed, "unproven", unproven.map(|unproven| json!(unproven)));
             signing.anchor(&mut signed);
-            let version = self.next_version(Role::Snapshot.file(), previous.snapshot_version, terms)?;
+            let version = self.next_version(Role::Snapshot.file(), previous(Role::Snapshot), terms)?;
             let snapshot = signing.sign(Role::Snapshot, version, signed, terms)?;
+            if Profile::of(committed) == Profile::Compat {
+                profile::check_room(Role::Snapshot, snapshot.bytes.len() as u64)?;
+            }
             let meta = snapshot.meta();
             files.push(snapshot);
             meta
         };
-        let version = self.next_version(Role::Timestamp.file(), previous.timestamp_version, terms)?;
+        let version = self.next_version(Role::Timestamp.file(), previous(Role::Timestamp), terms)?;
         let signed = Map::from_iter([("meta".to_owned(), json!({Role::Snapshot.file(): snapshot_meta}))]);
         files.push(signing.sign(Role::Timestamp, version, signed, terms)?);
         Ok(files)
@@ -63,31 +70,40 @@ impl MetadataFolder {
         change: Change,
         terms: &Terms,
     ) -> Result<Draft, RepositoryError> {
-        let previous = Previous::of(committed).ok_or_else(|| self.damaged("a role cannot be read again"))?;
         let mut files = Vec::new();
         let timestamp_only = change.timestamp_only;
         let root = match change.root {
             RootChange::Keep => None,
-            RootChange::Again => Some(signing.sign_root(self.next_root(committed)?, previous.root.clone(), terms)?),
+            RootChange::Again => {
+                let signed = self.root_signed(committed)?;
+                Some(signing.sign_root(self.next_root(committed)?, signed, terms)?)
+            }
             RootChange::Sign(signed) => Some(signing.sign_root(self.next_root(committed)?, signed, terms)?),
             RootChange::Adopt(file) => Some(signing.adopt(KeyRole::Root, file)?),
         };
         files.extend(root);
-        let targets = match change.targets {
-            TargetsChange::Keep => None,
-            TargetsChange::Entries(entries) => {
-                let signed = previous.next_targets(entries);
-                let version = self.next_version(Role::Targets.file(), previous.targets_version, terms)?;
-                Some(signing.sign(Role::Targets, version, signed, terms)?)
+        let mut offered = match change.targets {
+            TargetsChange::Keep => Offered::default(),
+            TargetsChange::Offer(offer) => {
+                let root = signing.root()?.clone();
+                let mut sign = signing.targets_signer()?;
+                let offered = self.draft_targets(committed, &root, &offer, terms, sign.as_mut())?;
+                signing.pending.record_targets(&offered.files)?;
+                offered
             }
-            TargetsChange::Adopt(file) => Some(signing.adopt(KeyRole::Targets, file)?),
+            TargetsChange::Adopt(file) => {
+                let file = signing.adopt(KeyRole::Targets, file)?;
+                profile::check_room(Role::Targets, file.bytes.len() as u64)?;
+                let listed = Map::from_iter([(Role::Targets.file().to_owned(), file.meta())]);
+                Offered { files: vec![file], listed, ..Offered::default() }
+            }
         };
-        let targets_meta = targets.as_ref().map_or_else(|| previous.targets_meta.clone(), SignedFile::meta);
-        files.extend(targets);
-        let unproven = change.unproven.as_ref();
-        files.extend(self.online_files(targets_meta, unproven, &previous, &mut signing, timestamp_only, terms)?);
-        let update = Update::start(Start::FromSet(committed.clone()), terms.now);
-        let set = self.refresh(update, &documents(&files)?)?;
+        files.append(&mut offered.files);
+        let (listed, unproven) = (std::mem::take(&mut offered.listed), change.unproven.as_ref());
+        files.extend(self.online_files(listed, unproven, committed, &mut signing, timestamp_only, terms)?);
+        let documents = documents(&files)?;
+        let set = self.refresh(Update::start(Start::FromSet(committed.clone()), terms.now), &documents)?;
+        let set = self.check_offered(set, &offered, &documents, terms.now)?;
         Ok(Draft { files, numbered: committed.root().consistent_snapshot(), set, audit: signing.pending })
     }
 
@@ -101,59 +117,79 @@ impl MetadataFolder {
         Ok(version)
     }
 
-    /// The next targets, unsigned, with these entries or those of now: for signers elsewhere.
+    /// The next targets, unsigned, after `offer`: for signers elsewhere.
     pub fn unsigned_targets(
         &self,
         committed: &TrustedSet,
-        entries: Option<Map<String, Value>>,
+        offer: &Offer,
         terms: &Terms,
     ) -> Result<(u32, Value), RepositoryError> {
-        let previous = Previous::of(committed).ok_or_else(|| self.damaged("a role cannot be read again"))?;
-        let entries = match entries {
-            Some(entries) => entries,
-            None => self.entries(committed)?,
-        };
-        let version = self.next_version(Role::Targets.file(), previous.targets_version, terms)?;
+        self.has_one_targets_file(committed)?;
+        let mut signed = self.signed_part(committed, Role::Targets)?;
+        let mut entries = Map::new();
+        for (name, entry) in self.next_entries(committed, offer)? {
+            entries.insert(name.to_string(), entry.to_value());
+        }
+        signed.insert("targets".into(), Value::Object(entries));
+        signed.insert("custom".into(), json!({"fuchsia_spec_version": 1}));
+        let previous = committed.version(Role::Targets).unwrap_or(0);
+        let version = self.next_version(Role::Targets.file(), previous, terms)?;
         let expires = terms.expiries.at(KeyRole::Targets, terms.now);
-        Ok((version, roles::complete(KeyRole::Targets, version, expires, previous.next_targets(entries))?))
+        Ok((version, roles::complete(KeyRole::Targets, version, expires, signed)?))
+    }
+
+    /// Refuses what is done with one targets file where there are two thousand.
+    pub fn has_one_targets_file(&self, committed: &TrustedSet) -> Result<(), RepositoryError> {
+        match Profile::of(committed) {
+            Profile::Compat => Ok(()),
+            Profile::Scale => Err(RepositoryError::Ceremony(
+                "targets of a repository with the profile scale lie in many files, which are signed where their key is: \
+                 signing elsewhere works with the profile compat"
+                    .to_owned(),
+            )),
+        }
     }
 
     /// The signed part of the committed root, to be changed.
     pub fn root_signed(&self, committed: &TrustedSet) -> Result<Map<String, Value>, RepositoryError> {
-        let previous = Previous::of(committed).ok_or_else(|| self.damaged("a role cannot be read again"))?;
-        Ok(previous.root)
+        self.signed_part(committed, Role::Root)
     }
 
-    /// The four roles of a new repository, all version 1 and without targets. `signing` trusts the new root.
+    /// The signed part of a committed file, to be carried on with all that it says.
+    pub fn signed_part(&self, committed: &TrustedSet, role: Role) -> Result<Map<String, Value>, RepositoryError> {
+        let bytes = committed.files().find(|(name, _)| *name == role.file()).map(|(_, bytes)| bytes);
+        let signed = bytes.and_then(|bytes| roles::signed_part(bytes));
+        signed.ok_or_else(|| self.damaged(&format!("{} cannot be read again", role.file())))
+    }
+
+    /// The roles of a new repository, all version 1 and without targets. `signing` trusts the new root.
     pub fn first_draft(
         &self,
         mut signing: Signing<'_>,
         root_signed: Map<String, Value>,
+        profile: Profile,
         terms: &Terms,
     ) -> Result<Draft, RepositoryError> {
         let root = signing.sign_root(1, root_signed, terms)?;
         let first = |role: Role| self.next_version(role.file(), 0, terms);
-        let empty = json!({"fuchsia_spec_version": 1});
-        let signed = Map::from_iter([("targets".to_owned(), json!({})), ("custom".to_owned(), empty)]);
-        let targets = signing.sign(Role::Targets, first(Role::Targets)?, signed, terms)?;
-        let mut signed = Map::from_iter([("meta".to_owned(), json!({Role::Targets.file(): targets.meta()}))]);
+        let trusted = signing.root()?.clone();
+        let mut sign = signing.targets_signer()?;
+        let mut offered = self.first_targets(profile, &trusted, terms, sign.as_mut())?;
+        signing.pending.record_targets(&offered.files)?;
+        let listed = std::mem::take(&mut offered.listed);
+        let mut signed = Map::from_iter([("meta".to_owned(), Value::Object(listed))]);
         signing.anchor(&mut signed);
         let snapshot = signing.sign(Role::Snapshot, first(Role::Snapshot)?, signed, terms)?;
         let signed = Map::from_iter([("meta".to_owned(), json!({Role::Snapshot.file(): snapshot.meta()}))]);
         let timestamp = signing.sign(Role::Timestamp, first(Role::Timestamp)?, signed, terms)?;
         let anchor = TrustAnchor::RootFile(root.bytes.clone());
-        let files = vec![root, targets, snapshot, timestamp];
-        let set = self.refresh(Update::start(Start::FromAnchor(anchor), terms.now), &documents(&files)?)?;
+        let mut files = vec![root];
+        files.append(&mut offered.files);
+        files.extend([snapshot, timestamp]);
+        let documents = documents(&files)?;
+        let set = self.refresh(Update::start(Start::FromAnchor(anchor), terms.now), &documents)?;
+        let set = self.check_offered(set, &offered, &documents, terms.now)?;
         Ok(Draft { files, numbered: true, set, audit: signing.pending })
-    }
-
-    /// The entries of the committed targets, with all that they say.
-    pub fn entries(&self, committed: &TrustedSet) -> Result<Map<String, Value>, RepositoryError> {
-        let previous = Previous::of(committed).ok_or_else(|| self.damaged("a role cannot be read again"))?;
-        match previous.targets.get("targets") {
-            Some(Value::Object(entries)) => Ok(entries.clone()),
-            _ => Err(self.damaged("targets has no targets")),
-        }
     }
 }
 
@@ -186,24 +222,10 @@ pub(crate) enum RootChange {
 pub(crate) enum TargetsChange {
     #[default]
     Keep,
-    /// These entries.
-    Entries(Map<String, Value>),
+    /// A change of what is offered.
+    Offer(Offer),
     /// Signed elsewhere.
     Adopt(SignedFile),
-}
-
-impl TargetsChange {
-    /// What is offered after it; nothing if that stays as it is.
-    pub fn entries(&self) -> Option<Cow<'_, Map<String, Value>>> {
-        match self {
-            Self::Keep => None,
-            Self::Entries(entries) => Some(Cow::Borrowed(entries)),
-            Self::Adopt(file) => match roles::signed_part(&file.bytes)?.remove("targets")? {
-                Value::Object(entries) => Some(Cow::Owned(entries)),
-                _ => None,
-            },
-        }
-    }
 }
 
 /// Signed files in the order in which they become visible: root, targets, snapshot, timestamp.
@@ -229,49 +251,6 @@ fn documents(files: &[SignedFile]) -> Result<BTreeMap<DocumentName, Bytes>, Repo
         }
     }
     Ok(documents)
-}
-
-/// What the next metadata carries on, as signed.
-struct Previous {
-    root: Map<String, Value>,
-    targets: Map<String, Value>,
-    targets_version: u32,
-    /// What the snapshot says about targets.
-    targets_meta: Value,
-    snapshot: Map<String, Value>,
-    snapshot_version: u32,
-    /// What the timestamp says about the snapshot.
-    snapshot_meta: Value,
-    timestamp_version: u32,
-}
-
-impl Previous {
-    /// The signed part of targets with other entries.
-    fn next_targets(&self, entries: Map<String, Value>) -> Map<String, Value> {
-        let mut signed = self.targets.clone();
-        signed.insert("targets".into(), Value::Object(entries));
-        signed.insert("custom".into(), json!({"fuchsia_spec_version": 1}));
-        signed
-    }
-
-    fn of(committed: &TrustedSet) -> Option<Self> {
-        let signed = |role: Role| {
-            let (_, bytes) = committed.files().find(|(name, _)| *name == role.file())?;
-            roles::signed_part(bytes)
-        };
-        let snapshot = signed(Role::Snapshot)?;
-        let targets_meta = snapshot.get("meta")?.get(Role::Targets.file())?.clone();
-        Some(Self {
-            root: signed(Role::Root)?,
-            targets: signed(Role::Targets)?,
-            targets_version: committed.version(Role::Targets)?,
-            targets_meta,
-            snapshot,
-            snapshot_meta: signed(Role::Timestamp)?.get("meta")?.get(Role::Snapshot.file())?.clone(),
-            snapshot_version: committed.version(Role::Snapshot)?,
-            timestamp_version: committed.version(Role::Timestamp)?,
-        })
-    }
 }
 
 /// Who signs a draft: the keys at hand, what they are trusted by, and the log of what they do.
@@ -334,6 +313,17 @@ impl<'a> Signing<'a> {
         Ok(())
     }
 
+    /// The root in force.
+    fn root(&self) -> Result<&Root, RepositoryError> {
+        self.root.as_ref().ok_or_else(|| RepositoryError::OutOfRange("there is no root yet".to_owned()))
+    }
+
+    /// Signs targets files, with keys that are looked up once.
+    fn targets_signer(&self) -> Result<Box<SignTargets<'static>>, RepositoryError> {
+        let signers = self.keys.signers(self.root()?, Role::Targets)?;
+        Ok(Box::new(move |file, version, signed| roles::sign_written(file, version, &signed, &signers)))
+    }
+
     fn sign(
         &mut self,
         role: Role,
@@ -341,9 +331,7 @@ impl<'a> Signing<'a> {
         signed: Map<String, Value>,
         terms: &Terms,
     ) -> Result<SignedFile, RepositoryError> {
-        let root = self.root.as_ref();
-        let root = root.ok_or_else(|| RepositoryError::OutOfRange("there is no root yet".to_owned()))?;
-        let signers = self.keys.signers(root, role)?;
+        let signers = self.keys.signers(self.root()?, role)?;
         let signed = roles::complete(role.into(), version, terms.expiries.at(role.into(), terms.now), signed)?;
         let file = roles::sign(role.into(), version, &signed, &signers)?;
         self.pending.record("sign", role.into(), &file)?;

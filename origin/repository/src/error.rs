@@ -4,13 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use colibri_common::BlobId;
-use colibri_metadata::{MetadataError, RepoConfigError};
+use colibri_metadata::{MetadataError, RepoConfigError, Role, TargetNameError};
 use colibri_package::delivery::DeliveryError;
 use colibri_release::BundleError;
 use colibri_store::StoreError;
 
 use crate::gate::UnreadyBlob;
 use crate::keys::KeyRole;
+use crate::sign_targets::Unfit;
 
 /// Why a repository could not be made, read or changed. A failed publish leaves what was published before as it was.
 #[derive(Debug, thiserror::Error)]
@@ -220,6 +221,33 @@ pub enum RepositoryError {
         /// What the gate said.
         reason: String,
     },
+    /// A file of a `compat` repository would be larger than the stock client reads.
+    #[error(
+        "{} would have {bytes} bytes; devices with the stock client read at most {bytes_max}: publish fewer packages, or make a new repository with the profile scale (`repo create --profile scale`)",
+        role.file()
+    )]
+    OverCap {
+        /// Which file.
+        role: Role,
+        /// Its length in bytes.
+        bytes: u64,
+        /// The largest that the stock client reads, in bytes.
+        bytes_max: u64,
+    },
+    /// A text is not the name of a target.
+    #[error("target {name:?}: {reason}")]
+    TargetName {
+        /// The text.
+        name: String,
+        /// What is wrong.
+        reason: TargetNameError,
+    },
+    /// One publish names a target twice.
+    #[error("target {0:?} is named twice in one publish")]
+    TargetTwice(String),
+    /// Something cannot be signed.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// More than a limit.
     #[error("{what}: more than {limit} in one publish")]
     TooMany {

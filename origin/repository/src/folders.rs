@@ -16,7 +16,7 @@ use colibri_package::MetaFar;
 use colibri_package::delivery::{self, DeliveryType, Encoding, Layout};
 
 use crate::error::RepositoryError;
-use crate::{layout, limits};
+use crate::{layout, limits, offer};
 
 /// Before every expiry: age is no damage.
 const NEVER_EXPIRED: UnixSeconds = UnixSeconds(0);
@@ -122,13 +122,19 @@ impl Folders {
     pub fn trusted(&self) -> Result<TrustedSet, RepositoryError> {
         let start = Start::FromAnchor(TrustAnchor::RootFile(self.first_root()?));
         let refuse = |source| RepositoryError::Metadata { path: self.metadata.clone(), source };
-        self.refresh(start)?.map_err(refuse)
+        self.with_bins(self.refresh(start)?.map_err(refuse)?)
     }
 
-    /// The packages that `set` names. Targets that are no packages are left out.
+    /// The set with the hash bins of a repository of the profile `scale`, each verified.
+    pub fn with_bins(&self, set: TrustedSet) -> Result<TrustedSet, RepositoryError> {
+        let damaged =
+            |reason: &str| RepositoryError::Damaged { path: self.metadata.clone(), reason: reason.to_owned() };
+        offer::with_all_bins(set, &mut |name, bytes_max| self.file(name, bytes_max), &damaged)
+    }
+
+    /// The packages that `set` names, also in the bins that it holds. Targets that are no packages are left out.
     pub fn listed(&self, set: &TrustedSet) -> Vec<Listed> {
-        let entries = set.targets().into_iter().flat_map(|targets| targets.iter());
-        let listed = entries.filter_map(|(name, description)| {
+        let listed = offer::targets_of(set).filter_map(|(name, description)| {
             let (package, variant) = name.as_str().split_once('/')?;
             let sha512 = description.hashes.sha512.as_deref().map(colibri_common::hex);
             let numbered = set.root().consistent_snapshot();

@@ -12,10 +12,10 @@ use colibri_metadata::{Role, TrustedSet};
 
 use crate::blobs::{BlobFolder, Standing};
 use crate::commit::Unproven;
-use crate::draft::Change;
+use crate::draft::{Change, TargetsChange};
 use crate::error::RepositoryError;
 use crate::metadata::{Head, MetadataFolder};
-use crate::{limits, roles};
+use crate::{limits, profile, roles};
 
 /// Asked after the blobs of a publish are proven and before anything is signed: may it go on? For waiting until edges serve
 /// the new blobs back, for approvals. Nobody else is kept from publishing meanwhile.
@@ -203,6 +203,38 @@ pub(crate) fn packages_in(entries: &serde_json::Map<String, serde_json::Value>) 
     entries.iter().filter_map(|(name, entry)| Some((name.clone(), hash(entry)?))).collect()
 }
 
+/// Every package that a change of `set` offers, after `before`: name and package hash.
+fn offered(set: &TrustedSet, before: &BTreeMap<String, BlobId>, change: &Change) -> BTreeMap<String, BlobId> {
+    let mut offered = before.clone();
+    match &change.targets {
+        TargetsChange::Keep => {}
+        TargetsChange::Adopt(file) => {
+            let listed = roles::signed_part(&file.bytes).and_then(|mut signed| signed.remove("targets"));
+            if let Some(serde_json::Value::Object(entries)) = listed {
+                // Delegated roles stay as they are.
+                let top = set.targets().into_iter().flat_map(|targets| targets.iter());
+                top.for_each(|(name, _)| _ = offered.remove(name.as_str()));
+                offered.extend(packages_in(&entries));
+            }
+        }
+        TargetsChange::Offer(offer) => {
+            if offer.clean {
+                offered.clear();
+            }
+            for name in &offer.remove {
+                offered.remove(name.as_str());
+            }
+            for (name, entry) in &offer.put {
+                match entry.merkle() {
+                    Some(hash) => _ = offered.insert(name.as_str().to_owned(), hash),
+                    None => _ = offered.remove(name.as_str()),
+                }
+            }
+        }
+    }
+    offered
+}
+
 /// What the snapshot of a set says of blobs that were let through.
 pub(crate) fn let_through(set: &TrustedSet) -> Option<Unproven> {
     let (_, snapshot) = set.files().find(|(name, _)| *name == Role::Snapshot.file())?;
@@ -220,24 +252,17 @@ pub(crate) fn check(
     pass: &Pass<'_>,
 ) -> Result<Option<Unproven>, RepositoryError> {
     blobs.receipts.read_new()?;
-    let before = metadata.packages_of(&head.set)?;
     let let_through = let_through(&head.set);
-    let stays = |name: &str, hash: BlobId| before.get(name) == Some(&hash);
     // A commit of ours says that what stays has passed, so in a large set only what is new is looked at.
     let passed = head.commit.is_some() && let_through.is_none() && !pass.look_at_all;
-    let mut check = Check::new(blobs, pass.now);
-    let offered = match change.targets.entries() {
-        None => before.clone(),
-        Some(entries) => {
-            // Delegated roles stay as they are.
-            let top = head.set.targets().into_iter().flat_map(|targets| targets.iter());
-            let top: HashSet<String> = top.map(|(name, _)| name.as_str().to_owned()).collect();
-            let mut offered = before.clone();
-            offered.retain(|name, _| !top.contains(name));
-            offered.extend(packages_in(&entries));
-            offered
-        }
+    // In a set with hash bins that is all that is read: what stays lies in bins that nobody opens.
+    let before = match profile::bins_of(&head.set) {
+        Some(_) if passed => BTreeMap::new(),
+        _ => metadata.packages_of(&head.set)?,
     };
+    let stays = |name: &str, hash: BlobId| before.get(name) == Some(&hash);
+    let mut check = Check::new(blobs, pass.now);
+    let offered = offered(&head.set, &before, change);
     let skip = passed && offered.len() as u64 > limits::CARRIED_PACKAGES_CHECKED_MAX;
     let mut new_are_ready = true;
     for (name, hash) in &offered {

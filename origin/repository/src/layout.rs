@@ -88,9 +88,13 @@ pub(crate) fn leaves(id: BlobId) -> Result<DocumentName, StoreError> {
     served(&format!("blobs/leaves/{id}"))
 }
 
-/// The meta.far as a TUF target.
-pub(crate) fn target(name: &str, sha512: &str, variant: &str) -> Result<DocumentName, StoreError> {
-    served(&format!("targets/{name}/{sha512}.{variant}"))
+/// A TUF target as clients look for it: its hash before the last part of its name. `folder` is the rest of the name, perhaps
+/// nothing.
+pub(crate) fn target(folder: &str, sha512: &str, file: &str) -> Result<DocumentName, StoreError> {
+    match folder {
+        "" => served(&format!("targets/{sha512}.{file}")),
+        folder => served(&format!("targets/{folder}/{sha512}.{file}")),
+    }
 }
 
 /// The part of the audit log that begins with this line.

@@ -5,6 +5,7 @@
 
 mod announce;
 mod audit;
+mod bins;
 mod blobs;
 mod bundle;
 mod ceremony;
@@ -30,8 +31,11 @@ pub mod limits;
 mod lock;
 mod merge;
 mod metadata;
+mod named_targets;
+mod offer;
 mod parallel;
 mod pins;
+mod profile;
 mod publish;
 mod receipts;
 mod refresh;
@@ -42,6 +46,7 @@ mod repository;
 mod roles;
 mod rotation;
 mod settings;
+pub mod sign_targets;
 mod status;
 #[cfg(feature = "stock-client")]
 pub mod stock_client;
@@ -72,7 +77,9 @@ pub use keys::{
     AskPassphrase, KeyForm, KeyRole, KeySources, ListedKey, Passphrase, Secret, Signer, UnknownRole, generate_key_file,
 };
 pub use merge::Prefer;
+pub use named_targets::ExtraTarget;
 pub use pins::Pin;
+pub use profile::{NearCap, Profile, UnknownProfile};
 pub use publish::{Publish, PublishProgress, PublishReport};
 pub use refresh::Due;
 pub use release_bundle::BundleReport;

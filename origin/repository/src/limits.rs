@@ -18,6 +18,8 @@ pub const SIGN_COMMAND_S: u64 = 60;
 pub const SIGN_COMMAND_WORDS_BYTES_MAX: u64 = 1024;
 /// Most lines in one document of the audit log.
 pub const AUDIT_PART_LINES_MAX: u64 = 64;
+/// Most targets files signed together of which each has a line in the audit log.
+pub const AUDIT_FILES_NAMED_MAX: u64 = 16;
 /// Largest document of the audit log in bytes.
 pub const AUDIT_PART_BYTES_MAX: u64 = AUDIT_PART_LINES_MAX * AUDIT_LINE_BYTES_MAX;
 /// Longest line of the audit log in bytes.
@@ -77,6 +79,10 @@ pub const PINNED_HASHES_MAX: u64 = 100_000;
 pub const PIN_BYTES_MAX: u64 = 16 << 20;
 /// Longest reason for publishing what is not proven, in bytes.
 pub const REASON_BYTES_MAX: u64 = 512;
+/// Largest targets file that the stock client reads, in bytes: a repository of the profile `compat` stays below.
+pub const STOCK_TARGETS_BYTES_MAX: u64 = 5_000_000;
+/// Largest snapshot file that the stock client reads, in bytes.
+pub const STOCK_SNAPSHOT_BYTES_MAX: u64 = 2_000_000;
 /// Seconds to wait for another publish to end.
 pub const LOCK_WAIT_S: u64 = 120;
 /// Seconds after which waiting is said.
@@ -104,6 +110,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("SIGN_COMMAND_S", SIGN_COMMAND_S),
     ("SIGN_COMMAND_WORDS_BYTES_MAX", SIGN_COMMAND_WORDS_BYTES_MAX),
     ("AUDIT_PART_LINES_MAX", AUDIT_PART_LINES_MAX),
+    ("AUDIT_FILES_NAMED_MAX", AUDIT_FILES_NAMED_MAX),
     ("AUDIT_PART_BYTES_MAX", AUDIT_PART_BYTES_MAX),
     ("AUDIT_LINE_BYTES_MAX", AUDIT_LINE_BYTES_MAX),
     ("CEREMONY_BYTES_MAX", CEREMONY_BYTES_MAX),
@@ -133,6 +140,8 @@ pub const ALL: &[(&str, u64)] = &[
     ("PINNED_HASHES_MAX", PINNED_HASHES_MAX),
     ("PIN_BYTES_MAX", PIN_BYTES_MAX),
     ("REASON_BYTES_MAX", REASON_BYTES_MAX),
+    ("STOCK_TARGETS_BYTES_MAX", STOCK_TARGETS_BYTES_MAX),
+    ("STOCK_SNAPSHOT_BYTES_MAX", STOCK_SNAPSHOT_BYTES_MAX),
     ("LOCK_WAIT_S", LOCK_WAIT_S),
     ("LOCK_NOTICE_S", LOCK_NOTICE_S),
     ("REMOTE_ANSWER_BYTES_MAX", REMOTE_ANSWER_BYTES_MAX),

@@ -21,11 +21,12 @@ use crate::draft::Draft;
 use crate::error::RepositoryError;
 use crate::gate;
 use crate::layout;
+use crate::profile::{self, NearCap};
 use crate::roles::{self, Expiries};
 use crate::storage::Storage;
 
 /// Before every expiry: what is committed stays readable for its owner after it has expired.
-const NEVER_EXPIRED: UnixSeconds = UnixSeconds(0);
+pub(crate) const NEVER_EXPIRED: UnixSeconds = UnixSeconds(0);
 
 /// How the next versions are chosen and signed.
 #[derive(Debug, Clone, Copy)]
@@ -61,8 +62,25 @@ impl MetadataFolder {
         self.storage.place().to_owned()
     }
 
-    fn at(&self, source: MetadataError) -> RepositoryError {
+    pub fn at(&self, source: MetadataError) -> RepositoryError {
         RepositoryError::Metadata { path: self.path(), source }
+    }
+
+    /// The file of the committed set that is nearest to what the stock client reads, from 80 % on.
+    pub fn near_cap(&self) -> Result<Option<NearCap>, RepositoryError> {
+        let mut near = None;
+        for role in [Role::Targets, Role::Snapshot] {
+            let bytes = self.storage.length(&layout::metadata(role.file())?)?.unwrap_or(0);
+            if let Ok(found @ Some(_)) = profile::check_room(role, bytes) {
+                near = near.or(found);
+            }
+        }
+        Ok(near)
+    }
+
+    /// A stored document.
+    pub fn read(&self, name: &DocumentName, bytes_max: u64) -> Result<Option<Bytes>, RepositoryError> {
+        Ok(self.storage.read(name, bytes_max)?)
     }
 
     fn unnumbered(&self, role: Role) -> Result<Option<Bytes>, RepositoryError> {
@@ -263,14 +281,12 @@ impl MetadataFolder {
     ) -> Result<Option<Commit>, RepositoryError> {
         let mut sources = BTreeMap::new();
         let mut fixed = Vec::new();
-        let kept =
-            draft.set.files().filter(|(name, _)| ![Role::Root.file(), Role::Timestamp.file()].contains(&&**name));
-        for (name, bytes) in kept {
-            let version =
-                Role::ALL.into_iter().find(|role| role.file() == name).and_then(|role| draft.set.version(role));
-            let from = match version {
-                Some(version) if draft.numbered => layout::numbered_metadata(&name, version)?,
-                // Delegated roles have unnumbered files only where there are no others.
+        for (name, bytes) in draft.set.files() {
+            let top = Role::ALL.into_iter().find(|role| role.file() == name);
+            let from = match top.map(|role| (role, draft.set.version(role))) {
+                Some((Role::Root | Role::Timestamp, _)) => continue,
+                Some((_, Some(version))) if draft.numbered => layout::numbered_metadata(&name, version)?,
+                // Nobody asks for a delegated role without its number, where there are numbers.
                 None if draft.numbered => continue,
                 _ => layout::staged(&hex(&sha256(bytes)))?,
             };

@@ -8,10 +8,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use colibri_common::{BlobId, UnixSeconds};
-use colibri_metadata::TrustedSet;
 use colibri_package::PackagePath;
 use colibri_package::delivery::DeliveryType;
-use serde_json::{Map, Value};
 
 use crate::announce::{Announced, Announcement};
 use crate::ceremony::Ceremony;
@@ -20,8 +18,10 @@ use crate::draft::{Change, RootChange, TargetsChange};
 use crate::error::RepositoryError;
 use crate::gate::{Check, Pass, PublishGate, UnreadyBlob};
 use crate::ingest::{self, Encoding, SourceBlob, Stored};
+use crate::named_targets::{ExtraTarget, NamedTargets};
+use crate::offer::Offer;
+use crate::profile::NearCap;
 use crate::repository::{Repository, Versions};
-use crate::submit::NamedTargets;
 
 /// What to publish and how.
 #[derive(Clone)]
@@ -30,6 +30,8 @@ pub struct Publish<'a> {
     pub manifests: Vec<PathBuf>,
     /// Package archives (`.far`).
     pub package_archives: Vec<PathBuf>,
+    /// Other files to be offered, under any names.
+    pub extra_targets: Vec<ExtraTarget>,
     /// How blobs are stored.
     pub delivery_type: DeliveryType,
     /// zstd level; without it the level that the type stands for. Blobs already there are not compressed again.
@@ -56,6 +58,7 @@ impl Publish<'_> {
         Self {
             manifests: Vec::new(),
             package_archives: Vec::new(),
+            extra_targets: Vec::new(),
             delivery_type: DeliveryType::Type1,
             compression_level: None,
             clean: false,
@@ -74,6 +77,7 @@ impl fmt::Debug for Publish<'_> {
         f.debug_struct("Publish")
             .field("manifests", &self.manifests)
             .field("package_archives", &self.package_archives)
+            .field("extra_targets", &self.extra_targets)
             .field("delivery_type", &self.delivery_type)
             .field("compression_level", &self.compression_level)
             .field("clean", &self.clean)
@@ -115,6 +119,8 @@ pub struct PublishReport {
     pub bytes_stored_new: u64,
     /// Versions now committed.
     pub versions: Versions,
+    /// A file is near what devices with the stock client read.
+    pub near_cap: Option<NearCap>,
 }
 
 impl Repository {
@@ -133,7 +139,9 @@ impl Repository {
         let _announced = Announcement::make(self.storage.as_ref(), &announced, publish.now)?;
         self.blobs.receipts.read_new()?;
         let counted = self.take_blobs(publish, &collected)?;
-        let named = self.named_targets(&self.whole(&collected, publish.now)?)?;
+        let mut named = self.named_targets(&self.whole(&collected, publish.now)?)?;
+        let packages = named.entries.len();
+        publish.extra_targets.iter().try_for_each(|target| named.extra(target))?;
         if let Some(gate) = publish.gate {
             gate.pass(&announced.blobs.iter().copied().collect::<Vec<_>>())
                 .map_err(|reason| RepositoryError::Held { reason })?;
@@ -145,13 +153,14 @@ impl Repository {
             past_gate: None,
             look_at_all: false,
         };
-        let versions = self.transact(&terms, &pass, &mut |head| {
+        let versions = self.transact(&terms, &pass, &mut |_| {
             self.blobs.put_targets(&named.files)?;
             let root = if publish.refresh_root { RootChange::Again } else { RootChange::Keep };
-            let targets = TargetsChange::Entries(self.next_entries(publish, &named, &head.set)?);
+            let targets = TargetsChange::Offer(publish.offer(&named));
             Ok(Change { root, targets, ..Change::default() })
         })?;
-        Ok(counted.report(named.entries.len(), versions))
+        let near_cap = self.metadata.near_cap()?;
+        Ok(PublishReport { near_cap, ..counted.report(packages, versions) })
     }
 
     /// Stores what a publish brings and gives the targets that would offer it, unsigned, for signers elsewhere; nothing
@@ -164,25 +173,14 @@ impl Repository {
         let _announced = Announcement::make(self.storage.as_ref(), &announced(&collected), publish.now)?;
         self.blobs.receipts.read_new()?;
         let counted = self.take_blobs(publish, &collected)?;
-        let named = self.named_targets(&self.whole(&collected, publish.now)?)?;
+        let mut named = self.named_targets(&self.whole(&collected, publish.now)?)?;
+        let packages = named.entries.len();
+        publish.extra_targets.iter().try_for_each(|target| named.extra(target))?;
         self.blobs.put_targets(&named.files)?;
         let committed = self.metadata.committed()?;
         let terms = self.terms(publish.now, publish.time_versioning);
-        let entries = self.next_entries(publish, &named, &committed)?;
-        let ceremony = self.targets_ceremony(&committed, Some(entries), &terms)?;
-        Ok((counted.report(named.entries.len(), Versions::of(&committed)), ceremony))
-    }
-
-    /// What would be offered after `committed`.
-    fn next_entries(
-        &self,
-        publish: &Publish<'_>,
-        named: &NamedTargets,
-        committed: &TrustedSet,
-    ) -> Result<Map<String, Value>, RepositoryError> {
-        let mut entries = if publish.clean { Map::new() } else { self.metadata.entries(committed)? };
-        entries.extend(named.entries.clone());
-        Ok(entries)
+        let ceremony = self.targets_ceremony(&committed, &publish.offer(&named), &terms)?;
+        Ok((counted.report(packages, Versions::of(&committed)), ceremony))
     }
 
     /// Blobs durable and proven.
@@ -228,6 +226,11 @@ impl Repository {
 }
 
 impl Publish<'_> {
+    /// What it would offer.
+    fn offer(&self, named: &NamedTargets) -> Offer {
+        Offer { put: named.entries.clone(), clean: self.clean, ..Offer::default() }
+    }
+
     fn signs(&self) -> impl Iterator<Item = colibri_metadata::Role> {
         use colibri_metadata::Role;
         let root = self.refresh_root.then_some(Role::Root);
@@ -293,6 +296,7 @@ impl Counted {
             bytes_deduplicated: self.bytes_deduplicated,
             bytes_stored_new: self.bytes_stored_new,
             versions,
+            near_cap: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::draft::{Change, RootChange, TargetsChange};
 use crate::error::RepositoryError;
 use crate::gate::Pass;
 use crate::keys::KeyRole;
-use crate::metadata::Head;
+use crate::offer::Offer;
 use crate::repository::{Repository, Versions};
 
 /// When a role is to be signed again.
@@ -73,7 +73,7 @@ impl Repository {
         self.transact(&self.terms(now, false), &pass, &mut |head| {
             let all = self.due_in(&head.set)?;
             signed = KeyRole::ALL.into_iter().filter(|role| due(*role, &all)).collect();
-            let mut change = self.due_change(head, &signed)?;
+            let mut change = Self::due_change(&signed);
             change.timestamp_only = !signed.contains(&KeyRole::Targets) && !signed.contains(&KeyRole::Snapshot);
             Ok(change)
         })?;
@@ -99,18 +99,18 @@ impl Repository {
             let mut due = self.due_in(&head.set)?;
             due.retain(|due| due.at <= now && due.can_sign);
             let roles: Vec<_> = due.into_iter().map(|due| due.role).collect();
-            self.due_change(head, &roles)
+            Ok(Self::due_change(&roles))
         })
     }
 
-    fn due_change(&self, head: &Head, roles: &[KeyRole]) -> Result<Change, RepositoryError> {
+    fn due_change(roles: &[KeyRole]) -> Change {
         let mut change = Change::default();
         if roles.contains(&KeyRole::Root) {
             change.root = RootChange::Again;
         }
         if roles.contains(&KeyRole::Targets) {
-            change.targets = TargetsChange::Entries(self.metadata.entries(&head.set)?);
+            change.targets = TargetsChange::Offer(Offer::again());
         }
-        Ok(change)
+        change
     }
 }

@@ -1,5 +1,6 @@
 //! [`Repository`]: one on-disk repository, opened; making one, and reading it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ use crate::error::RepositoryError;
 use crate::gate;
 use crate::keys::{KeyForm, KeyRing, KeyRole, KeySources, ListedKey};
 use crate::metadata::{MetadataFolder, Terms};
+use crate::offer;
+use crate::profile::Profile;
 use crate::roles::{self, Expiries};
 use crate::storage::{LocalStorage, Storage};
 use crate::{layout, limits, settings};
@@ -53,6 +56,8 @@ pub struct CreateOptions {
     pub expiries: Expiries,
     /// Who and why, for the audit log.
     pub act: Act,
+    /// The form of the metadata. It stays as it is.
+    pub profile: Profile,
 }
 
 /// How many keys a role has.
@@ -65,7 +70,7 @@ pub struct KeyCount {
 }
 
 impl CreateOptions {
-    /// One new, unencrypted key per role, versions counted from 1.
+    /// The profile `compat`, one new, unencrypted key per role, versions counted from 1.
     pub fn new(now: UnixSeconds) -> Self {
         Self {
             now,
@@ -76,6 +81,7 @@ impl CreateOptions {
             counts: Vec::new(),
             expiries: Expiries::default(),
             act: Act::default(),
+            profile: Profile::default(),
         }
     }
 
@@ -163,7 +169,7 @@ impl Repository {
         }
         let terms = repository.terms(options.now, options.time_versioning);
         let signing = repository.signing(None, options.now)?;
-        let draft = repository.metadata.first_draft(signing, roles::first_root(&keys), &terms)?;
+        let draft = repository.metadata.first_draft(signing, roles::first_root(&keys), options.profile, &terms)?;
         settings::write(repository.storage.as_ref(), options.expiries)?;
         if !repository.audit.append(&draft.audit)? {
             return Err(exists());
@@ -322,6 +328,14 @@ impl Repository {
         self.metadata.committed()
     }
 
+    /// The form of its metadata.
+    ///
+    /// # Errors
+    /// The metadata on disk is damaged.
+    pub fn profile(&self) -> Result<Profile, RepositoryError> {
+        Ok(Profile::of(&self.metadata.committed()?))
+    }
+
     /// Versions of what is committed.
     ///
     /// # Errors
@@ -343,9 +357,8 @@ impl Repository {
     /// # Errors
     /// The metadata on disk is damaged.
     pub fn packages(&self) -> Result<Vec<PackageEntry>, RepositoryError> {
-        let committed = self.metadata.committed()?;
+        let committed = self.metadata.with_all_bins(self.metadata.committed()?, &BTreeMap::new())?;
         self.blobs.receipts.read_new()?;
-        let Some(targets) = committed.targets() else { return Ok(Vec::new()) };
         let entry = |(name, target): (TargetName, TargetDescription)| {
             let (name, variant) = name.as_str().split_once('/')?;
             let hash = target.merkle()?;
@@ -353,7 +366,9 @@ impl Repository {
             let modified = self.blobs.modified(hash);
             Some(PackageEntry { name: name.to_owned(), variant: variant.to_owned(), hash, length, modified })
         };
-        Ok(targets.iter().filter_map(entry).collect())
+        let mut packages: Vec<PackageEntry> = offer::targets_of(&committed).filter_map(entry).collect();
+        packages.sort_unstable_by(|left, right| (&left.name, &left.variant).cmp(&(&right.name, &right.variant)));
+        Ok(packages)
     }
 
     /// The exact bytes of the newest root, for a client that is set up by hand.

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::RepositoryError;
 use crate::keys::{self, KeyRole, ListedKey, Signer};
+use crate::sign_targets;
 
 /// How long what is signed stays valid, in days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +133,23 @@ pub(crate) fn envelope(
         signatures.into_iter().map(|(id, signature)| json!({"keyid": id, "sig": signature})).collect();
     let bytes = encode(role, &json!({"signatures": signatures, "signed": signed}))?;
     Ok(SignedFile { file: format!("{role}.json"), version, bytes: bytes.into(), key_ids })
+}
+
+/// Signs a `signed` part of targets that is in canonical form already, once with each key.
+pub(crate) fn sign_written(
+    file: String,
+    version: u32,
+    signed: &[u8],
+    signers: &[Arc<dyn Signer>],
+) -> Result<SignedFile, RepositoryError> {
+    let mut signatures = Vec::new();
+    for signer in signers {
+        signatures.push((signer.key().id().clone(), hex(&keys::sign_checked(signer, signed)?)));
+    }
+    signatures.sort();
+    signatures.dedup_by(|one, other| one.0 == other.0);
+    let key_ids = signatures.iter().map(|(id, _)| id.clone()).collect();
+    Ok(SignedFile { file, version, bytes: sign_targets::envelope(signed, &signatures).into(), key_ids })
 }
 
 /// Canonical form, or what hinders it.

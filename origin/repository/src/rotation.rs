@@ -13,6 +13,7 @@ use crate::draft::{Change, RootChange, TargetsChange};
 use crate::error::RepositoryError;
 use crate::gate::Pass;
 use crate::keys::{KeyForm, KeyRole, ListedKey};
+use crate::offer::Offer;
 use crate::repository::{Repository, Versions};
 use crate::roles::SignedFile;
 
@@ -118,7 +119,7 @@ impl Repository {
             let root = RootChange::Sign(apply(self.metadata.root_signed(&head.set)?, change)?);
             let mut change_of = Change { root, ..Change::default() };
             if change.touches(KeyRole::Targets) {
-                change_of.targets = TargetsChange::Entries(self.metadata.entries(&head.set)?);
+                change_of.targets = TargetsChange::Offer(Offer::again());
             }
             Ok(change_of)
         })
@@ -209,7 +210,7 @@ impl Repository {
         if new.root().role_keys(Role::Targets) == committed.root().role_keys(Role::Targets) {
             Ok(TargetsChange::Keep)
         } else if self.keys.can_sign(new.root(), Role::Targets)? {
-            Ok(TargetsChange::Entries(self.metadata.entries(committed)?))
+            Ok(TargetsChange::Offer(Offer::again()))
         } else {
             Err(refused(
                 "this root changes the keys of targets, which are not here: sign the targets again with the new keys \

@@ -3,23 +3,22 @@
 //!
 //! Deliberately absent: the network, who may submit.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use aws_lc_rs::digest::{SHA512, digest};
-use bytes::Bytes;
-use colibri_common::{BlobId, UnixSeconds, hex};
+use colibri_common::{BlobId, UnixSeconds};
 use colibri_metadata::Role;
 use colibri_package::PackagePath;
-use colibri_store::DocumentName;
-use serde_json::{Map, Value, json};
 
 use crate::announce::{Announced, Announcement};
 use crate::blobs::Standing;
 use crate::draft::{Change, TargetsChange};
 use crate::error::RepositoryError;
 use crate::gate::{Check, Pass, PublishGate};
+use crate::limits;
+use crate::named_targets::{self, NamedTargets};
+use crate::offer::Offer;
 use crate::repository::{Repository, Versions};
-use crate::{layout, limits};
 
 /// What to offer from now on, of packages whose blobs are here.
 #[derive(Clone)]
@@ -121,22 +120,17 @@ impl Repository {
             past_gate: submit.past_gate_because.as_deref(),
             look_at_all: false,
         };
+        let remove = submit.remove.iter().map(|name| named_targets::target_name(&name.to_string()));
+        let remove: BTreeSet<_> = remove.collect::<Result<_, _>>()?;
         self.transact(&terms, &pass, &mut |head| {
             let found = head.set.version(Role::Targets).unwrap_or(0);
             if let Some(expected) = submit.if_targets_version.filter(|expected| *expected != found) {
                 return Err(RepositoryError::TargetsMoved { found, expected });
             }
             self.blobs.put_targets(&named.files)?;
-            let mut targets = self.metadata.entries(&head.set)?;
-            for name in &submit.remove {
-                let name = name.to_string();
-                targets.remove(&name).ok_or(RepositoryError::UnknownPackage(name))?;
-            }
-            if submit.clean {
-                targets.clear();
-            }
-            targets.extend(named.entries.clone());
-            Ok(Change { targets: TargetsChange::Entries(targets), ..Change::default() })
+            let (put, remove) = (named.entries.clone(), remove.clone());
+            let offer = Offer { put, remove, clean: submit.clean, again: false };
+            Ok(Change { targets: TargetsChange::Offer(offer), ..Change::default() })
         })
     }
 
@@ -144,25 +138,8 @@ impl Repository {
     pub(crate) fn named_targets(&self, packages: &[(PackagePath, BlobId)]) -> Result<NamedTargets, RepositoryError> {
         let mut targets = NamedTargets::default();
         for (path, hash) in packages {
-            let content = Bytes::from(self.blobs.content(*hash)?);
-            let sha512 = hex(digest(&SHA512, &content).as_ref());
-            let entry = json!({
-                "custom": {"merkle": hash, "size": content.len()},
-                "hashes": {"sha512": sha512},
-                "length": content.len(),
-            });
-            targets.files.push((layout::target(path.name.as_str(), &sha512, path.variant.as_str())?, content));
-            targets.entries.insert(path.to_string(), entry);
+            targets.package(path, *hash, self.blobs.content(*hash)?.into())?;
         }
         Ok(targets)
     }
-}
-
-/// Packages about to be offered.
-#[derive(Debug, Default)]
-pub(crate) struct NamedTargets {
-    /// Their meta.fars, as clients find them that know nothing of blobs.
-    pub files: Vec<(DocumentName, Bytes)>,
-    /// Their entries in targets, by name.
-    pub entries: Map<String, Value>,
 }

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use bytes::Bytes;
 use colibri_metadata::{Answer, MetadataError, Role, Start, Step, TrustAnchor, TrustedSet, Update};
 use colibri_store::DocumentName;
-use serde_json::Map;
 
 use crate::commit::Commit;
 use crate::draft::{Change, TargetsChange};
 use crate::gate::Pass;
 use crate::keys::KeySources;
 use crate::metadata::Terms;
+use crate::offer::Offer;
 use crate::storage::Storage;
 use crate::storage::bucket_twin::BucketTwin;
 use crate::test_desk::{Desk, NOW, of_archive};
@@ -33,7 +33,8 @@ fn terms() -> Terms {
 /// Signs targets, snapshot and timestamp anew without any package.
 fn sign_again(repository: &Repository) -> Result<Versions, RepositoryError> {
     let pass = Pass { now: NOW, because: None, past_gate: None, look_at_all: false };
-    let change = || Change { targets: TargetsChange::Entries(Map::new()), ..Change::default() };
+    let change =
+        || Change { targets: TargetsChange::Offer(Offer { clean: true, ..Offer::default() }), ..Change::default() };
     repository.transact(&terms(), &pass, &mut |_| Ok(change()))
 }
 

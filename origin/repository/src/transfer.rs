@@ -158,7 +158,7 @@ impl Repository {
             folders.trusted()?
         } else {
             let refuse = |source| RepositoryError::Metadata { path: folders.metadata.clone(), source };
-            folders.refresh(Start::FromSet(repository.metadata()?))?.map_err(refuse)?
+            folders.with_bins(folders.refresh(Start::FromSet(repository.metadata()?))?.map_err(refuse)?)?
         };
         let held = Held::of(folders, set)?;
         let blobs_new = repository.take_blobs_of(folders, &held, options)?;

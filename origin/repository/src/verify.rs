@@ -165,6 +165,14 @@ impl Found<'_> {
                 set
             }
         };
+        let set = match folders.with_bins(set.clone()) {
+            Ok(set) => set,
+            Err(RepositoryError::Damaged { path, reason }) => {
+                self.note(&path, None, reason, Vec::new());
+                set
+            }
+            Err(error) => return Err(error),
+        };
         let numbered = set.root().consistent_snapshot();
         for (name, bytes) in set.files() {
             let unnumbered = numbered || name == Role::Root.file();

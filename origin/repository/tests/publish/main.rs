@@ -8,6 +8,7 @@ mod ceremonies;
 mod create;
 mod damage;
 mod keys;
+mod profiles;
 mod release;
 mod rotation;
 mod sources;
