@@ -5,6 +5,7 @@ mod acceptance;
 mod bench;
 mod check;
 mod conformance;
+mod crash;
 mod demo;
 mod fuzz;
 mod run;
@@ -18,6 +19,8 @@ cargo xtask COMMAND
   acceptance   what needs outside tools or long time: images, compose file, Helm chart, licences
   fuzz         the fuzz targets of tests/fuzz, each for five minutes: [--seconds N] [TARGET]
   bench NAME   measures against a stated base: metadata, ingest
+  crash publish
+               kills publishes and collections at random moments and checks what is left: [--seed S] [--runs N]
   conformance DIR
                the public TUF conformance suite, from a checkout in DIR, with its own keys and with ed25519 keys
 ";
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
         ["acceptance"] => acceptance::acceptance(),
         ["fuzz", ref arguments @ ..] => fuzz::fuzz(arguments),
         ["bench", ref words @ ..] if !words.is_empty() => bench::bench(words),
+        ["crash", "publish", ref arguments @ ..] => crash::publish(arguments),
         ["conformance", checkout] => conformance::conformance(checkout),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
