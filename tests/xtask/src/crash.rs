@@ -223,7 +223,7 @@ impl Scene {
     fn killed_within(&mut self, words: &[&str]) -> Result<bool, Failure> {
         let mut child = self.command(words).spawn().map_err(|error| error.to_string())?;
         let micros = u64::try_from(self.whole.as_micros()).unwrap_or(u64::MAX);
-        std::thread::sleep(Duration::from_micros(self.random.below(micros + micros / 5)));
+        std::thread::sleep(Duration::from_micros(self.random.below(micros - micros / 3)));
         // What has ended cannot be killed any more, which is no failure.
         let _ = child.kill();
         let status = child.wait().map_err(|error| error.to_string())?;
