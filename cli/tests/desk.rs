@@ -342,7 +342,7 @@ fn a_mirror_follows_what_it_verified() {
 
     let error = desk.failed(&["repo", "mirror", &url, "m"]);
     assert!(error.contains("--trust-on-first-use"), "{error}");
-    desk.done(&["repo", "create", "other"]);
+    desk.done(&["repo", "create", "--dev", "other"]);
     let wrong = "other/repository/1.root.json";
     let error = desk.failed(&["repo", "mirror", &url, "m", "--trusted-root", wrong]);
     assert!(error.contains("timestamp.json") && error.contains(&url), "{error}");

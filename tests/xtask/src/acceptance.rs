@@ -13,6 +13,7 @@ mod licences;
 mod python_tuf;
 mod sample;
 mod servers;
+mod softhsm;
 mod static_server;
 mod tools;
 mod work;
@@ -24,8 +25,9 @@ use binary::Binary;
 type Step = fn(&Binary) -> Result<(), Failure>;
 
 /// In order; the quick ones first.
-const STEPS: [(&str, Step); 7] = [
+const STEPS: [(&str, Step); 8] = [
     ("sample configurations", configuration::check),
+    ("keys in a PKCS#11 token", softhsm::check),
     ("desk", desk::check),
     ("static web server", static_server::check),
     ("drain", drain::check),

@@ -25,10 +25,11 @@ use crate::limits;
 const PLAIN_LABEL: &str = "PRIVATE KEY";
 const ENCRYPTED_LABEL: &str = "ENCRYPTED PRIVATE KEY";
 
-/// Cost of turning a passphrase into a key: 128 MiB and some tenths of a second, once per key and process.
-const SCRYPT_LOG_N: u8 = 17;
+/// Cost of turning a passphrase into a key: 16 MiB, five times over, once per key and process. With more memory `openssl` would
+/// not open the files.
+const SCRYPT_LOG_N: u8 = 14;
 const SCRYPT_R: u32 = 8;
-const SCRYPT_P: u32 = 1;
+const SCRYPT_P: u32 = 5;
 const SALT_BYTES: usize = 16;
 const IV_BYTES: usize = 16;
 

@@ -25,7 +25,7 @@ pub fn check(binary: &Binary) -> Result<(), Failure> {
     // A package is more than the file that is being worked on.
     write(&app.join("library"), vec![7; 4 << 20])?;
     write(&app.join("program"), "0")?;
-    let mut create = binary.command(["repo", "create"]);
+    let mut create = binary.command(["repo", "create", "--dev"]);
     create.arg(&repository);
     run(create)?;
     let mut start = binary.command(["repo", "server", "start", "--address", "127.0.0.1:0", "--watch", "--servers-dir"]);

