@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use colibri_common::{BlobId, Clock};
-use colibri_fetch::metadata;
+use colibri_fetch::metadata::{self, Mirrors};
 use colibri_fetch::trust_store::TrustStore;
 use colibri_fetch::{BlobFetcher, FetchError};
-use colibri_metadata::{TargetName, TrustedSet};
+use colibri_metadata::{Search, Step, TargetDescription, TargetName, TrustedSet};
 use colibri_package::url::AbsolutePackageUrl;
 use colibri_store::{Disk, Documents, OsDisk, Store};
 use colibri_transport::{Client, ClientConfig};
@@ -21,6 +21,10 @@ use crate::keep::{Keep, KeepError};
 use crate::limits::REFRESH_AGAIN_S;
 use crate::repositories::{Repositories, Repository};
 use crate::writers::Writers;
+
+/// What the delegated role of the versioning authority may name (`rollout/*`): documents that choose among releases, never
+/// packages. Else whoever has its online key could introduce one.
+const ROLLOUTS: &str = "rollout";
 
 /// A device. Cheap to clone.
 #[derive(Clone)]
@@ -174,8 +178,52 @@ impl Device {
 
     /// The hash that the repository lists for the name in a URL, whatever the URL pins.
     async fn listed_hash(&self, url: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
-        let set = self.refresh(url.repository().host(), false).await?;
-        listed_hash(&set, url)
+        let host = url.repository().host();
+        let package = url.path().to_string();
+        let name: TargetName = package
+            .parse()
+            .map_err(|error| DeviceError::InvalidUrl { url: url.to_string(), reason: format!("{error}") })?;
+        let set = self.refresh(host, false).await?;
+        let delegates = set.targets().is_some_and(|targets| targets.delegations().is_some());
+        // What an online role may name is a document to be checked, never a package.
+        let found = match url.name().as_str() == ROLLOUTS {
+            true => None,
+            false if delegates => self.search(host, set, &name).await?,
+            false => set.find(&name),
+        };
+        let repository = host.to_owned();
+        let Some(target) = found else { return Err(DeviceError::PackageNotFound { repository, package }) };
+        target.merkle().ok_or(DeviceError::TargetWithoutHash { repository, package })
+    }
+
+    /// Looks through delegated roles; those that are not here yet are fetched, and stay for the next lookup.
+    async fn search(
+        &self,
+        host: &str,
+        set: Arc<TrustedSet>,
+        name: &TargetName,
+    ) -> Result<Option<TargetDescription>, DeviceError> {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        let mut local = Search::start((*set).clone(), name.clone(), now);
+        let searched = match local.next() {
+            Step::Done => local.finish().map_err(|error| FetchError::Metadata {
+                source_name: "what is trusted here".to_owned(),
+                error: Arc::new(error),
+            }),
+            Step::Want(_) => {
+                let repository = inner.repositories.get(host)?;
+                let sources = repository.sources();
+                let mirrors = Mirrors { client: &inner.client, sources, place: "", agent: &inner.agent };
+                let searched = mirrors.search((*set).clone(), name, now).await;
+                if let Ok((grown, _)) = &searched {
+                    repository.keep_delegated(&set, grown);
+                }
+                searched.map_err(|unfinished| unfinished.error)
+            }
+        };
+        let (_, found) = searched.map_err(|error| DeviceError::Metadata { repository: host.to_owned(), error })?;
+        Ok(found.map(|found| found.target))
     }
 
     /// Resolves a URL: metadata, package hash, then everything that is missing.
@@ -249,15 +297,4 @@ impl Device {
         let inline = inline.collect();
         Ok(PackageContents { blobs, inline })
     }
-}
-
-/// What a trusted set says about the name in a URL.
-fn listed_hash(set: &TrustedSet, url: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
-    let package = url.path().to_string();
-    let repository = url.repository().host().to_owned();
-    let name: TargetName = package
-        .parse()
-        .map_err(|error| DeviceError::InvalidUrl { url: url.to_string(), reason: format!("{error}") })?;
-    let Some(target) = set.find(&name) else { return Err(DeviceError::PackageNotFound { repository, package }) };
-    target.merkle().ok_or(DeviceError::TargetWithoutHash { repository, package })
 }

@@ -47,6 +47,18 @@ impl Repository {
         lock(&self.whole).clone()
     }
 
+    /// Keeps delegated roles that a search in `searched` met, in memory only: the snapshot says which versions count, so they
+    /// are no floor. If a refresh was faster, they are fetched again when they are needed.
+    pub(crate) fn keep_delegated(&self, searched: &Arc<TrustedSet>, grown: &TrustedSet) {
+        let grown = Arc::new(grown.clone());
+        for place in [&self.whole, &self.floor] {
+            let mut held = lock(place);
+            if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, searched)) {
+                *held = Some(grown.clone());
+            }
+        }
+    }
+
     /// Why its trusted metadata cannot be read, if so: then it cannot be used until it is removed and added again, which
     /// forgets which versions were seen.
     pub fn damage(&self) -> Option<&str> {
