@@ -288,7 +288,7 @@ async fn a_root_that_withdraws_a_key_ends_what_that_key_signed() {
         let keys = scene.path("next/keys");
         std::fs::create_dir_all(&keys).unwrap();
         for role in roles {
-            let file = format!("{role}.json");
+            let file = format!("{role}.pem");
             std::fs::copy(scene.path("repository/keys").join(&file), keys.join(&file)).unwrap();
         }
         let next = Repository::create(&scene.path("next"), CreateOptions::new(SystemClock.now())).unwrap();

@@ -140,23 +140,23 @@ async fn targets_are_served_as_files_with_ranges() {
 #[tokio::test]
 async fn nothing_outside_is_reachable() {
     let folder = Folder::new();
-    replace(&folder.dir.path().join("keys/root.json"), b"hush-hush");
+    replace(&folder.dir.path().join("keys/root.pem"), b"hush-hush");
     replace(&folder.dir.path().join("secret.json"), b"hush-hush");
     replace(&folder.metadata().join("notes.txt"), b"hush-hush");
     replace(&folder.metadata().join(".hidden.json"), b"hush-hush");
     let handler = folder.origin().handler();
     for (path, status) in [
-        ("/devhost/../keys/root.json", 400),
-        ("/devhost/%2e%2e/keys/root.json", 400),
-        ("/devhost/targets/../../keys/root.json", 400),
-        ("/devhost/targets/%2e%2e/%2e%2e/keys/root.json", 400),
+        ("/devhost/../keys/root.pem", 400),
+        ("/devhost/%2e%2e/keys/root.pem", 400),
+        ("/devhost/targets/../../keys/root.pem", 400),
+        ("/devhost/targets/%2e%2e/%2e%2e/keys/root.pem", 400),
         ("/devhost/targets/..%2f..%2fkeys%2froot.json", 400),
         ("/devhost/targets/..%5c..%5csecret.json", 400),
         ("/devhost/targets/x%00y", 400),
         ("/devhost//root.json", 400),
         ("/devhost/%zz.json", 400),
-        ("/keys/root.json", 404),
-        ("/devhost/keys/root.json", 404),
+        ("/keys/root.pem", 404),
+        ("/devhost/keys/root.pem", 404),
         ("/devhost/secret.json", 404),
         ("/devhost/notes.txt", 404),
         ("/devhost/.hidden.json", 404),

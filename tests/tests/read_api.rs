@@ -327,9 +327,9 @@ async fn refusals_at(site: &Site) {
         assert_eq!((head.status, head.header("content-length")), (404, got.header("content-length")));
     }
     for path in [
-        "/devhost/../keys/root.json",
+        "/devhost/../keys/root.pem",
         "/devhost/targets/../../../etc/passwd",
-        "/devhost/targets/%2e%2e/%2e%2e/keys/root.json",
+        "/devhost/targets/%2e%2e/%2e%2e/keys/root.pem",
         "/devhost/targets/..%2f..%2fkeys",
         "/devhost/targets/..%5cx",
         "/devhost/targets/x%00",
