@@ -232,16 +232,18 @@ impl MetadataFolder {
         Ok(packages)
     }
 
-    /// Names and SHA-512, in hex, of every target of a set that has one, delegated roles included.
+    /// Names and hashes, in hex, of every target of a set, delegated roles included; a target may have several.
     pub fn target_hashes_of(&self, set: &TrustedSet) -> Result<Vec<(String, String)>, RepositoryError> {
-        let delegated = self.delegated_entries(set)?;
-        let hash = |entry: &Value| entry.get("hashes")?.get("sha512")?.as_str().map(str::to_owned);
-        let mut hashes: Vec<_> =
-            delegated.iter().filter_map(|(name, entry)| Some((name.clone(), hash(entry)?))).collect();
-        let targets = set.targets().into_iter().flat_map(|targets| targets.iter());
-        hashes.extend(
-            targets.filter_map(|(name, target)| Some((name.as_str().to_owned(), hex(target.hashes.sha512.as_ref()?)))),
-        );
+        let mut hashes = Vec::new();
+        for (name, entry) in self.delegated_entries(set)? {
+            let listed = entry.get("hashes").and_then(Value::as_object).into_iter().flat_map(|listed| listed.values());
+            hashes.extend(listed.filter_map(|hash| Some((name.clone(), hash.as_str()?.to_owned()))));
+        }
+        for (name, target) in set.targets().into_iter().flat_map(|targets| targets.iter()) {
+            let sha256 = target.hashes.sha256.as_ref().map(|hash| hex(hash));
+            let sha512 = target.hashes.sha512.as_ref().map(|hash| hex(hash));
+            hashes.extend([sha256, sha512].into_iter().flatten().map(|hash| (name.as_str().to_owned(), hash)));
+        }
         Ok(hashes)
     }
 

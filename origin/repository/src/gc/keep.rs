@@ -85,16 +85,15 @@ impl Kept {
         Ok(())
     }
 
-    /// Keeps the meta.fars that are targets of a set.
+    /// Keeps the files of a set's targets: meta.fars and any others.
     fn targets_of(
         &mut self,
         repository: &Repository,
         set: &colibri_metadata::TrustedSet,
     ) -> Result<(), RepositoryError> {
-        for (name, sha512) in repository.metadata.target_hashes_of(set)? {
-            if let Some((package, variant)) = name.split_once('/')
-                && let Ok(document) = layout::target(package, &sha512, variant)
-            {
+        for (name, hash) in repository.metadata.target_hashes_of(set)? {
+            let (folder, file) = name.rsplit_once('/').unwrap_or(("", &name));
+            if let Ok(document) = layout::target(folder, &hash, file) {
                 self.documents.insert(document.as_str().to_owned());
             }
         }

@@ -5,6 +5,7 @@ mod fixture;
 mod audit;
 mod bundle;
 mod ceremonies;
+mod collection;
 mod create;
 mod damage;
 mod keys;
