@@ -103,7 +103,7 @@ impl Scene {
                 scene.build(dir, package, release, &shared)?;
             }
         }
-        scene.tell(&["repo", "create", &scene.path()])?;
+        scene.tell(&["repo", "create", "--dev", &scene.path()])?;
         let began = Instant::now();
         let (manifest, name, hash) = scene.releases[0].clone();
         scene.tell(&[
