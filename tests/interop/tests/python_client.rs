@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use colibri_repository::Repository;
-use desk::{Answers, Said, archive, our_answers, publish, published};
+use colibri_repository::{Profile, Repository};
+use desk::{Answers, ODD_NAMES, Said, archive, our_answers, publish, published, with_targets};
 use serde_json::Value;
 
 /// What python-tuf says about these names, starting from the first root and what it kept in `work`; or its refusal.
@@ -77,5 +77,18 @@ fn it_refuses_a_tampered_repository() {
         assert!(answers(&repository, &work(dir.path(), "bad"), &["hello/0"]).is_err(), "{name}");
         fs::write(&path, good).unwrap();
         assert!(answers(&repository, &work(dir.path(), "good"), &["hello/0"]).is_ok(), "{name}");
+    }
+}
+
+/// Canonical JSON is where clients differ, and hash prefixes are of a name's bytes.
+#[test]
+fn both_clients_agree_on_odd_names_in_either_profile() {
+    for profile in Profile::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = with_targets(dir.path(), profile, &ODD_NAMES);
+        let names = [&ODD_NAMES[..], &["hello/0", "nobody/0", "nobody \"\\ ü"]].concat();
+        let said = answers(&repository, &work(dir.path(), "odd"), &names).unwrap();
+        assert_eq!(said, our_answers(&repository, &names), "{profile}");
+        assert_eq!(said.values().filter(|said| said.is_none()).count(), 2, "{profile}");
     }
 }

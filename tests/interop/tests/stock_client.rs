@@ -8,8 +8,8 @@ use std::fs;
 
 use colibri_common::{BlobId, Clock, SystemClock, merkle};
 use colibri_metadata::{Role, Start, TrustedSet};
-use colibri_repository::Repository;
-use desk::{anchor, archive, ours, publish, published};
+use colibri_repository::{Profile, Repository};
+use desk::{ODD_NAMES, anchor, archive, our_answers, ours, publish, published, said, with_targets};
 use futures_executor::block_on;
 use futures_util::AsyncReadExt;
 use tuf::client::{Client, Config};
@@ -144,4 +144,26 @@ fn both_clients_refuse_another_root_and_a_rollback() {
     fs::write(repository.served_dir().join("timestamp.json"), old).unwrap();
     assert!(block_on(theirs.update()).is_err());
     assert_eq!(ours(&repository, Start::FromSet(set)).unwrap_err().role(), Role::Timestamp);
+}
+
+#[test]
+fn both_clients_agree_on_odd_names_and_the_stock_one_refuses_some_repositories_for_theirs() {
+    for name in ODD_NAMES {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = with_targets(dir.path(), Profile::Compat, &[name]);
+        let mut theirs = stock(&repository);
+        let updated = block_on(theirs.update());
+        // Its rule is about file names on other systems; one such name, and it refuses all of targets.
+        if name.contains(['"', '\\', '?']) {
+            assert!(updated.is_err() && TargetPath::new(name).is_err(), "{name:?}");
+            continue;
+        }
+        assert!(updated.unwrap(), "{name:?}");
+        let mut content = Vec::new();
+        block_on(async {
+            let path = TargetPath::new(name).unwrap();
+            theirs.fetch_target(&path).await.unwrap().read_to_end(&mut content).await.unwrap();
+        });
+        assert_eq!(our_answers(&repository, &[name])[name], Some(said(&content, None)), "{name:?}");
+    }
 }

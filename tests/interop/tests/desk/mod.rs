@@ -13,7 +13,8 @@ use bytes::Bytes;
 use colibri_common::{BlobId, Clock, SystemClock, hex, merkle};
 use colibri_metadata::{Answer, MetadataError, Search, Start, Step, TargetName, TrustAnchor, TrustedSet, Update};
 use colibri_package::{AbiRevision, PackageBuild, far};
-use colibri_repository::{CreateOptions, Publish, Repository};
+use colibri_repository::{CreateOptions, ExtraTarget, Profile, Publish, Repository};
+use serde_json::json;
 
 /// What a device is told of the repository.
 pub fn anchor(repository: &Repository) -> Start {
@@ -103,4 +104,37 @@ pub fn our_answers(repository: &Repository, names: &[&str]) -> Answers {
 /// Of content that a client verified.
 pub fn said(content: &[u8], merkle: Option<String>) -> Said {
     Said { length: content.len() as u64, sha512: hex(digest(&SHA512, content).as_ref()), merkle }
+}
+
+/// Names of targets that clients might write differently: not ASCII, quotes, backslashes, what addresses give a meaning to.
+pub const ODD_NAMES: [&str; 9] = [
+    "plain",
+    "ünï/ç ö",
+    "日本語/🐦",
+    "e\u{301}/é",
+    "quote\"d",
+    "back\\slash",
+    "both/\\\"/x",
+    "100%/25%20",
+    "a?b#c;d&e",
+];
+
+/// A repository with a package and with targets of these names, each with content and `custom` of its own.
+pub fn with_targets(dir: &Path, profile: Profile, names: &[&str]) -> Repository {
+    let options = CreateOptions { profile, ..CreateOptions::new(SystemClock.now()) };
+    let repository = Repository::create(&dir.join("repo"), options).unwrap();
+    let (path, _) = archive(dir, "hello", b"one");
+    let extra = |name: &&str| ExtraTarget {
+        name: (*name).to_owned(),
+        content: format!("content of {name}").into(),
+        custom: Some(json!({"said of": name, "n": [1, -2, {"ü": "\\\""}]})),
+    };
+    let publish = Publish {
+        package_archives: vec![path],
+        extra_targets: names.iter().map(extra).collect(),
+        compression_level: Some(1),
+        ..Publish::new(SystemClock.now())
+    };
+    repository.publish(&publish).unwrap();
+    repository
 }
