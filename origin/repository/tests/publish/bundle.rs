@@ -11,7 +11,7 @@ use colibri_package::delivery::DeliveryType;
 use colibri_package::far::{self, FarBytes};
 use colibri_release::bundle::{Bundle, BundleError};
 use colibri_release::{Availability, Missing, Release, ReleaseBuilder, ReleasePackage, Versioning};
-use colibri_repository::{Publish, Repository, RepositoryError};
+use colibri_repository::{CreateOptions, Profile, Publish, Repository, RepositoryError};
 
 use crate::fixture::{Built, Desk, NOW, content, publish_of};
 
@@ -235,4 +235,35 @@ fn no_changed_byte_goes_unnoticed() {
             assert_eq!(edited(&damaged, |_| {}), bundle);
         }
     }
+}
+
+/// With hash bins, the bins are delegated roles: all of them are in the bundle, and each is needed.
+#[test]
+fn delegated_roles_come_along() {
+    let desk = Desk::new();
+    let options = CreateOptions { profile: Profile::Scale, ..CreateOptions::new(NOW) };
+    Repository::create(&desk.path("repo"), options).unwrap();
+    let (repository, ..) = published(&desk);
+    let bundle = write(&repository, NOW).unwrap();
+    let mut opened = Bundle::open(Cursor::new(&bundle)).unwrap();
+    let checked = opened.check(start(&repository), NOW).unwrap();
+    let bins = checked.set.snapshot().unwrap().meta().len() - 1;
+    assert!(bins >= 1024, "{bins}");
+    let archive = FarBytes::parse(bundle.clone().into()).unwrap();
+    let metadata = archive.entries().iter().filter(|entry| entry.name().starts_with(b"metadata/"));
+    let names: Vec<Vec<u8>> = metadata.map(|entry| entry.name().to_vec()).collect();
+    assert_eq!(names.len(), bins + 5);
+    let is_bin = |name: &&Vec<u8>| {
+        !["root.json", "targets.json", "snapshot.json", "timestamp.json"]
+            .iter()
+            .any(|top| name.ends_with(top.as_bytes()))
+    };
+    let bin = names.iter().filter(is_bin).nth(700).unwrap();
+    let less = edited(&bundle, |files| drop(files.remove(bin)));
+    assert!(matches!(
+        check(&less, start(&repository)),
+        Err(BundleError::MissingRole(_) | BundleError::NotListed { .. })
+    ));
+    let empty = edited(&bundle, |files| drop(files.insert(bin.clone(), Bytes::from_static(b"{}"))));
+    assert!(matches!(check(&empty, start(&repository)), Err(BundleError::Metadata(_))));
 }
