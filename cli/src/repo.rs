@@ -14,6 +14,7 @@ mod packages;
 mod pins;
 mod publish;
 mod push;
+mod recover;
 mod root;
 mod server;
 mod signing;
@@ -54,6 +55,8 @@ pub enum Verb {
     Publish(publish::Publish),
     /// Adds packages to what a running origin offers, over its write API
     Push(Box<push::Push>),
+    /// Takes back from edges what was released after a backup was made
+    Recover(Box<recover::Recover>),
     /// Shows versions, expiry dates and the number of packages
     List(list::List),
     /// Shows versions, lives and thresholds, and what can be signed here
@@ -127,6 +130,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
         Verb::Create(args) => create::run(args, out),
         Verb::Publish(args) => publish::run(args, out),
         Verb::Push(args) => push::run(args, out),
+        Verb::Recover(args) => recover::run(args, out),
         Verb::List(args) => list::run(args, out),
         Verb::Status(args) => status::run(args, out),
         Verb::Keys(args) => keys::run(args, out),

@@ -207,6 +207,23 @@ pub enum RepositoryError {
         /// What is wrong with it.
         fault: &'static str,
     },
+    /// No edge shows anything that can be taken back.
+    #[error("no edge shows metadata that this repository's root vouches for:{heard}")]
+    NoWitness {
+        /// What each showed.
+        heard: String,
+    },
+    /// This repository has gone on since it was restored, into another history than the one that edges have seen.
+    #[error(
+        "{name} is here with another content than edges have seen: this repository was published to after it was restored; restore the backup again, recover, and then publish"
+    )]
+    Forked {
+        /// The file.
+        name: String,
+    },
+    /// This program is ending.
+    #[error("stopped")]
+    Stopped,
     /// Somebody else has published in between.
     #[error("targets has version {found}, not {expected}: somebody else has published; look again and try again")]
     TargetsMoved {

@@ -97,6 +97,10 @@ pub const REMOTE_HEADER_S_MAX: u64 = 900;
 /// Bytes of a file that are read and sent at a time.
 pub const REMOTE_PIECE_BYTES: usize = 256 << 10;
 
+/// Target names tried to reach every delegated role when what edges have seen is taken back: enough to meet each of 4,096
+/// hash bins.
+pub const RECOVER_PROBES_MAX: usize = 100_000;
+
 const _: () = assert!(LOCK_NOTICE_S < LOCK_WAIT_S);
 
 /// Name and value of each limit, for the documentation and its test.
@@ -148,4 +152,5 @@ pub const ALL: &[(&str, u64)] = &[
     ("REMOTE_ATTEMPTS_MAX", REMOTE_ATTEMPTS_MAX as u64),
     ("REMOTE_HEADER_S_MAX", REMOTE_HEADER_S_MAX),
     ("REMOTE_PIECE_BYTES", REMOTE_PIECE_BYTES as u64),
+    ("RECOVER_PROBES_MAX", RECOVER_PROBES_MAX as u64),
 ];

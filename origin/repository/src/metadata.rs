@@ -22,6 +22,7 @@ use crate::error::RepositoryError;
 use crate::gate;
 use crate::layout;
 use crate::profile::{self, NearCap};
+use crate::repository::Versions;
 use crate::roles::{self, Expiries};
 use crate::storage::Storage;
 
@@ -34,6 +35,8 @@ pub(crate) struct Terms {
     pub now: UnixSeconds,
     pub time_versioning: bool,
     pub expiries: Expiries,
+    /// Versions that clients may have seen of a history that was lost, to be overtaken.
+    pub above: Option<Versions>,
 }
 
 /// What the repository is now.
@@ -251,7 +254,13 @@ impl MetadataFolder {
     /// because a crashed publish may have left one that somebody has cached for good.
     pub fn next_version(&self, file: &str, previous: u32, terms: &Terms) -> Result<u32, RepositoryError> {
         let full = || RepositoryError::OutOfRange(format!("the version of {file} cannot grow beyond {previous}"));
-        let mut version = previous.checked_add(1).ok_or_else(full)?;
+        let seen = terms.above.map_or(0, |above| match Role::ALL.into_iter().find(|role| role.file() == file) {
+            Some(Role::Targets) => above.targets,
+            Some(Role::Snapshot) => above.snapshot,
+            Some(Role::Timestamp) => above.timestamp,
+            Some(Role::Root) | None => 0,
+        });
+        let mut version = previous.max(seen).checked_add(1).ok_or_else(full)?;
         if terms.time_versioning
             && file != Role::Root.file()
             && let Ok(now) = u32::try_from(terms.now.0)

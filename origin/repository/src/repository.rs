@@ -298,7 +298,7 @@ impl Repository {
     }
 
     pub(crate) fn terms(&self, now: UnixSeconds, time_versioning: bool) -> Terms {
-        Terms { now, time_versioning, expiries: self.expiries }
+        Terms { now, time_versioning, expiries: self.expiries, above: None }
     }
 
     /// Who signs what follows `committed`.

@@ -27,7 +27,7 @@ fn names(repository: &Repository) -> Vec<String> {
 }
 
 fn terms() -> Terms {
-    Terms { now: NOW, time_versioning: false, expiries: Expiries::default() }
+    Terms { now: NOW, time_versioning: false, expiries: Expiries::default(), above: None }
 }
 
 /// Signs targets, snapshot and timestamp anew without any package.
