@@ -15,6 +15,7 @@ mod pins;
 mod publish;
 mod push;
 mod recover;
+mod rollout;
 mod root;
 mod server;
 mod signing;
@@ -67,6 +68,8 @@ pub enum Verb {
     Root(root::Args),
     /// Has what is offered signed by people elsewhere
     Targets(targets::Args),
+    /// Chooses among the releases offered: documents of the role rollout
+    Rollout(rollout::Args),
     /// Reads and verifies the log of every signing act
     Audit(audit::Args),
     /// Reads and hashes everything, and says which blob of which package is bad
@@ -136,6 +139,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
         Verb::Keys(args) => keys::run(args, out),
         Verb::Root(args) => root::run(args, out),
         Verb::Targets(args) => targets::run(args, out),
+        Verb::Rollout(args) => rollout::run(args, out),
         Verb::Audit(args) => audit::run(args, out),
         Verb::Verify(args) => verify::run(args, out),
         Verb::Import(args) => transfer::import(args, out),

@@ -355,7 +355,7 @@ fn logs_can_be_objects_for_programs() {
 fn a_package_is_pushed_to_a_running_origin_by_whoever_has_a_token() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    done(dir, &["repo", "create", "repo"]);
+    done(dir, &["repo", "create", "--dev", "repo"]);
     fs::create_dir(dir.join("files")).unwrap();
     fs::write(dir.join("files/hello"), "hello").unwrap();
     done(dir, &["package", "build", "--from-dir", "files", "-o", "out", "--name", "greeting", "--api-level", "20"]);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use colibri_metadata::{Role, Root, Start, TrustAnchor, TrustedSet, Update};
+use colibri_metadata::{Role, RoleKeys, Root, Start, TrustAnchor, TrustedSet, Update};
 use colibri_store::DocumentName;
 use serde_json::{Map, Value, json};
 
@@ -82,6 +82,7 @@ impl MetadataFolder {
             RootChange::Adopt(file) => Some(signing.adopt(KeyRole::Root, file)?),
         };
         files.extend(root);
+        let rollout_keys = self.rollout_keys_after(committed, &change.targets);
         let mut offered = match change.targets {
             TargetsChange::Keep => Offered::default(),
             TargetsChange::Offer(offer) => {
@@ -99,12 +100,34 @@ impl MetadataFolder {
             }
         };
         files.append(&mut offered.files);
+        if let Some(offer) = &change.rollout {
+            let (keys, pending) = (signing.keys, &mut signing.pending);
+            let file = self.draft_rollout(committed, offer, &rollout_keys?, terms, keys, pending)?;
+            offered.listed.insert(file.file.clone(), file.meta());
+            files.push(file);
+        }
         let (listed, unproven) = (std::mem::take(&mut offered.listed), change.unproven.as_ref());
         files.extend(self.online_files(listed, unproven, committed, &mut signing, timestamp_only, terms)?);
         let documents = documents(&files)?;
         let set = self.refresh(Update::start(Start::FromSet(committed.clone()), terms.now), &documents)?;
-        let set = self.check_offered(set, &offered, &documents, terms.now)?;
+        let mut set = self.check_offered(set, &offered, &documents, terms.now)?;
+        if change.rollout.is_some() {
+            set = self.check_rollout(set, &documents, terms.now)?;
+        }
         Ok(Draft { files, numbered: committed.root().consistent_snapshot(), set, audit: signing.pending })
+    }
+
+    /// The keys of the role `rollout` after a change of targets.
+    fn rollout_keys_after(&self, committed: &TrustedSet, targets: &TargetsChange) -> Result<RoleKeys, RepositoryError> {
+        if let TargetsChange::Offer(offer) = targets
+            && !offer.rollout_keys.is_empty()
+        {
+            let key_ids = offer.rollout_keys.iter().map(|key| key.id().clone()).collect();
+            return Ok(RoleKeys { key_ids, threshold: 1 });
+        }
+        self.rollout_keys(committed)?.ok_or_else(|| {
+            RepositoryError::Rollout("targets names no keys for it: `repo rollout enable` makes one".to_owned())
+        })
     }
 
     /// The version after the committed root, if no file of a later root is in the way.
@@ -125,7 +148,7 @@ impl MetadataFolder {
         terms: &Terms,
     ) -> Result<(u32, Value), RepositoryError> {
         self.has_one_targets_file(committed)?;
-        let mut signed = self.signed_part(committed, Role::Targets)?;
+        let mut signed = self.next_top(committed, offer)?;
         let mut entries = Map::new();
         for (name, entry) in self.next_entries(committed, offer)? {
             entries.insert(name.to_string(), entry.to_value());
@@ -198,6 +221,8 @@ impl MetadataFolder {
 pub(crate) struct Change {
     pub root: RootChange,
     pub targets: TargetsChange,
+    /// What becomes of the documents of the role `rollout`; nothing leaves its file as it is.
+    pub rollout: Option<Offer>,
     /// The snapshot stays too.
     pub timestamp_only: bool,
     /// What the snapshot says of blobs that are offered though they are not proven. The transaction fills it in.

@@ -337,6 +337,9 @@ pub enum RepositoryError {
     /// A file signed elsewhere, or a change of keys, cannot be taken over.
     #[error("{0}")]
     Ceremony(String),
+    /// A rollout cannot be signed.
+    #[error("rollout {0}")]
+    Rollout(String),
     /// The cryptography library refused to make a key.
     #[error("no random numbers for a new key: {0}")]
     Random(&'static str),

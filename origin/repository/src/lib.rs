@@ -45,6 +45,7 @@ mod release_bundle;
 pub mod remote;
 mod repository;
 mod roles;
+mod rollout;
 mod rotation;
 mod settings;
 pub mod sign_targets;

@@ -14,11 +14,12 @@ use serde_json::{Map, Value, json};
 
 use crate::bins::Bins;
 use crate::error::RepositoryError;
-use crate::keys::KeyRole;
+use crate::keys::{KeyRole, ListedKey};
 use crate::layout;
 use crate::metadata::{MetadataFolder, NEVER_EXPIRED, Terms};
 use crate::profile::{self, Profile};
 use crate::roles::{self, SignedFile};
+use crate::rollout;
 use crate::sign_targets::{self, Entries, Entry};
 
 /// A change of what is offered.
@@ -32,6 +33,8 @@ pub(crate) struct Offer {
     pub clean: bool,
     /// Every targets file is signed again, whether it changes or not.
     pub again: bool,
+    /// The keys that the role `rollout` has from now on; empty for those of now.
+    pub rollout_keys: Vec<ListedKey>,
 }
 
 impl Offer {
@@ -53,7 +56,7 @@ impl Offer {
     }
 
     /// Changes these entries.
-    fn apply(&self, entries: &mut Entries) -> Result<(), RepositoryError> {
+    pub fn apply(&self, entries: &mut Entries) -> Result<(), RepositoryError> {
         for name in &self.remove {
             entries.remove(name).ok_or_else(|| RepositoryError::UnknownPackage(name.to_string()))?;
         }
@@ -94,12 +97,17 @@ impl MetadataFolder {
         sign: &mut SignTargets<'_>,
     ) -> Result<Offered, RepositoryError> {
         match profile::bins_of(committed) {
-            Some(bins) if !offer.again && !offer.clean && bins_have_keys_of(committed, root) => {
+            Some(bins)
+                if !offer.again
+                    && !offer.clean
+                    && offer.rollout_keys.is_empty()
+                    && bins_have_keys_of(committed, root) =>
+            {
                 self.draft_changed_bins(committed, bins, offer, terms, sign)
             }
             Some(bins) => {
                 let entries = self.next_entries(committed, offer)?;
-                let top = self.signed_part(committed, Role::Targets)?;
+                let top = self.next_top(committed, offer)?;
                 self.draft_all_bins(Some(committed), bins, root, top, &entries, terms, sign)
             }
             None => self.draft_flat(committed, offer, terms, sign),
@@ -130,7 +138,17 @@ impl MetadataFolder {
     ) -> Result<Offered, RepositoryError> {
         let entries = self.next_entries(committed, offer)?;
         let version = committed.version(Role::Targets).unwrap_or(0);
-        self.flat_file(self.signed_part(committed, Role::Targets)?, version, &entries, terms, sign)
+        self.flat_file(self.next_top(committed, offer)?, version, &entries, terms, sign)
+    }
+
+    /// What the role at the top says besides its targets.
+    pub fn next_top(&self, committed: &TrustedSet, offer: &Offer) -> Result<Map<String, Value>, RepositoryError> {
+        let mut top = self.signed_part(committed, Role::Targets)?;
+        if !offer.rollout_keys.is_empty() {
+            let delegations = rollout::delegations(top.get("delegations"), &offer.rollout_keys, 1);
+            top.insert("delegations".into(), delegations);
+        }
+        Ok(top)
     }
 
     /// All that is offered next.
@@ -270,7 +288,7 @@ impl MetadataFolder {
     }
 
     /// What a verified bin says: all of it, and its targets.
-    fn bin(&self, set: &TrustedSet, role: &RoleName) -> Result<(Map<String, Value>, Entries), RepositoryError> {
+    pub fn bin(&self, set: &TrustedSet, role: &RoleName) -> Result<(Map<String, Value>, Entries), RepositoryError> {
         let missing = || self.damaged(&format!("{} is not what the snapshot lists", role.file()));
         let name = role.file();
         let held = set.delegated(role).and_then(|_| set.files().find(|(file, _)| *file == name));

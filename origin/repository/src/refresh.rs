@@ -53,6 +53,12 @@ impl Repository {
             let can_sign = self.keys.can_sign(committed.root(), role)?;
             due.push(Due { role: role.into(), at, expires, can_sign });
         }
+        if let Some((wanted, rollout)) = self.rollout_in(committed)? {
+            let role = KeyRole::Rollout;
+            let at = UnixSeconds(rollout.expires().0.saturating_sub(self.expiries.life_s(role) / 3));
+            let can_sign = self.keys.matching(role, &wanted)?.len() >= wanted.threshold as usize;
+            due.push(Due { role, at, expires: rollout.expires(), can_sign });
+        }
         due.sort_by_key(|due| due.at);
         Ok(due)
     }
@@ -74,7 +80,8 @@ impl Repository {
             let all = self.due_in(&head.set)?;
             signed = KeyRole::ALL.into_iter().filter(|role| due(*role, &all)).collect();
             let mut change = Self::due_change(&signed);
-            change.timestamp_only = !signed.contains(&KeyRole::Targets) && !signed.contains(&KeyRole::Snapshot);
+            change.timestamp_only =
+                !signed.iter().any(|role| matches!(role, KeyRole::Targets | KeyRole::Snapshot | KeyRole::Rollout));
             Ok(change)
         })?;
         Ok(signed)
@@ -110,6 +117,9 @@ impl Repository {
         }
         if roles.contains(&KeyRole::Targets) {
             change.targets = TargetsChange::Offer(Offer::again());
+        }
+        if roles.contains(&KeyRole::Rollout) {
+            change.rollout = Some(Offer::default());
         }
         change
     }

@@ -1,7 +1,7 @@
 //! What a repository's owner wants to know about signing: versions, lives, thresholds, and which keys are here.
 
 use colibri_common::UnixSeconds;
-use colibri_metadata::{KeyId, Role};
+use colibri_metadata::{KeyId, Role, RoleKeys};
 
 use crate::error::RepositoryError;
 use crate::keys::KeyRole;
@@ -48,27 +48,30 @@ impl Repository {
         for role in [Role::Root, Role::Targets, Role::Snapshot, Role::Timestamp] {
             let (Some(version), Some(expires)) = (committed.version(role), expires(&committed, role)) else { continue };
             let wanted = committed.root().role_keys(role);
-            let here = self.keys.matching(role.into(), wanted)?;
-            let key = |id: &KeyId| {
-                let signer = here.iter().find(|signer| signer.key().id() == id);
-                KeyStatus { id: id.clone(), here: signer.map(|signer| signer.origin()) }
-            };
-            let Due { at, .. } = due.iter().copied().find(|due| due.role == role.into()).unwrap_or(Due {
-                role: role.into(),
-                at: expires,
-                expires,
-                can_sign: false,
-            });
-            status.push(RoleStatus {
-                role: role.into(),
-                version,
-                expires,
-                due: at,
-                threshold: wanted.threshold,
-                keys: wanted.key_ids.iter().map(key).collect(),
-                can_sign: here.len() >= wanted.threshold as usize,
-            });
+            status.push(self.role_status(role.into(), version, expires, wanted, &due)?);
+        }
+        if let Some((wanted, rollout)) = self.rollout_in(&committed)? {
+            status.push(self.role_status(KeyRole::Rollout, rollout.version(), rollout.expires(), &wanted, &due)?);
         }
         Ok(status)
+    }
+
+    fn role_status(
+        &self,
+        role: KeyRole,
+        version: u32,
+        expires: UnixSeconds,
+        wanted: &RoleKeys,
+        due: &[Due],
+    ) -> Result<RoleStatus, RepositoryError> {
+        let here = self.keys.matching(role, wanted)?;
+        let key = |id: &KeyId| {
+            let signer = here.iter().find(|signer| signer.key().id() == id);
+            KeyStatus { id: id.clone(), here: signer.map(|signer| signer.origin()) }
+        };
+        let due = due.iter().find(|due| due.role == role).map_or(expires, |due| due.at);
+        let can_sign = here.len() >= wanted.threshold as usize;
+        let keys = wanted.key_ids.iter().map(key).collect();
+        Ok(RoleStatus { role, version, expires, due, threshold: wanted.threshold, keys, can_sign })
     }
 }

@@ -129,7 +129,7 @@ impl Repository {
             }
             self.blobs.put_targets(&named.files)?;
             let (put, remove) = (named.entries.clone(), remove.clone());
-            let offer = Offer { put, remove, clean: submit.clean, again: false };
+            let offer = Offer { put, remove, clean: submit.clean, ..Offer::default() };
             Ok(Change { targets: TargetsChange::Offer(offer), ..Change::default() })
         })
     }

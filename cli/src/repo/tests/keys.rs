@@ -98,3 +98,26 @@ fn a_cut_log_fails_the_check_until_somebody_says_why() {
     let report = done_json(&["audit", "verify", "--json", &desk.repository]);
     assert_eq!(report["findings"].as_array().map(Vec::len), Some(0), "{report}");
 }
+
+#[test]
+fn rollouts_choose_among_what_is_offered() {
+    let desk = Desk::new();
+    let repository = desk.repository.as_str();
+    let a = desk.package("a", &[("file", b"a")]);
+    desk.publish(&["--package", &a]);
+    let list: Value = serde_json::from_str(&desk.packages(&["--json"])).unwrap();
+    let put = |name: &str, hash: &str| {
+        desk.dir.write(name, format!("{{\"releases\": [\"{hash}\"], \"share\": 5}}").as_bytes());
+        let file = desk.dir.path(name).display().to_string();
+        repo(&["rollout", "put", repository, name, &file]).0.map_err(|error| error.to_string())
+    };
+    assert!(put("early", list[0]["hash"].as_str().unwrap()).unwrap_err().contains("rollout enable"));
+    assert!(done(&["rollout", "enable", "--dev", repository]).contains("alone"));
+    put("spring", list[0]["hash"].as_str().unwrap()).unwrap();
+    assert!(put("bad", &"ab".repeat(32)).unwrap_err().contains("not listed"));
+    assert_eq!(done(&["rollout", "list", repository]), "spring\n");
+    assert!(done(&["status", repository]).contains("rollout"));
+    done(&["rollout", "remove", repository, "spring"]);
+    assert_eq!(done_json(&["rollout", "list", "--json", repository]), serde_json::json!([]));
+    assert_eq!(desk.names(), ["a/0"]);
+}
