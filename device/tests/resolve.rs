@@ -10,6 +10,7 @@ use colibri_common::SystemClock;
 use colibri_device::{Device, DeviceConfig, DeviceError, Event, Preference};
 use colibri_fetch::Source;
 use colibri_package::delivery::DeliveryType;
+use colibri_repository::Profile;
 use colibri_store::StoreError;
 use scene::{HOST, Scene, nobody, noise, scrub, url};
 use tokio::sync::Notify;
@@ -248,5 +249,33 @@ async fn a_package_is_on_the_device_when_its_subpackages_are() {
     assert!(matches!(device.open_package(outer.hash).await, Err(DeviceError::NotOnDevice(_))));
     let resolved = device.resolve(&url("outer"), nobody()).await.unwrap();
     assert_eq!((resolved.report.blobs, resolved.report.fetched, scrub(&store)), (4, 1, 4));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packages_in_hash_bins_are_found_and_a_bin_is_fetched_once() {
+    let scene = Scene::of(Profile::Scale);
+    let (one, two) = (scene.release("one", &[("a", b"first")]), scene.release("two", &[("a", b"second")]));
+    scene.release("rollout", &[("a", b"by whoever has an online key")]);
+    let cluster = scene.serve(1);
+    let (device, _store) = scene.device("device", DeviceConfig::default(), scene.config(&cluster, HOST));
+    let held = || {
+        let set = device.repositories().get(HOST).unwrap().trusted().unwrap();
+        set.files().count() - 4
+    };
+    assert_eq!(device.resolve(&url("one"), nobody()).await.unwrap().hash, one);
+    assert_eq!(held(), 1, "only the bin that covers the name");
+    assert_eq!(device.get_hash(&url("two")).await.unwrap(), two);
+    assert_eq!(held(), 2);
+    // What is known is found without a mirror; what no bin lists is not there.
+    assert!(matches!(device.get_hash(&url("three")).await, Err(DeviceError::PackageNotFound { .. })));
+    assert!(matches!(device.get_hash(&url("rollout")).await, Err(DeviceError::PackageNotFound { .. })));
+    cluster.stop().await;
+    assert_eq!(device.get_hash(&url("one")).await.unwrap(), one);
+    // A new version lists the bin anew.
+    let newer = scene.release("one", &[("a", b"newer")]);
+    let cluster = scene.serve(1);
+    let (fresh, _store) = scene.device("fresh", DeviceConfig::default(), scene.config(&cluster, HOST));
+    assert_eq!(fresh.get_hash(&url("one")).await.unwrap(), newer);
     cluster.stop().await;
 }

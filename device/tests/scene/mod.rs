@@ -12,7 +12,7 @@ use colibri_metadata::RepoConfig;
 use colibri_package::manifest::{META_FAR_PATH, ManifestBlob, ManifestSubpackage, PackageManifest, PathsRelative};
 use colibri_package::url::AbsolutePackageUrl;
 use colibri_package::{AbiRevision, MetaPackage, PackageBuild, PackageVariant};
-use colibri_repository::{CreateOptions, Publish, Repository};
+use colibri_repository::{CreateOptions, Profile, Publish, Repository};
 use colibri_store::Store;
 use tempfile::TempDir;
 
@@ -34,8 +34,13 @@ pub struct Built {
 
 impl Scene {
     pub fn new() -> Self {
+        Self::of(Profile::Compat)
+    }
+
+    /// With an empty repository of this profile.
+    pub fn of(profile: Profile) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options = CreateOptions::new(SystemClock.now());
+        let options = CreateOptions { profile, ..CreateOptions::new(SystemClock.now()) };
         let repository = Repository::create(&dir.path().join("repository"), options).unwrap();
         Self { dir, repository }
     }

@@ -125,7 +125,7 @@ fn configurations_that_are_none() {
         bad.to_string()
     };
     let bad = [
-        ("{".to_owned(), "EOF"),
+        ("{".to_owned(), "not strict JSON"),
         (changed("surprise", json!(1)), "surprise"),
         (changed("repo_url", json!("fuchsia-pkg://UP/x")), "repo_url"),
         (changed("root_threshold", json!(2)), "root_threshold 2"),
