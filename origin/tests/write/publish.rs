@@ -59,7 +59,7 @@ async fn packages_are_added_replaced_and_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_is_absent_or_wrong_is_told_at_once() {
     let site = Site::start().await;
-    let before = site.repository.versions().unwrap();
+    let before = site.repository.versions().unwrap().targets;
     let (one, blobs) = package("package1");
     let (two, _) = package("package2");
     site.put(&blobs[0]).await;
@@ -85,7 +85,8 @@ async fn all_that_is_absent_or_wrong_is_told_at_once() {
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{answer:?}");
         assert_eq!(answer.problem().wrong[0].package, package);
     }
-    assert_eq!(site.repository.versions().unwrap(), before, "nothing became visible");
+    // The refresher may have signed the same targets again meanwhile.
+    assert_eq!(site.repository.versions().unwrap().targets, before, "nothing became visible");
 }
 
 #[tokio::test(flavor = "multi_thread")]
