@@ -8,6 +8,7 @@ mod api;
 mod audit;
 mod auth;
 mod config;
+mod edges;
 mod problem;
 mod role;
 mod route;
@@ -15,6 +16,6 @@ mod tokens;
 mod uploads;
 
 pub use api::WriteApi;
-pub use config::WriteConfig;
+pub use config::{EdgeGateConfig, WriteConfig};
 pub use role::WriteRole;
 pub use tokens::{NewToken, TOKEN_PREFIX, TokenEntry, TokenError, TokenFile, Tokens};

@@ -15,6 +15,7 @@ mod contents;
 #[cfg(test)]
 mod crash_tests;
 mod draft;
+mod edge_gate;
 mod error;
 mod export;
 mod folders;
@@ -71,6 +72,7 @@ pub use bundle::{RepositorySource, sources};
 pub use ceremony::{Ceremony, Need, NeedState};
 pub use commit::Unproven;
 pub use contents::PackageBlob;
+pub use edge_gate::EdgeGate;
 pub use error::RepositoryError;
 pub use export::{Export, export};
 pub use gate::{Fault, PublishGate, UnreadyBlob};

@@ -101,6 +101,11 @@ pub const REMOTE_PIECE_BYTES: usize = 256 << 10;
 /// hash bins.
 pub const RECOVER_PROBES_MAX: usize = 100_000;
 
+/// Blobs remembered of each edge of a publish gate, so that it is not asked for them again.
+pub const EDGE_GATE_REMEMBERED_MAX: usize = 100_000;
+/// Pause before an edge that has not got a blob is asked again, in milliseconds.
+pub const EDGE_GATE_PAUSE_MS: u64 = 500;
+
 const _: () = assert!(LOCK_NOTICE_S < LOCK_WAIT_S);
 
 /// Name and value of each limit, for the documentation and its test.
@@ -153,4 +158,6 @@ pub const ALL: &[(&str, u64)] = &[
     ("REMOTE_HEADER_S_MAX", REMOTE_HEADER_S_MAX),
     ("REMOTE_PIECE_BYTES", REMOTE_PIECE_BYTES as u64),
     ("RECOVER_PROBES_MAX", RECOVER_PROBES_MAX as u64),
+    ("EDGE_GATE_REMEMBERED_MAX", EDGE_GATE_REMEMBERED_MAX as u64),
+    ("EDGE_GATE_PAUSE_MS", EDGE_GATE_PAUSE_MS),
 ];

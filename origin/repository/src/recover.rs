@@ -17,7 +17,7 @@ use colibri_metadata::{
     TrustedSet, Want,
 };
 use colibri_package::PackagePath;
-use colibri_package::delivery::{DeliveryType, Encoding, VerifiedPieces};
+use colibri_package::delivery::{DeliveryType, Encoding, Layout, VerifiedPieces};
 use colibri_store::DocumentName;
 
 use crate::draft::{Change, TargetsChange};
@@ -363,25 +363,36 @@ impl Shown {
 
 /// A blob in one encoding, proven.
 async fn fetch(fetcher: &BlobFetcher, id: BlobId, encoding: Encoding) -> Result<Bytes, FetchError> {
-    let opened = fetcher.open("", id, encoding).await?;
-    let layout = &opened.layout;
     let mut parts: BTreeMap<u64, Bytes> = BTreeMap::new();
-    let end = opened.early.first().map_or(layout.piece_count(), VerifiedPieces::first_piece);
-    for unit in 0..layout.unit_count() {
-        let pieces = layout.pieces_of(unit);
-        let pieces = pieces.start..pieces.end.min(end);
-        if pieces.is_empty() {
-            continue;
-        }
-        let mut sink = |pieces: VerifiedPieces| {
-            parts.insert(pieces.encoded_offset(), pieces.encoded().clone());
-        };
-        fetcher.pieces("", layout, unit, pieces, &mut sink).await?;
-    }
-    parts.extend(opened.early.iter().map(|pieces| (pieces.encoded_offset(), pieces.encoded().clone())));
+    let mut sink = |pieces: VerifiedPieces| {
+        parts.insert(pieces.encoded_offset(), pieces.encoded().clone());
+    };
+    let layout = read(fetcher, id, encoding, &mut sink).await?;
     let mut bytes = BytesMut::from(&layout.unit_h()[..]);
     parts.values().for_each(|part| bytes.extend_from_slice(part));
     Ok(bytes.freeze())
+}
+
+/// Reads all of a blob in one encoding and hands every proven piece to `sink`, in no order.
+pub(crate) async fn read(
+    fetcher: &BlobFetcher,
+    id: BlobId,
+    encoding: Encoding,
+    sink: &mut (dyn FnMut(VerifiedPieces) + Send),
+) -> Result<Layout, FetchError> {
+    let opened = fetcher.open("", id, encoding).await?;
+    let layout = opened.layout;
+    // What was shown while opening reaches to the end.
+    let end = opened.early.first().map_or(layout.piece_count(), VerifiedPieces::first_piece);
+    opened.early.into_iter().for_each(&mut *sink);
+    for unit in 0..layout.unit_count() {
+        let pieces = layout.pieces_of(unit);
+        let pieces = pieces.start..pieces.end.min(end);
+        if !pieces.is_empty() {
+            fetcher.pieces("", &layout, unit, pieces, &mut *sink).await?;
+        }
+    }
+    Ok(layout)
 }
 
 /// The files of a shown set under their numbered names.

@@ -174,6 +174,30 @@ pub struct Refreshed {
     pub versions: WireVersions,
 }
 
+/// `POST collect`: remove what nothing needs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CollectQuestion {
+    /// Only say what would be removed.
+    pub dry_run: bool,
+}
+
+/// Its answer; counts as `repo gc` tells them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Collected {
+    /// Blobs that stay.
+    pub blobs_kept: u64,
+    /// Those of them that stay only because they are new.
+    pub blobs_in_grace: u64,
+    /// Blobs removed.
+    pub blobs_removed: u64,
+    /// Bytes removed, of blobs and other files.
+    pub bytes_removed: u64,
+    /// Unfinished uploads removed.
+    pub uploads_removed: u64,
+}
+
 /// A blob that keeps a package from being offered.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

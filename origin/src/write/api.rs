@@ -9,10 +9,12 @@ use colibri_common::{BlobId, Clock};
 use colibri_package::delivery::Encoding;
 use colibri_repository::limits::{BLOBS_ASKED_MAX, PACKAGES_PER_PUBLISH_MAX};
 use colibri_repository::wire::{
-    MissingAnswer, MissingQuestion, NamedPackage, NeededBlob, Refreshed, StatusAnswer, Submission, Submitted,
-    UPLOAD_COMPLETE, UPLOAD_LENGTH, UPLOAD_OFFSET, WrongPackage, form_segment,
+    CollectQuestion, Collected, MissingAnswer, MissingQuestion, NamedPackage, NeededBlob, Refreshed, StatusAnswer,
+    Submission, Submitted, UPLOAD_COMPLETE, UPLOAD_LENGTH, UPLOAD_OFFSET, WrongPackage, form_segment,
 };
-use colibri_repository::{KeySources, Repository, RepositoryError, Submit};
+use colibri_repository::{
+    Collect, CollectReport, EdgeGate, KeySources, PublishGate, Repository, RepositoryError, Submit,
+};
 use colibri_service::MetricsError;
 use colibri_service::metrics::{IntCounterVec, Registry};
 use colibri_transport::{Body, Handler, Peer, Request, Response, handler};
@@ -24,6 +26,7 @@ use tokio::time::timeout;
 use super::audit::{Audit, AuditLine};
 use super::auth::{Gatekeeper, Principal};
 use super::config::WriteConfig;
+use super::edges;
 use super::problem::{WriteError, empty, json};
 use super::role::WriteRole;
 use super::route::{self, Act};
@@ -40,6 +43,8 @@ pub struct WriteApi {
 
 struct Shared {
     repositories: Vec<(RepositoryName, Repository)>,
+    /// Where edges are waited for.
+    gates: BTreeMap<RepositoryName, EdgeGate>,
     gatekeeper: Gatekeeper,
     uploads: Arc<Uploads>,
     audit: Audit,
@@ -97,11 +102,16 @@ impl WriteApi {
             Ok((config.name.clone(), Repository::open_with(&config.path, config.keys.clone(), keys.clone())?))
         };
         let repositories = repositories.iter().filter(is_meant).map(open);
-        let repositories = repositories.collect::<Result<_, RepositoryError>>().map_err(Box::new)?;
+        let repositories = repositories.collect::<Result<Vec<_>, RepositoryError>>().map_err(Box::new)?;
+        let mut gates = BTreeMap::new();
+        for (name, _) in &repositories {
+            gates.extend(edges::gate(&config.edge_gate, name)?.map(|gate| (name.clone(), gate)));
+        }
         let audit = Audit::open(config.audit_file.as_deref());
         let unusable = |source| OriginError::AuditFile { path: config.audit_file.clone().unwrap_or_default(), source };
         let shared = Shared {
             repositories,
+            gates,
             gatekeeper: Gatekeeper::new(config, clock.clone())?,
             uploads: Arc::new(Uploads::new(config)),
             audit: audit.map_err(unusable)?,
@@ -197,8 +207,9 @@ impl Shared {
                 Act::UploadState(form, id) => upload_state(repository, form, id).await,
                 Act::Upload(form, id) => self.upload(principal, name, repository, (form, id), parts, body).await,
                 Act::Discard(form, id) => self.discard(principal, name, repository, (form, id)).await,
-                Act::Submit => self.submit(principal, repository, parts, body).await,
+                Act::Submit => self.submit(principal, name, repository, parts, body).await,
                 Act::Refresh => self.refresh(repository).await,
+                Act::Collect => self.collect(repository, parts, body).await,
             }
         };
         let limit = self.request_max;
@@ -311,6 +322,7 @@ impl Shared {
     async fn submit(
         &self,
         principal: &Principal,
+        name: &RepositoryName,
         repository: &Repository,
         parts: &Parts,
         body: &mut Body,
@@ -330,6 +342,7 @@ impl Shared {
             return Err(WriteError::Unfit { blobs: Vec::new(), count: 0, wrong });
         }
         let now = self.clock.now();
+        let gate = self.gates.get(name).filter(|_| submission.past_gate_because.is_none()).cloned();
         let versions = blocking(repository, move |repository| {
             let Submission { add, remove, replace_all, if_targets_version, past_gate_because } = submission;
             repository.submit(&Submit {
@@ -338,11 +351,21 @@ impl Shared {
                 clean: replace_all,
                 if_targets_version,
                 past_gate_because,
+                gate: gate.as_ref().map(|gate| gate as &dyn PublishGate),
                 ..Submit::new(now)
             })
         })
         .await?;
         Ok(json(StatusCode::OK, &Submitted { versions: versions.into() }))
+    }
+
+    async fn collect(&self, repository: &Repository, parts: &Parts, body: &mut Body) -> Result<Response, WriteError> {
+        let question: CollectQuestion = read_json(parts, body).await?;
+        let collect = Collect { dry_run: question.dry_run, ..Collect::new(self.clock.now()) };
+        let report = blocking(repository, move |repository| repository.collect(&collect)).await?;
+        let CollectReport { blobs_kept, blobs_in_grace, blobs_removed, bytes_removed, uploads_removed, .. } = report;
+        let collected = Collected { blobs_kept, blobs_in_grace, blobs_removed, bytes_removed, uploads_removed };
+        Ok(json(StatusCode::OK, &collected))
     }
 
     async fn refresh(&self, repository: &Repository) -> Result<Response, WriteError> {

@@ -43,6 +43,28 @@ pub struct WriteConfig {
     pub upload_pace_s: u64,
     /// Longest request in seconds, its body included.
     pub request_s_max: u64,
+    /// The publish gate that edges take part in.
+    pub edge_gate: EdgeGateConfig,
+}
+
+/// Edges that must have served the new blobs back before a release becomes visible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EdgeGateConfig {
+    /// Addresses of the edges, such as `https://edge.example:8443`.
+    pub edges: Vec<String>,
+    /// How many of them must have served every new blob; 0 asks none.
+    pub edges_min: usize,
+    /// How long to wait for them, in seconds.
+    pub wait_s: u64,
+    /// Whom to believe to be an edge: `none` (what it serves is proven either way), `system`, `ca-file:PATH`, `pin:HEX[,HEX]`.
+    pub trust: String,
+}
+
+impl Default for EdgeGateConfig {
+    fn default() -> Self {
+        Self { edges: Vec::new(), edges_min: 0, wait_s: 300, trust: "none".to_owned() }
+    }
 }
 
 impl Default for WriteConfig {
@@ -63,6 +85,7 @@ impl Default for WriteConfig {
             upload_bytes_per_s_min: 1024,
             upload_pace_s: 30,
             request_s_max: 3600,
+            edge_gate: EdgeGateConfig::default(),
         }
     }
 }
@@ -79,6 +102,13 @@ impl WriteConfig {
             return Some(format!(
                 "write.listen_plain is {address}, which is no loopback address: without TLS a token would travel in the \
                  clear; use write.listen"
+            ));
+        }
+        let gate = &self.edge_gate;
+        if gate.edges_min > gate.edges.len() {
+            let (asked, named) = (gate.edges_min, gate.edges.len());
+            return Some(format!(
+                "write.edge_gate.edges_min is {asked}, but {named} edges are named in write.edge_gate.edges"
             ));
         }
         let positive = [

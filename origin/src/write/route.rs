@@ -30,6 +30,8 @@ pub(crate) enum Act {
     Submit,
     /// `POST refresh`
     Refresh,
+    /// `POST collect`
+    Collect,
 }
 
 impl Act {
@@ -43,6 +45,7 @@ impl Act {
             Self::Discard(..) => "discard",
             Self::Submit => "submit",
             Self::Refresh => "refresh",
+            Self::Collect => "collect",
         }
     }
 
@@ -52,6 +55,7 @@ impl Act {
             Self::Status => WriteRole::Reader,
             Self::Missing | Self::UploadState(..) | Self::Upload(..) | Self::Discard(..) => WriteRole::Publisher,
             Self::Submit | Self::Refresh => WriteRole::Publisher,
+            Self::Collect => WriteRole::Admin,
         }
     }
 
@@ -101,6 +105,7 @@ pub(crate) fn parse(parts: &Parts) -> Result<(RepositoryName, Act), WriteError> 
         }
         ["targets"] => only(Method::POST, "POST", Act::Submit)?,
         ["refresh"] => only(Method::POST, "POST", Act::Refresh)?,
+        ["collect"] => only(Method::POST, "POST", Act::Collect)?,
         _ => return Err(nothing()),
     };
     Ok((repository, act))
@@ -127,6 +132,7 @@ mod tests {
             ("DELETE", format!("blobs/raw/{id}"), Act::Discard(raw, id)),
             ("POST", "targets".to_owned(), Act::Submit),
             ("POST", "refresh".to_owned(), Act::Refresh),
+            ("POST", "collect".to_owned(), Act::Collect),
         ];
         for (method, path, act) in cases {
             let path = format!("/v1/fleet.example/{path}");

@@ -21,6 +21,7 @@ fn acts() -> Vec<(Method, String, WriteRole)> {
         (Method::DELETE, format!("blobs/1/{ANYTHING}"), WriteRole::Publisher),
         (Method::POST, "targets".to_owned(), WriteRole::Publisher),
         (Method::POST, "refresh".to_owned(), WriteRole::Publisher),
+        (Method::POST, "collect".to_owned(), WriteRole::Admin),
     ]
 }
 
@@ -221,6 +222,7 @@ async fn a_configuration_that_would_be_unsafe_does_not_start() {
     assert!(refused(&|config| config.write.uploads_max = 0).contains("uploads_max"));
     assert!(refused(&|config| config.write.client_ca_file = Some("missing.pem".into())).contains("missing.pem"));
     assert!(refused(&|config| config.write.audit_file = Some("missing/audit".into())).contains("missing/audit"));
+    assert!(refused(&|config| config.write.edge_gate.edges_min = 1).contains("edges_min"));
     std::fs::write(&site.config.write.token_file, "nonsense").unwrap();
     assert!(refused(&|_| {}).contains("tokens.json"));
 }
