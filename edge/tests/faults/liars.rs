@@ -199,5 +199,7 @@ async fn an_unknown_blob_is_404_from_one_upstream_and_502_while_another_cannot_s
     let got = get(&edge, &path, &[]).await;
     assert_eq!((got.status, got.header("cache-control")), (404, "public, max-age=5"));
     other.go_away().await;
+    // Another one: what was answered a moment ago may be remembered.
+    let path = format!("/blobs/1/{}", id(b"nobody has this either"));
     assert_eq!(get(&edge, &path, &[]).await.status, 502);
 }
