@@ -136,7 +136,7 @@ fn lists_by_prefix_and_leaves_strangers_out() {
         for text in ["root.json", "commits/1", "commits/10", "commits/2", "commit", "blobs/1/aa", "blobs/bb"] {
             documents.put(&name(text), b"x").unwrap();
         }
-        disk.open(&documents.dir().join("back\\slash"), OpenMode::CreateNew).unwrap();
+        disk.open(&documents.dir().join("line\nfeed"), OpenMode::CreateNew).unwrap();
         let list =
             |prefix| documents.list(prefix).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         assert_eq!(list(""), "blobs/1/aa blobs/bb commit commits/1 commits/10 commits/2 root.json");
