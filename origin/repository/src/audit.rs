@@ -49,14 +49,17 @@ pub(crate) struct Anchor {
 impl Anchor {
     /// What the signed part of a snapshot says.
     pub fn of_signed(signed: &Map<String, Value>) -> Option<Self> {
-        let audit = signed.get("custom")?.get("audit")?;
+        Self::of_custom(signed.get("custom")?)
+    }
+
+    fn of_custom(custom: &Value) -> Option<Self> {
+        let audit = custom.get("audit")?;
         let number = |name: &str| audit.get(name)?.as_u64();
         Some(Self { lines: number("lines")?, head: audit.get("head")?.as_str()?.to_owned(), part: number("part")? })
     }
 
     fn of(committed: &TrustedSet) -> Option<Self> {
-        let (_, bytes) = committed.files().find(|(name, _)| *name == Role::Snapshot.file())?;
-        Self::of_signed(&roles::signed_part(bytes)?)
+        Self::of_custom(committed.snapshot()?.custom())
     }
 }
 

@@ -4,7 +4,7 @@
 //! Which bins there are is read from the signed targets role itself: there is no second place that could say otherwise.
 
 use colibri_common::sha256;
-use colibri_metadata::{Covers, Delegations, RoleName, TargetName};
+use colibri_metadata::{Covers, DelegatedRole, Delegations, RoleName, TargetName};
 use serde_json::{Value, json};
 
 /// What the names of bins begin with. The rest is the first hash prefix of the bin.
@@ -82,13 +82,21 @@ impl Bins {
         let roles: Vec<_> = delegations.roles().iter().filter(|role| Self::is_bin(role.name.as_str())).collect();
         let count = u32::try_from(roles.len()).ok().filter(|count| count.is_power_of_two())?;
         let bins = Self { bits: count.trailing_zeros() };
-        let fits = |bin: u32, role: &colibri_metadata::DelegatedRole| {
-            let Covers::HashPrefixes(prefixes) = &role.covers else { return false };
-            let same = prefixes.iter().map(|prefix| prefix.as_str()).eq(bins.prefixes(bin));
-            role.terminating && same && role.name == bins.role(bin)
-        };
-        let all = (1..=BITS_MAX).contains(&bins.bits) && (0..).zip(roles).all(|(bin, role)| fits(bin, role));
+        let all = (1..=BITS_MAX).contains(&bins.bits) && (0..).zip(roles).all(|(bin, role)| bins.is(bin, role));
         all.then_some(bins)
+    }
+
+    /// Whether a delegation is the one to this bin. Compares numbers: this is asked of every bin in every publish.
+    fn is(self, bin: u32, role: &DelegatedRole) -> bool {
+        let Covers::HashPrefixes(prefixes) = &role.covers else { return false };
+        let each = self.prefixes_per_bin();
+        let number = |digits: &str| {
+            let plain = digits.len() == self.digits() && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            plain.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
+        };
+        let numbers = prefixes.iter().map(|prefix| number(prefix.as_str()));
+        let name = role.name.as_str().strip_prefix(NAME).and_then(number);
+        role.terminating && name == Some(bin * each) && numbers.eq((bin * each..(bin + 1) * each).map(Some))
     }
 }
 

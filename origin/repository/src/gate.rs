@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use colibri_common::{BlobId, UnixSeconds};
-use colibri_metadata::{Role, TrustedSet};
+use colibri_metadata::TrustedSet;
 
 use crate::blobs::{BlobFolder, Standing};
 use crate::commit::Unproven;
@@ -244,9 +244,7 @@ fn offered(set: &TrustedSet, before: &BTreeMap<String, BlobId>, change: &Change)
 
 /// What the snapshot of a set says of blobs that were let through.
 pub(crate) fn let_through(set: &TrustedSet) -> Option<Unproven> {
-    let (_, snapshot) = set.files().find(|(name, _)| *name == Role::Snapshot.file())?;
-    let custom = roles::signed_part(snapshot)?.remove("custom")?;
-    serde_json::from_value(custom.get("unproven")?.clone()).ok()
+    serde_json::from_value(set.snapshot()?.custom().get("unproven")?.clone()).ok()
 }
 
 /// Lets a change pass, or says which blobs of which packages are not ready. Gives what the snapshot must say if blobs that

@@ -6,13 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use colibri_common::{BlobId, UnixSeconds, hex, sha256};
-use colibri_metadata::{
-    Answer, MetadataError, Role, RoleName, Start, Step, TrustAnchor, TrustedSet, Update, canonical,
-};
+use colibri_metadata::{Answer, MetadataError, Role, RoleName, Snapshot, Start, Step, TrustAnchor, TrustedSet, Update};
 use colibri_store::DocumentName;
 use serde_json::{Map, Value};
 
@@ -54,11 +52,14 @@ pub(crate) struct Head {
 #[derive(Debug, Clone)]
 pub(crate) struct MetadataFolder {
     storage: Arc<dyn Storage>,
+    /// The commit that was read last, and the set that it was proven to make: a commit says it with hashes, so it never makes
+    /// another.
+    proven: Arc<Mutex<Option<(Commit, TrustedSet)>>>,
 }
 
 impl MetadataFolder {
     pub fn new(storage: Arc<dyn Storage>) -> Self {
-        Self { storage }
+        Self { storage, proven: Arc::default() }
     }
 
     fn path(&self) -> PathBuf {
@@ -120,7 +121,7 @@ impl MetadataFolder {
     /// The newer of a commit and what is served, if the latter was made by a program that makes no commits.
     fn newest(&self, commit: Commit, served_is_newer: bool) -> Result<Head, RepositoryError> {
         let number = commit.number;
-        let set = match self.of_commit(&commit) {
+        let set = match self.proven_of(&commit) {
             Ok(set) => set,
             // That program may have written over a file of the commit.
             Err(error) if served_is_newer => {
@@ -148,6 +149,24 @@ impl MetadataFolder {
         let root = root.ok_or_else(|| RepositoryError::NotARepository { path: self.path() })?;
         let start = Start::FromAnchor(TrustAnchor::RootFile(root));
         self.refresh(Update::start(start, NEVER_EXPIRED), &BTreeMap::new())
+    }
+
+    /// What a commit made, verified now or when it was met before.
+    fn proven_of(&self, commit: &Commit) -> Result<TrustedSet, RepositoryError> {
+        let known = self.proven.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, set)) = known.filter(|(known, _)| known == commit)
+            // What was damaged meanwhile is found out by its hash, and named by the full check.
+            && commit.files.values().all(|source| self.source(source).is_ok())
+        {
+            return Ok(set);
+        }
+        let set = self.of_commit(commit)?;
+        self.remember(commit, &set);
+        Ok(set)
+    }
+
+    fn remember(&self, commit: &Commit, set: &TrustedSet) {
+        *self.proven.lock().unwrap_or_else(PoisonError::into_inner) = Some((commit.clone(), set.clone()));
     }
 
     /// What a commit made, verified.
@@ -329,11 +348,12 @@ impl MetadataFolder {
             root: file(Role::Root)?,
             root_version: draft.set.root().version(),
             files: sources,
-            offers: offers(&file(Role::Snapshot)?).ok_or_else(|| self.damaged("a draft has no snapshot"))?,
+            offers: draft.set.snapshot().map(offers).ok_or_else(|| self.damaged("a draft has no snapshot"))?,
             unproven,
         };
         let commit = Commit::make(self.storage.as_ref(), new)?;
         if let Some(commit) = &commit {
+            self.remember(commit, &draft.set);
             self.derive(commit)?;
         }
         Ok(commit)
@@ -400,8 +420,13 @@ fn version(bytes: &[u8]) -> Option<u64> {
     roles::signed_part(bytes)?.get("version")?.as_u64()
 }
 
-/// Hash over what a snapshot lists.
-fn offers(snapshot: &[u8]) -> Option<String> {
-    let meta = roles::signed_part(snapshot)?.remove("meta")?;
-    Some(hex(&sha256(&canonical::encode(&meta).ok()?)))
+/// Hash over what a snapshot lists: a line for each file.
+fn offers(snapshot: &Snapshot) -> String {
+    let mut lines = String::new();
+    for (name, meta) in snapshot.meta() {
+        let hashes = meta.hashes.iter().flat_map(|hashes| [&hashes.sha256, &hashes.sha512]).flatten();
+        let hashes: String = hashes.map(|hash| hex(hash)).collect();
+        lines += &format!("{name} {} {} {hashes}\n", meta.version, meta.length.unwrap_or(0));
+    }
+    hex(&sha256(lines.as_bytes()))
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use colibri_common::BlobId;
+use colibri_common::{BlobId, hex};
 use colibri_metadata::{KeyId, TargetName, canonical};
 use serde_json::{Map, Value};
 
@@ -42,10 +42,19 @@ pub type Entries = BTreeMap<TargetName, Entry>;
 impl Entry {
     /// A package's meta.far as the real tools list it: `custom` with merkle root and size, one hash.
     pub fn package(merkle: BlobId, length: u64, sha512_hex: &str) -> Self {
-        let text = format!(
-            r#"{{"custom":{{"merkle":"{merkle}","size":{length}}},"hashes":{{"sha512":"{sha512_hex}"}},"length":{length}}}"#
-        );
-        Self(text.into())
+        let (merkle, length) = (hex(merkle.as_bytes()), length.to_string());
+        let parts = [
+            "{\"custom\":{\"merkle\":\"",
+            &merkle,
+            "\",\"size\":",
+            &length,
+            "},\"hashes\":{\"sha512\":\"",
+            sha512_hex,
+            "\"},\"length\":",
+            &length,
+            "}",
+        ];
+        Self(parts.concat().into())
     }
 
     /// Any file.

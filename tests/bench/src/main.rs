@@ -3,14 +3,17 @@
 
 mod cost;
 mod ingest;
+mod scale;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo xtask bench NAME [OPTIONS]
 
-  metadata verifying and parsing a flat repository of many targets, against one parse and one signature
+  metadata reading and signing a flat repository of many targets, against one parse or write and one signature
            [--targets N] [--runs N]
+  scale    publishing one target into a repository with hash bins, and what a device fetches then
+           [--targets N] [--runs N] [--dir DIR]
   ingest   publishing a tree of files, against compressing and hashing the same bytes
            [--mib N] [--runs N] [--seed N] [--dir DIR]
 ";
@@ -19,6 +22,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.split_first().map(|(name, options)| (name.as_str(), options)) {
         Some(("metadata", options)) => colibri_bench::metadata::run(options).map_err(Into::into),
+        Some(("scale", options)) => scale::run(options),
         Some(("ingest", options)) => ingest::run(options),
         _ => {
             eprint!("{USAGE}");
