@@ -216,26 +216,26 @@ impl Watch {
         }
     }
 
-    /// Waits for a change and for quiet after it; false when it is to stop.
+    /// Waits for a change and for quiet after it; false when it is to stop. What others do in the same folder is not waited out.
     fn changed(&self, stop: &AtomicBool) -> bool {
-        let mut since: Option<Instant> = None;
+        let mut first: Option<Instant> = None;
+        let mut last = Instant::now();
         loop {
             if stop.load(Ordering::Relaxed) {
                 return false;
             }
-            if self.lost.swap(false, Ordering::Relaxed) {
-                since.get_or_insert_with(Instant::now);
-            }
-            match self.changes.recv_timeout(if since.is_some() { QUIET } else { LOOK }) {
-                Ok(event) if self.is_ours(&event) => {
-                    if since.get_or_insert_with(Instant::now).elapsed() > QUIET_MAX {
-                        return true;
-                    }
-                }
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) if since.is_some() => return true,
-                Err(RecvTimeoutError::Timeout) => {}
+            let event = self.changes.recv_timeout(if first.is_some() { QUIET } else { LOOK });
+            let is_ours = match &event {
+                Ok(event) => self.is_ours(event),
+                Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return false,
+            };
+            if self.lost.swap(false, Ordering::Relaxed) || is_ours {
+                last = Instant::now();
+                first.get_or_insert(last);
+            }
+            if first.is_some_and(|first| last.elapsed() >= QUIET || first.elapsed() > QUIET_MAX) {
+                return true;
             }
         }
     }
