@@ -1,7 +1,7 @@
 //! Serves repositories over the read API (architecture §5), from folders laid out as the real tools do.
 //!
 //! It reads files, proves them once, and answers. Where the keys of snapshot and timestamp are at hand it has them signed
-//! again in time ([`Refresher`]); the write API ([`write`]) is there only where a listener is configured for it. What is
+//! again in time ([`Refresher`]); the write API ([`mod@write`]) is there only where a listener is configured for it. What is
 //! deliberately absent: how things are signed (`repository`), the authority, any cache of blob bytes (the page cache is one).
 
 mod blob_folders;
