@@ -9,13 +9,13 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use colibri_common::{BlobId, Clock, SystemClock};
-use colibri_fetch::metadata::{MetadataSource, refresh_from};
-use colibri_fetch::{AttemptError, BlobFetcher, FetchError, Source, SourceOrder, SourceUrl, Sources, Unverified};
-use colibri_metadata::{Answer, Role, Start, TrustAnchor, TrustedSet, Want};
+use colibri_fetch::metadata::refresh_from;
+use colibri_fetch::{BlobFetcher, FetchError, Recorder, Source, SourceOrder, SourceUrl, Sources, Unverified};
+use colibri_metadata::{Role, Start, TrustAnchor, TrustedSet};
 use colibri_package::delivery::{DeliveryType, Encoding, VerifiedPieces};
 use colibri_repository::{CopyMode, Repository, RepositorySource, Transfer, TransferReport};
 use serde_json::json;
@@ -141,26 +141,6 @@ struct Site {
     files: BTreeMap<String, Bytes>,
 }
 
-/// Reads metadata from the server and keeps what it reads.
-struct Recorder<'a> {
-    fetcher: &'a BlobFetcher,
-    files: Mutex<BTreeMap<String, Bytes>>,
-}
-
-impl MetadataSource for Recorder<'_> {
-    async fn fetch(&self, want: &Want) -> Result<Answer, AttemptError> {
-        match self.fetcher.document(&format!("/{}", want.name), want.bytes_max, None).await {
-            Ok(Unverified::Document { bytes, .. }) => {
-                let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-                files.insert(want.name.clone(), bytes.clone());
-                Ok(Answer::Found(bytes))
-            }
-            Ok(Unverified::NotModified) | Err(FetchError::NotFound { .. }) => Ok(Answer::NotFound),
-            Err(error) => Err(AttemptError::Unexpected(error.to_string())),
-        }
-    }
-}
-
 impl Site {
     /// Refreshes from what is trusted.
     async fn open(args: &Mirror, existing: Option<&Repository>) -> Result<Self, RepoError> {
@@ -169,28 +149,28 @@ impl Site {
         let client = args.connection.client().map_err(MirrorError::from)?;
         let fetcher = BlobFetcher::new(client, Arc::new(sources), agent);
         let failed = |reason: String| MirrorError::Metadata { url: args.url.clone(), reason };
-        let mut roots = BTreeMap::new();
+        let mut files = BTreeMap::new();
         let start = match existing {
             Some(repository) => {
                 let set = repository.metadata()?;
-                roots.insert(Role::Root.numbered_file(set.root().version()), repository.trusted_root_bytes()?);
+                files.insert(Role::Root.numbered_file(set.root().version()), repository.trusted_root_bytes()?);
                 Start::FromSet(set)
             }
             None => {
                 let root = first_root(args, &fetcher).await?;
                 let set = TrustedSet::from_root_file(&root).map_err(|error| failed(error.to_string()))?;
-                roots.insert(Role::Root.numbered_file(set.root().version()), root.clone());
+                files.insert(Role::Root.numbered_file(set.root().version()), root.clone());
                 Start::FromAnchor(TrustAnchor::RootFile(root))
             }
         };
-        let recorder = Recorder { fetcher: &fetcher, files: Mutex::new(roots) };
+        let recorder = Recorder::new(&fetcher);
         let set = refresh_from(&recorder, start, SystemClock.now()).await;
         let set = set.map_err(|unfinished| failed(unfinished.error.to_string()))?;
         let delegated = |file: &&String| file.as_str() != Role::Targets.file();
         if let Some(role) = set.snapshot().and_then(|snapshot| snapshot.meta().keys().find(delegated)) {
             return Err(MirrorError::Delegated(args.url.clone(), role.clone()).into());
         }
-        let files = recorder.files.into_inner().unwrap_or_else(PoisonError::into_inner);
+        files.extend(recorder.into_files());
         Ok(Self { fetcher, set, files })
     }
 

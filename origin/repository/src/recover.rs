@@ -6,12 +6,11 @@
 //! proven; what nobody has is told, by package. Deliberately absent: finding edges.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use colibri_common::{BlobId, UnixSeconds, hex, sha256};
 use colibri_fetch::metadata::{MetadataSource, refresh_from};
-use colibri_fetch::{AttemptError, BlobFetcher, FetchError, Unverified};
+use colibri_fetch::{AttemptError, BlobFetcher, FetchError, Recorder};
 use colibri_metadata::{
     Answer, Covers, DelegatedRole, Delegations, Role, RoleName, Search, Start, Step, TargetName, TrustAnchor,
     TrustedSet, Want,
@@ -88,28 +87,19 @@ struct Shown {
     files: BTreeMap<String, Bytes>,
 }
 
-/// Reads metadata from a witness and keeps what it reads.
-struct Recorder<'a> {
-    fetcher: &'a BlobFetcher,
-    files: Mutex<BTreeMap<String, Bytes>>,
-}
+/// What a witness says.
+struct Testifying<'a>(Recorder<'a>);
 
-impl MetadataSource for Recorder<'_> {
+impl MetadataSource for Testifying<'_> {
     async fn fetch(&self, want: &Want) -> Result<Answer, AttemptError> {
-        match self.fetcher.document(&format!("/{}", want.name), want.bytes_max, None).await {
-            Ok(Unverified::Document { bytes, .. }) => {
-                let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-                files.insert(want.name.clone(), bytes.clone());
-                Ok(Answer::Found(bytes))
-            }
-            Ok(Unverified::NotModified) | Err(FetchError::NotFound { .. }) => Ok(Answer::NotFound),
+        match self.0.fetch(want).await {
             // An edge whose origin is away cannot say that there is no later root. Taking it so loses nothing: what a later
             // root's keys have signed does not verify without it.
             Err(error) if want.role == Role::Root => {
                 tracing::debug!(file = %want.name, %error, "taken as the end of the chain of roots");
                 Ok(Answer::NotFound)
             }
-            Err(error) => Err(AttemptError::Unexpected(error.to_string())),
+            answer => answer,
         }
     }
 }
@@ -275,7 +265,7 @@ impl Repository {
 
 /// What a witness shows, from our own root; and why it is of no further use, if it is not.
 async fn hear(witness: &Witness, root: Bytes) -> (Option<Shown>, Option<String>) {
-    let recorder = Recorder { fetcher: &witness.fetcher, files: Mutex::default() };
+    let recorder = Testifying(Recorder::new(&witness.fetcher));
     let start = Start::FromAnchor(TrustAnchor::RootFile(root));
     let (set, mut fault) = match refresh_from(&recorder, start, NEVER_EXPIRED).await {
         Ok(set) => (Some(set), None),
@@ -285,12 +275,12 @@ async fn hear(witness: &Witness, root: Bytes) -> (Option<Shown>, Option<String>)
     if let (Some(set), None) = (&set, &fault) {
         fault = read_delegated(&recorder, set).await.err();
     }
-    let files = recorder.files.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let files = recorder.0.into_files();
     (set.map(|set| Shown { set, files }), fault)
 }
 
 /// Reads and verifies every delegated role that the set's snapshot lists, by looking for targets that only it may offer.
-async fn read_delegated(recorder: &Recorder<'_>, set: &TrustedSet) -> Result<(), String> {
+async fn read_delegated(recorder: &Testifying<'_>, set: &TrustedSet) -> Result<(), String> {
     let Some(delegations) = set.targets().and_then(|targets| targets.delegations()) else { return Ok(()) };
     let mut unread = listed(set);
     let mut set = set.clone();
