@@ -50,7 +50,7 @@ fn nobody_answers() {
     let hash = site.device(&["--json", "resolve", HELLO]).json()["hash"].as_str().unwrap().to_owned();
     let edges: Vec<_> = site.cluster.edges.iter().map(|edge| edge.node.authority()).collect();
     let url = site.config_url(0);
-    let _dir = site.stop_servers();
+    let _stopped = site.stop_servers();
 
     let error = device(&fresh, &["get-hash", HELLO]).failed(1);
     assert!(error.starts_with("metadata of repository `devhost`: "), "{error}");

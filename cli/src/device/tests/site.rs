@@ -1,8 +1,10 @@
 //! A publisher, an origin and edges on loopback, for tests of verbs that talk to servers.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use colibri_cluster::{Cluster, ClusterConfig};
@@ -10,6 +12,7 @@ use colibri_common::{BlobId, Clock, SystemClock};
 use colibri_metadata::RepoConfig;
 use colibri_repository::{CreateOptions, Publish, Repository};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 
 use super::super::*;
@@ -146,10 +149,34 @@ impl Site {
         self
     }
 
-    /// Ends the servers; what they kept stays.
-    pub fn stop_servers(self) -> TempDir {
+    /// Ends the servers; what they kept stays, and nobody answers at the ports of the edges: a server of another test could
+    /// be given one of them.
+    pub fn stop_servers(self) -> Stopped {
+        let edges = self.cluster.edges.iter().map(|edge| edge.node.authority().parse().unwrap());
+        let edges: Vec<SocketAddr> = edges.collect();
         self.runtime.block_on(self.cluster.stop());
-        self.dir
+        Stopped { _dir: self.dir, _ports: edges.into_iter().map(keep_silent).collect() }
+    }
+}
+
+/// What is left of a site whose servers have ended.
+pub(crate) struct Stopped {
+    _dir: TempDir,
+    _ports: Vec<TcpSocket>,
+}
+
+/// Holds a port without listening, so that connections are refused.
+fn keep_silent(address: SocketAddr) -> TcpSocket {
+    let began = Instant::now();
+    loop {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        match socket.bind(address) {
+            Ok(()) => return socket,
+            // The server may still be closing it.
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(30), "{address}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
