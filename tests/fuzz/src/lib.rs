@@ -5,10 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+mod bundle;
+mod delegations;
 mod formats;
 mod release;
 mod roles;
 mod root_chain;
+mod search;
 mod seeds;
 mod signer;
 
@@ -32,6 +35,13 @@ pub const TARGETS: &[Target] = &[
     Target { name: "timestamp", property: roles::timestamp, seeds: seeds::timestamp, input_bytes_max: 4 << 10 },
     Target { name: "snapshot", property: roles::snapshot, seeds: seeds::snapshot, input_bytes_max: 4 << 10 },
     Target { name: "targets", property: roles::targets, seeds: seeds::targets, input_bytes_max: 8 << 10 },
+    Target {
+        name: "delegations",
+        property: delegations::delegations,
+        seeds: seeds::delegations,
+        input_bytes_max: 8 << 10,
+    },
+    Target { name: "search", property: search::search, seeds: seeds::search, input_bytes_max: 128 },
     Target { name: "root-chain", property: root_chain::root_chain, seeds: seeds::root_chain, input_bytes_max: 64 },
     Target { name: "target-name", property: formats::target_name, seeds: seeds::target_name, input_bytes_max: 2 << 10 },
     Target { name: "manifest", property: formats::manifest, seeds: seeds::manifest, input_bytes_max: 8 << 10 },
@@ -39,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "delivery", property: formats::delivery, seeds: seeds::delivery, input_bytes_max: 64 << 10 },
     Target { name: "url", property: formats::url, seeds: seeds::url, input_bytes_max: 2 << 10 },
     Target { name: "release", property: release::release, seeds: seeds::release, input_bytes_max: 32 << 10 },
+    Target { name: "bundle", property: bundle::bundle, seeds: seeds::bundle, input_bytes_max: 64 << 10 },
     Target { name: "rollout", property: release::rollout, seeds: seeds::rollout, input_bytes_max: 4 << 10 },
 ];
 

@@ -37,7 +37,7 @@ fn signed(value: &Value) -> Option<Bytes> {
 static FIRST_ROOT: LazyLock<Bytes> = LazyLock::new(|| signed(&root_of(1, 1, 1)).expect("a root"));
 
 /// One refresh over `files`; what was proven, and whether all of it was.
-fn refresh(files: &BTreeMap<String, Bytes>) -> (TrustedSet, bool) {
+pub(crate) fn refresh(files: &BTreeMap<String, Bytes>) -> (TrustedSet, bool) {
     let start = Start::FromAnchor(TrustAnchor::RootFile(FIRST_ROOT.clone()));
     let mut update = Update::start(start, NOW);
     while let Step::Want(want) = update.next() {

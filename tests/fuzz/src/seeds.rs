@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use colibri_metadata::canonical;
 use serde_json::{Value, json};
 
-use crate::signer::{EXPIRES, root as root_of};
+use crate::signer::{EXPIRES, KEYS, root as root_of};
 
 fn vectors() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../vectors")
@@ -81,6 +81,54 @@ pub fn targets() -> Vec<Vec<u8>> {
     let custom = json!({"merkle": "15ec7bf0b50732b49f8228e07d24365338f9e3ab994b00af08e5a3bffe55fd8b", "size": 5});
     let target = json!({"length": 5, "hashes": {"sha256": "00".repeat(32)}, "custom": custom});
     role("targets", "targets", &header("targets", "targets", &json!({"a/0": target, "ü \"\\": target})))
+}
+
+/// Top-level targets that leave names to others, in every form that there is.
+pub fn delegations() -> Vec<Vec<u8>> {
+    let keys = json!({KEYS[0].id.to_string(): KEYS[0].json, KEYS[1].id.to_string(): KEYS[1].json});
+    let role = |name: &str, key: usize, terminating: bool, field: &str, covers: Value| {
+        let mut role = json!({"name": name, "keyids": [KEYS[key].id], "threshold": 1, "terminating": terminating});
+        role[field] = covers;
+        role
+    };
+    let listed = [
+        json!([role("rollout", 0, true, "paths", json!(["rollout/*"]))]),
+        json!([role("x", 1, false, "paths", json!(["a/?", "*.far"])), role("../ü", 0, true, "paths", json!(["*/*"]))]),
+        json!([role("p", 0, false, "path_hash_prefixes", json!(["0", "a1", "f", "c", "8", "5", "00ff"]))]),
+        json!([]),
+    ];
+    let bins = [1, 4, 11, 32]
+        .map(|bits| json!({"bit_length": bits, "name_prefix": "bin", "keyids": [KEYS[0].id], "threshold": 1}));
+    let listed = listed.map(|roles| json!({"keys": keys, "roles": roles}));
+    let bins = bins.map(|bins| json!({"keys": keys, "succinct_roles": bins}));
+    let document = |delegations: Value| {
+        let mut value = header("targets", "targets", &json!({}));
+        value["delegations"] = delegations;
+        canonical::encode(&value).expect("canonical")
+    };
+    with_finds("delegations", listed.into_iter().chain(bins).map(document).collect())
+}
+
+/// Eight bytes of head, then a delegation in each four: ends, what it covers, keys, terminating.
+pub fn search() -> Vec<Vec<u8>> {
+    let graphs: [&[u8]; 9] = [
+        // The top has it.
+        &[0, 0, 0, 1, 0, 0, 0, 0],
+        // top → a → rollout, which has it.
+        &[0x20, 0, 0, 0, 0, 0, 0, 0, 0x08, 0, 0, 0, 0x50, 1, 0, 1],
+        // top → ü directly and through a, whose word ends the search or does not.
+        &[0x10, 0, 0, 0, 0, 0, 0, 0, 0x08, 3, 0, 0, 0x48, 4, 0, 0],
+        &[0x10, 0, 0, 0, 0, 0, 0, 0, 0x08, 0, 0, 1, 0x48, 0, 0, 0],
+        // A circle.
+        &[0, 0, 0, 0, 0, 0, 0, 0, 0x08, 0, 0, 0, 0x30, 0, 0, 0, 0x03, 0, 0, 0],
+        // Bins of one bit; of four.
+        &[0x02, 0, 0, 0, 0, 0, 0, 0, 0x08, 0, 0, 0x80],
+        &[0x04, 0, 0, 0, 0, 0, 0, 0, 0x08, 0x18, 0, 0x80],
+        // Another key signed; not listed; absent.
+        &[0x01, 0, 0, 0, 2, 0, 0, 0, 0x08, 0, 0, 0],
+        &[0x03, 1, 2, 0, 0, 0, 0, 0, 0x18, 0, 0, 0, 0x08, 0, 0, 0],
+    ];
+    with_finds("search", texts(graphs))
 }
 
 fn header(ty: &str, field: &str, value: &Value) -> Value {
@@ -181,6 +229,22 @@ pub fn release() -> Vec<Vec<u8>> {
     let text = serde_json::to_vec(&document).expect("JSON");
     assert!(colibri_release::Release::parse(&text).is_ok(), "the seed is a release");
     with_finds("release", vec![text])
+}
+
+/// The sound bundle, and short inputs that are edits to it.
+pub fn bundle() -> Vec<Vec<u8>> {
+    let edits: [&[u8]; 7] = [
+        &[0, 0, 0, 10, 1],
+        &[0, 3, 0, 40, 0x80, 2, 5, 0, 9, 0],
+        &[3, 9, 0, 0, b' '],
+        &[5, 2, 0, 0, 0],
+        &[6, 1, 0, 4, 0],
+        &[7, 0, 0, 0, 0x33],
+        &[4, 12, 0, 0, 0],
+    ];
+    let mut seeds = texts(edits);
+    seeds.push(crate::bundle::sound());
+    with_finds("bundle", seeds)
 }
 
 pub fn rollout() -> Vec<Vec<u8>> {
