@@ -148,6 +148,7 @@ impl MetadataFolder {
         terms: &Terms,
     ) -> Result<(u32, Value), RepositoryError> {
         self.has_one_targets_file(committed)?;
+        offer.check_compat()?;
         let mut signed = self.next_top(committed, offer)?;
         let mut entries = Map::new();
         for (name, entry) in self.next_entries(committed, offer)? {

@@ -259,6 +259,16 @@ pub enum RepositoryError {
         /// What is wrong.
         reason: TargetNameError,
     },
+    /// A name for which the stock client refuses a whole targets file.
+    #[error(
+        "target '{name}' has the character {character} in its name, and devices with the stock client refuse all targets of a repository for it: give it another name, or publish it into a repository with the profile scale (`repo create --profile scale`)"
+    )]
+    NameNotCompat {
+        /// The name.
+        name: String,
+        /// What is in it.
+        character: char,
+    },
     /// One publish names a target twice.
     #[error("target {0:?} is named twice in one publish")]
     TargetTwice(String),

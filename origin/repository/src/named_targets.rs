@@ -15,6 +15,10 @@ use crate::error::RepositoryError;
 use crate::layout;
 use crate::sign_targets::{self, Entries, Entry};
 
+/// What the stock client takes in no name, because file names of other systems cannot have it; control characters besides,
+/// which are never signed here.
+const STOCK_REFUSED: [char; 7] = [':', '\\', '<', '>', '"', '|', '?'];
+
 /// A target that is no package.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ExtraTarget {
@@ -60,6 +64,14 @@ impl NamedTargets {
         let (folder, file) = target.name.rsplit_once('/').unwrap_or(("", &target.name));
         self.files.push((layout::target(folder, &sha512, file)?, target.content.clone()));
         Ok(())
+    }
+}
+
+/// Refuses a name for which the stock client refuses the whole targets file of a `compat` repository.
+pub(crate) fn check_compat(name: &str) -> Result<(), RepositoryError> {
+    match name.chars().find(|character| STOCK_REFUSED.contains(character)) {
+        Some(character) => Err(RepositoryError::NameNotCompat { name: name.to_owned(), character }),
+        None => Ok(()),
     }
 }
 

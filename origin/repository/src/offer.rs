@@ -17,6 +17,7 @@ use crate::error::RepositoryError;
 use crate::keys::{KeyRole, ListedKey};
 use crate::layout;
 use crate::metadata::{MetadataFolder, NEVER_EXPIRED, Terms};
+use crate::named_targets;
 use crate::profile::{self, Profile};
 use crate::roles::{self, SignedFile};
 use crate::rollout;
@@ -53,6 +54,12 @@ impl Offer {
             parts.entry(bins.of_target(name)).or_default().remove.insert(name.clone());
         }
         parts
+    }
+
+    /// Refuses new names that would make the stock client refuse a `compat` repository. What has such a name already can still
+    /// be signed again, and removed.
+    pub fn check_compat(&self) -> Result<(), RepositoryError> {
+        self.put.keys().try_for_each(|name| named_targets::check_compat(name.as_str()))
     }
 
     /// Changes these entries.
@@ -136,6 +143,7 @@ impl MetadataFolder {
         terms: &Terms,
         sign: &mut SignTargets<'_>,
     ) -> Result<Offered, RepositoryError> {
+        offer.check_compat()?;
         let entries = self.next_entries(committed, offer)?;
         let version = committed.version(Role::Targets).unwrap_or(0);
         self.flat_file(self.next_top(committed, offer)?, version, &entries, terms, sign)

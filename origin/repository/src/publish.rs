@@ -18,9 +18,9 @@ use crate::draft::{Change, RootChange, TargetsChange};
 use crate::error::RepositoryError;
 use crate::gate::{Check, Pass, PublishGate, UnreadyBlob};
 use crate::ingest::{self, Encoding, SourceBlob, Stored};
-use crate::named_targets::{ExtraTarget, NamedTargets};
+use crate::named_targets::{self, ExtraTarget, NamedTargets};
 use crate::offer::Offer;
-use crate::profile::NearCap;
+use crate::profile::{NearCap, Profile};
 use crate::repository::{Repository, Versions};
 
 /// What to publish and how.
@@ -135,6 +135,7 @@ impl Repository {
         for role in publish.signs() {
             self.keys.signers(committed.root(), role)?;
         }
+        publish.check_names(Profile::of(&committed))?;
         let announced = announced(&collected);
         let _announced = Announcement::make(self.storage.as_ref(), &announced, publish.now)?;
         self.blobs.receipts.read_new()?;
@@ -170,6 +171,8 @@ impl Repository {
     /// As [`Self::publish`].
     pub fn prepare(&self, publish: &Publish<'_>) -> Result<(PublishReport, Ceremony), RepositoryError> {
         let collected = collect::collect(&publish.manifests, &publish.package_archives)?;
+        let committed = self.metadata.committed()?;
+        publish.check_names(Profile::of(&committed))?;
         let _announced = Announcement::make(self.storage.as_ref(), &announced(&collected), publish.now)?;
         self.blobs.receipts.read_new()?;
         let counted = self.take_blobs(publish, &collected)?;
@@ -177,7 +180,6 @@ impl Repository {
         let packages = named.entries.len();
         publish.extra_targets.iter().try_for_each(|target| named.extra(target))?;
         self.blobs.put_targets(&named.files)?;
-        let committed = self.metadata.committed()?;
         let terms = self.terms(publish.now, publish.time_versioning);
         let ceremony = self.targets_ceremony(&committed, &publish.offer(&named), &terms)?;
         Ok((counted.report(packages, Versions::of(&committed)), ceremony))
@@ -226,6 +228,16 @@ impl Repository {
 }
 
 impl Publish<'_> {
+    /// Names that cannot be offered are found before hours of compression; packages have no such names.
+    fn check_names(&self, profile: Profile) -> Result<(), RepositoryError> {
+        match profile {
+            Profile::Compat => {
+                self.extra_targets.iter().try_for_each(|target| named_targets::check_compat(&target.name))
+            }
+            Profile::Scale => Ok(()),
+        }
+    }
+
     /// What it would offer.
     fn offer(&self, named: &NamedTargets) -> Offer {
         Offer { put: named.entries.clone(), clean: self.clean, ..Offer::default() }

@@ -9,7 +9,9 @@ use std::fs;
 use colibri_common::{BlobId, Clock, SystemClock, merkle};
 use colibri_metadata::{Role, Start, TrustedSet};
 use colibri_repository::{Profile, Repository};
-use desk::{ODD_NAMES, anchor, archive, our_answers, ours, publish, published, said, with_targets};
+use desk::{
+    anchor, archive, odd_names, our_answers, ours, publish, published, said, try_with_targets, with_targets,
+};
 use futures_executor::block_on;
 use futures_util::AsyncReadExt;
 use tuf::client::{Client, Config};
@@ -147,23 +149,44 @@ fn both_clients_refuse_another_root_and_a_rollback() {
 }
 
 #[test]
-fn both_clients_agree_on_odd_names_and_the_stock_one_refuses_some_repositories_for_theirs() {
-    for name in ODD_NAMES {
-        let dir = tempfile::tempdir().unwrap();
-        let repository = with_targets(dir.path(), Profile::Compat, &[name]);
-        let mut theirs = stock(&repository);
-        let updated = block_on(theirs.update());
-        // Its rule is about file names on other systems; one such name, and it refuses all of targets.
-        if name.contains(['"', '\\', '?']) {
-            assert!(updated.is_err() && TargetPath::new(name).is_err(), "{name:?}");
-            continue;
-        }
-        assert!(updated.unwrap(), "{name:?}");
+fn both_clients_agree_on_odd_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = odd_names(Profile::Compat);
+    let repository = with_targets(dir.path(), Profile::Compat, &names);
+    let mut theirs = stock(&repository);
+    assert!(block_on(theirs.update()).unwrap());
+    for (name, ours) in our_answers(&repository, &names) {
         let mut content = Vec::new();
         block_on(async {
-            let path = TargetPath::new(name).unwrap();
+            let path = TargetPath::new(&name).unwrap();
             theirs.fetch_target(&path).await.unwrap().read_to_end(&mut content).await.unwrap();
         });
-        assert_eq!(our_answers(&repository, &[name])[name], Some(said(&content, None)), "{name:?}");
+        assert_eq!(ours, Some(said(&content, None)), "{name:?}");
     }
+}
+
+/// Its rule is about file names of other systems; one such name, and it refuses all of targets.
+#[test]
+fn compat_refuses_at_publish_exactly_the_characters_that_the_stock_client_refuses() {
+    let (mut taken, mut refused) = (Vec::new(), 0);
+    for character in (' '..='~').chain(['\u{80}', 'ü', '\u{2028}', '\u{fffd}', '🐦']) {
+        // A slash separates, in both.
+        let name = format!("a{character}b");
+        let dir = tempfile::tempdir().unwrap();
+        if TargetPath::new(&name).is_ok() {
+            // A control character in everybody's eyes but theirs.
+            if !character.is_control() {
+                taken.push(name);
+            }
+        } else {
+            let error = try_with_targets(dir.path(), Profile::Compat, &[&name]).unwrap_err().to_string();
+            assert!(error.contains(&name) && error.contains("stock client"), "{error}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0);
+    let dir = tempfile::tempdir().unwrap();
+    let names: Vec<&str> = taken.iter().map(String::as_str).collect();
+    let repository = with_targets(dir.path(), Profile::Compat, &names);
+    assert!(block_on(stock(&repository).update()).unwrap());
 }

@@ -179,6 +179,33 @@ fn compat_warns_near_what_the_stock_client_reads_and_refuses_beyond() {
     assert_eq!(repository.versions().unwrap(), before);
 }
 
+/// One such name, and devices with the stock client refuse every target: `tests/interop` compares with that client.
+#[test]
+fn names_that_the_stock_client_refuses_are_for_scale_only() {
+    let desk = Desk::new();
+    let compat = desk.repository();
+    compat.publish(&extra(["ünï/\u{1F426}".to_owned()])).unwrap();
+    let before = (compat.versions().unwrap(), tree(compat.dir()));
+    for character in [':', '\\', '<', '>', '"', '|', '?'] {
+        let name = format!("odd/a{character}b");
+        for error in [
+            compat.publish(&extra([name.clone()])).unwrap_err(),
+            compat.prepare(&extra([name.clone()])).map(drop).unwrap_err(),
+        ] {
+            let text = error.to_string();
+            let is_it =
+                matches!(&error, RepositoryError::NameNotCompat { character: found, .. } if *found == character);
+            assert!(is_it && text.contains(&name) && text.contains("scale"), "{text}");
+        }
+    }
+    assert_eq!((compat.versions().unwrap(), tree(compat.dir())), before, "nothing is left of it");
+    let other = Desk::new();
+    let scale = scale(&other);
+    let name = "both/\\\"<odd>?|:";
+    scale.publish(&extra([name.to_owned()])).unwrap();
+    assert!(find(scale.dir(), trusted(&scale), name).1.is_some());
+}
+
 #[test]
 fn names_and_custom_that_clients_disagree_on_are_refused() {
     let desk = Desk::new();
@@ -196,8 +223,8 @@ fn names_and_custom_that_clients_disagree_on_are_refused() {
     }
     assert_eq!(repository.versions().unwrap().targets, 1);
     let custom = json!({"a": [1, "ü \" \u{1F426}"], "b": {"c": null}});
-    publish("ünï \"quoted\"/\u{1F426}", Some(custom.clone())).unwrap();
-    let found = find(repository.dir(), trusted(&repository), "ünï \"quoted\"/\u{1F426}").1.unwrap();
+    publish("ünï quoted/\u{1F426}", Some(custom.clone())).unwrap();
+    let found = find(repository.dir(), trusted(&repository), "ünï quoted/\u{1F426}").1.unwrap();
     assert_eq!(found.custom, custom);
     let twice = vec![ExtraTarget { name: "a".into(), content: "x".into(), custom: None }; 2];
     let error = repository.publish(&Publish { extra_targets: twice, ..Publish::new(NOW) }).unwrap_err();

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use colibri_common::{BlobId, Clock, SystemClock, hex, merkle};
 use colibri_metadata::{Answer, MetadataError, Search, Start, Step, TargetName, TrustAnchor, TrustedSet, Update};
 use colibri_package::{AbiRevision, PackageBuild, far};
-use colibri_repository::{CreateOptions, ExtraTarget, Profile, Publish, Repository};
+use colibri_repository::{CreateOptions, ExtraTarget, Profile, Publish, Repository, RepositoryError};
 use serde_json::json;
 
 /// What a device is told of the repository.
@@ -106,21 +106,27 @@ pub fn said(content: &[u8], merkle: Option<String>) -> Said {
     Said { length: content.len() as u64, sha512: hex(digest(&SHA512, content).as_ref()), merkle }
 }
 
-/// Names of targets that clients might write differently: not ASCII, quotes, backslashes, what addresses give a meaning to.
-pub const ODD_NAMES: [&str; 9] = [
-    "plain",
-    "ünï/ç ö",
-    "日本語/🐦",
-    "e\u{301}/é",
-    "quote\"d",
-    "back\\slash",
-    "both/\\\"/x",
-    "100%/25%20",
-    "a?b#c;d&e",
-];
+/// Names of targets that clients might write differently: not ASCII, what addresses give a meaning to.
+const ODD_NAMES: [&str; 6] = ["plain", "ünï/ç ö", "日本語/🐦", "e\u{301}/é", "100%/25%20", "a#b;c&d'e"];
+
+/// More of them, which `compat` does not take, because the stock client refuses a whole repository for one of them.
+const ODDER_NAMES: [&str; 5] = ["quote\"d", "back\\slash", "both/\\\"/x", "a?b#c;d&e", "<a|b>:c"];
+
+/// The odd names that a repository of this profile takes.
+pub fn odd_names(profile: Profile) -> Vec<&'static str> {
+    match profile {
+        Profile::Compat => ODD_NAMES.to_vec(),
+        Profile::Scale => [&ODD_NAMES[..], &ODDER_NAMES].concat(),
+    }
+}
 
 /// A repository with a package and with targets of these names, each with content and `custom` of its own.
 pub fn with_targets(dir: &Path, profile: Profile, names: &[&str]) -> Repository {
+    try_with_targets(dir, profile, names).unwrap()
+}
+
+/// The same, or why it was refused.
+pub fn try_with_targets(dir: &Path, profile: Profile, names: &[&str]) -> Result<Repository, RepositoryError> {
     let options = CreateOptions { profile, ..CreateOptions::new(SystemClock.now()) };
     let repository = Repository::create(&dir.join("repo"), options).unwrap();
     let (path, _) = archive(dir, "hello", b"one");
@@ -135,6 +141,6 @@ pub fn with_targets(dir: &Path, profile: Profile, names: &[&str]) -> Repository 
         compression_level: Some(1),
         ..Publish::new(SystemClock.now())
     };
-    repository.publish(&publish).unwrap();
-    repository
+    repository.publish(&publish)?;
+    Ok(repository)
 }
