@@ -13,7 +13,7 @@ use colibri_repository::wire::{
     Submission, Submitted, UPLOAD_COMPLETE, UPLOAD_LENGTH, UPLOAD_OFFSET, WrongPackage, form_segment,
 };
 use colibri_repository::{
-    Collect, CollectReport, EdgeGate, KeySources, PublishGate, Repository, RepositoryError, Submit,
+    Act as SigningAct, Collect, CollectReport, EdgeGate, KeySources, PublishGate, Repository, RepositoryError, Submit,
 };
 use colibri_service::MetricsError;
 use colibri_service::metrics::{IntCounterVec, Registry};
@@ -208,7 +208,7 @@ impl Shared {
                 Act::Upload(form, id) => self.upload(principal, name, repository, (form, id), parts, body).await,
                 Act::Discard(form, id) => self.discard(principal, name, repository, (form, id)).await,
                 Act::Submit => self.submit(principal, name, repository, parts, body).await,
-                Act::Refresh => self.refresh(repository).await,
+                Act::Refresh => self.refresh(&signing_for(repository, principal)).await,
                 Act::Collect => self.collect(repository, parts, body).await,
             }
         };
@@ -343,7 +343,7 @@ impl Shared {
         }
         let now = self.clock.now();
         let gate = self.gates.get(name).filter(|_| submission.past_gate_because.is_none()).cloned();
-        let versions = blocking(repository, move |repository| {
+        let versions = blocking(&signing_for(repository, principal), move |repository| {
             let Submission { add, remove, replace_all, if_targets_version, past_gate_because } = submission;
             repository.submit(&Submit {
                 packages: add.iter().map(|package| (package.path(), package.package)).collect(),
@@ -373,6 +373,11 @@ impl Shared {
         let versions = blocking(repository, move |repository| repository.refresh(now)).await?;
         Ok(json(StatusCode::OK, &Refreshed { versions: versions.into() }))
     }
+}
+
+/// The repository with whoever asks for a signature named in its audit log, as our own log of acts names them.
+fn signing_for(repository: &Repository, principal: &Principal) -> Repository {
+    repository.clone().with_act(SigningAct { by: Some(principal.name.clone()), reason: None })
 }
 
 async fn upload_state(repository: &Repository, form: Encoding, id: BlobId) -> Result<Response, WriteError> {

@@ -56,6 +56,32 @@ async fn packages_are_added_replaced_and_removed() {
     assert_eq!(site.audit()[0]["time"], NOW.0);
 }
 
+/// The repository's own log, which every signed snapshot vouches for, says whose token made the origin sign.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_signed_audit_log_names_the_token_of_each_signing_act() {
+    let site = Site::start().await;
+    let known = site.signed_acts().len();
+    let one = uploaded(&site, "package1").await;
+    let answer = site.submit(&json!({"add": [add("package1", one)]})).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    let refreshed = site.post(&site.admin, "refresh", &json!(null)).await;
+    assert_eq!(refreshed.status, StatusCode::OK, "{refreshed:?}");
+    let acts = site.signed_acts().split_off(known);
+    let by = |file: &str| -> Vec<String> {
+        let of_file = acts.iter().filter(|act| act["file"] == file);
+        let by = of_file.filter_map(|act| act["by"].as_str().map(str::to_owned));
+        // The refresher may have signed too.
+        by.filter(|by| by != "refresher").collect()
+    };
+    let named = |who: &str, text: &String| text.starts_with("token ") && text.ends_with(&format!(" (the {who})"));
+    for (file, whos) in [("targets.json", &["publisher"][..]), ("timestamp.json", &["publisher", "admin"])] {
+        let by = by(file);
+        assert_eq!(by.len(), whos.len(), "{file}: {acts:?}");
+        assert!(by.iter().zip(whos).all(|(text, who)| named(who, text)), "{file}: {by:?}");
+    }
+    assert!(site.repository.audit_verify().unwrap().is_good());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_is_absent_or_wrong_is_told_at_once() {
     let site = Site::start().await;

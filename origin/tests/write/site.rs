@@ -218,6 +218,18 @@ impl Site {
         let text = std::fs::read_to_string(self.dir.path().join("audit.jsonl")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
+
+    /// The lines of the repository's own log of signing acts.
+    pub fn signed_acts(&self) -> Vec<Value> {
+        let parts = std::fs::read_dir(self.repository.dir().join("audit")).unwrap();
+        let mut parts: Vec<PathBuf> = parts.map(|entry| entry.unwrap().path()).collect();
+        parts.sort_by_key(|path| path.file_name().unwrap().to_str().unwrap().parse::<u64>().unwrap());
+        let lines = parts.iter().flat_map(|path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+        });
+        lines.collect()
+    }
 }
 
 impl Drop for Site {
