@@ -13,15 +13,12 @@ use bytes::Bytes;
 use colibri_common::{Clock, SystemClock, UnixSeconds, hex, sha256};
 use colibri_fetch::metadata::{Mirrors, refresh};
 use colibri_fetch::trust_store::TrustFolder;
-use colibri_fetch::{BlobFetcher, FetchError, Source, SourceOrder, Sources, Unverified};
+use colibri_fetch::{BlobFetcher, FetchError, Source, SourceOrder, Sources};
 use colibri_metadata::limits::ROOT_BYTES_MAX;
 use colibri_metadata::{MetadataError, Start, TargetDescription, TargetName, TargetNameError, TrustedSet};
 use colibri_store::{DocumentName, Documents, OsDisk, StoreError};
 use colibri_transport::{Client, ClientConfig, TransportError};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-
-/// Largest target that is downloaded, bytes: it is held in memory until its hashes are checked.
-const TARGET_BYTES_MAX: u64 = 256 << 20;
 
 /// Longest file name of a target after its encoding; a longer one is called by its hash. Bytes.
 const FILE_NAME_BYTES_MAX: usize = 200;
@@ -31,9 +28,6 @@ const AGENT: &str = concat!("colibri-tuf-client/", env!("CARGO_PKG_VERSION"));
 
 /// All but the unreserved characters of RFC 3986 §2.3.
 const IN_FILE_NAMES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// A target's path in a URL keeps its slashes.
-const IN_PATHS: &AsciiSet = &IN_FILE_NAMES.remove(b'/');
 
 /// Follows a TUF repository as the conformance suite asks.
 ///
@@ -109,9 +103,6 @@ pub enum TufClientError {
     /// The repository has no such target.
     #[error("the repository has no target {0}")]
     NoTarget(TargetName),
-    /// A target that is larger than what is held in memory.
-    #[error("target {0} has more than {TARGET_BYTES_MAX} bytes")]
-    TargetTooLarge(TargetName),
     /// Something could not be had, or not be believed.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -230,11 +221,10 @@ impl Desk {
             let found;
             (set, found) = self.keep(searched)?;
             let target = found.ok_or_else(|| TufClientError::NoTarget(name.clone()))?.target;
-            let place =
-                if set.root().consistent_snapshot() { name.with_hash(&target.hashes) } else { name.to_string() };
             let file = file_name(name)?;
             if !is_there(&targets, &file, &target) {
-                let bytes = fetch_target(&fetcher, name, &place, &target).await?;
+                let numbered = set.root().consistent_snapshot();
+                let bytes = fetcher.target("", name, &target, numbered).await?;
                 targets.put(&file, &bytes)?;
             }
             writeln!(out, "{name}: {}", targets.path(&file).display())?;
@@ -259,31 +249,5 @@ fn file_name(name: &TargetName) -> Result<DocumentName, StoreError> {
 /// Whether the target was downloaded before.
 fn is_there(targets: &Documents, file: &DocumentName, target: &TargetDescription) -> bool {
     let stored = targets.get(file, target.length).ok().flatten();
-    stored.is_some_and(|bytes| is_target(&bytes, target).is_ok())
-}
-
-/// §5.7.2: length and every hash that we know.
-fn is_target(bytes: &[u8], target: &TargetDescription) -> Result<(), String> {
-    if bytes.len() as u64 != target.length {
-        return Err(format!("it has {} bytes, the metadata says {}", bytes.len(), target.length));
-    }
-    target.hashes.check(bytes).map_err(|algorithm| format!("its {algorithm} hash is not the one in the metadata"))
-}
-
-async fn fetch_target(
-    fetcher: &BlobFetcher,
-    name: &TargetName,
-    place: &str,
-    target: &TargetDescription,
-) -> Result<Bytes, TufClientError> {
-    if target.length > TARGET_BYTES_MAX {
-        return Err(TufClientError::TargetTooLarge(name.clone()));
-    }
-    let path = format!("/{}", utf8_percent_encode(place, IN_PATHS));
-    let check = |bytes: &[u8]| is_target(bytes, target);
-    match fetcher.document_checked(&path, target.length, None, &check).await? {
-        Unverified::Document { bytes, .. } => Ok(bytes),
-        // Nobody asked for a condition.
-        Unverified::NotModified => Err(TufClientError::NoTarget(name.clone())),
-    }
+    stored.is_some_and(|bytes| target.is(&bytes).is_ok())
 }

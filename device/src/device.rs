@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use colibri_common::{BlobId, Clock};
+use colibri_common::{BlobId, Clock, UnixSeconds};
 use colibri_fetch::metadata::{self, Mirrors};
 use colibri_fetch::trust_store::TrustStore;
 use colibri_fetch::{BlobFetcher, FetchError};
-use colibri_metadata::{Search, Step, TargetDescription, TargetName, TrustedSet};
+use colibri_metadata::{Found, Search, Step, TargetName, TrustedSet};
 use colibri_package::url::AbsolutePackageUrl;
 use colibri_store::{Disk, Documents, OsDisk, Store};
 use colibri_transport::{Client, ClientConfig};
@@ -20,11 +20,8 @@ use crate::fetch::{FetchReport, Observer, PackageFetch, blocking, read_meta_far}
 use crate::keep::{Keep, KeepError};
 use crate::limits::REFRESH_AGAIN_S;
 use crate::repositories::{Repositories, Repository};
+use crate::rollout::{self, ROLLOUT};
 use crate::writers::Writers;
-
-/// What the delegated role of the versioning authority may name (`rollout/*`): documents that choose among releases, never
-/// packages. Else whoever has its online key could introduce one.
-const ROLLOUTS: &str = "rollout";
 
 /// A device. Cheap to clone.
 #[derive(Clone)]
@@ -186,9 +183,9 @@ impl Device {
         let set = self.refresh(host, false).await?;
         let delegates = set.targets().is_some_and(|targets| targets.delegations().is_some());
         // What an online role may name is a document to be checked, never a package.
-        let found = match url.name().as_str() == ROLLOUTS {
+        let found = match url.name().as_str() == ROLLOUT {
             true => None,
-            false if delegates => self.search(host, set, &name).await?,
+            false if delegates => self.search(host, set, &name).await?.1.and_then(rollout::unless_of_rollout),
             false => set.find(&name),
         };
         let repository = host.to_owned();
@@ -196,13 +193,14 @@ impl Device {
         target.merkle().ok_or(DeviceError::TargetWithoutHash { repository, package })
     }
 
-    /// Looks through delegated roles; those that are not here yet are fetched, and stay for the next lookup.
-    async fn search(
+    /// Looks through delegated roles; those that are not here yet are fetched, and stay for the next lookup. Gives the set with
+    /// all that were met.
+    pub(crate) async fn search(
         &self,
         host: &str,
         set: Arc<TrustedSet>,
         name: &TargetName,
-    ) -> Result<Option<TargetDescription>, DeviceError> {
+    ) -> Result<(TrustedSet, Option<Found>), DeviceError> {
         let inner = &self.inner;
         let now = inner.clock.now();
         let mut local = Search::start((*set).clone(), name.clone(), now);
@@ -222,8 +220,7 @@ impl Device {
                 searched.map_err(|unfinished| unfinished.error)
             }
         };
-        let (_, found) = searched.map_err(|error| DeviceError::Metadata { repository: host.to_owned(), error })?;
-        Ok(found.map(|found| found.target))
+        searched.map_err(|error| DeviceError::Metadata { repository: host.to_owned(), error })
     }
 
     /// Resolves a URL: metadata, package hash, then everything that is missing.
@@ -234,9 +231,20 @@ impl Device {
         Ok(Resolved { hash, report })
     }
 
+    /// Fetches from a repository's mirrors.
+    pub(crate) fn fetcher(&self, repository: &Repository) -> BlobFetcher {
+        let inner = &self.inner;
+        BlobFetcher::new(inner.client.clone(), repository.sources().clone(), &inner.agent)
+    }
+
+    /// The time.
+    pub(crate) fn now(&self) -> UnixSeconds {
+        self.inner.clock.now()
+    }
+
     fn package_fetch(&self, repository: &Repository, observer: Observer) -> PackageFetch {
         let inner = &self.inner;
-        let fetcher = BlobFetcher::new(inner.client.clone(), repository.sources().clone(), &inner.agent);
+        let fetcher = self.fetcher(repository);
         let (keep, writers) = (inner.keep.clone(), inner.writers.clone());
         PackageFetch { fetcher, keep, writers, config: inner.config.clone(), observer }
     }

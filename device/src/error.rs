@@ -3,6 +3,7 @@
 use colibri_common::BlobId;
 use colibri_fetch::FetchError;
 use colibri_metadata::RepoConfigError;
+use colibri_release::RolloutError;
 use colibri_store::StoreError;
 use colibri_transport::TransportError;
 
@@ -50,6 +51,24 @@ pub enum DeviceError {
         repository: String,
         /// `NAME/VARIANT`.
         package: String,
+    },
+    /// The repository has no such rollout.
+    #[error("repository `{repository}` has no rollout `{rollout}`")]
+    RolloutNotFound {
+        /// Host of the repository.
+        repository: String,
+        /// Its name.
+        rollout: String,
+    },
+    /// A rollout that must not be followed, whoever signed it.
+    #[error("repository `{repository}`, rollout `{rollout}`: {error}")]
+    Rollout {
+        /// Host of the repository.
+        repository: String,
+        /// Its name.
+        rollout: String,
+        /// Why not.
+        error: RolloutError,
     },
     /// Metadata could not be had or believed.
     #[error("metadata of repository `{repository}`: {error}")]

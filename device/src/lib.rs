@@ -11,6 +11,7 @@ pub mod keep;
 pub mod limits;
 pub mod materialise;
 pub mod repositories;
+mod rollout;
 mod writers;
 
 pub use config::{DeviceConfig, Preference};

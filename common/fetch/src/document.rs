@@ -3,13 +3,19 @@
 
 use bytes::Bytes;
 use colibri_api::Coding;
+use colibri_metadata::{TargetDescription, TargetName};
 use http::header::{ACCEPT_ENCODING, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::attempt::{Attempt, Whole};
 use crate::blob::BlobFetcher;
 use crate::error::{AttemptError, FetchError};
+use crate::limits::TARGET_BYTES_MAX;
 use crate::round::{Round, Subject};
+
+/// What stands in a target's path as it is: the unreserved characters of RFC 3986 §2.3, and slashes.
+const IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// What a source says a document is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +64,31 @@ impl BlobFetcher {
             }
         }
         Err(round.give_up())
+    }
+}
+
+impl BlobFetcher {
+    /// Fetches the target that metadata describes so, of at most [`TARGET_BYTES_MAX`] bytes; what leaves here has its length
+    /// and every hash that we know (specification §5.7). `folder` is where targets are below each source's URL; `numbered`
+    /// says that their files carry hashes (consistent snapshots).
+    pub async fn target(
+        &self,
+        folder: &str,
+        name: &TargetName,
+        target: &TargetDescription,
+        numbered: bool,
+    ) -> Result<Bytes, FetchError> {
+        if target.length > TARGET_BYTES_MAX {
+            return Err(FetchError::Local(format!("target {name} has more than {TARGET_BYTES_MAX} bytes")));
+        }
+        let place = if numbered { name.with_hash(&target.hashes) } else { name.to_string() };
+        let path = format!("{folder}/{}", utf8_percent_encode(&place, IN_PATHS));
+        let check = |bytes: &[u8]| target.is(bytes);
+        match self.document_checked(&path, target.length, None, &check).await? {
+            Unverified::Document { bytes, .. } => Ok(bytes),
+            // Nobody asked for a condition.
+            Unverified::NotModified => Err(FetchError::NotFound { what: path, asked: self.sources().names() }),
+        }
     }
 }
 

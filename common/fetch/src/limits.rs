@@ -46,6 +46,9 @@ const _: () = assert!(LEAVES_LIST_BYTES_MAX <= UNVERIFIED_BYTES_MAX, "the larges
 /// Largest pause between passes, whatever a source's `Retry-After` says.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
+/// Largest TUF target that is fetched, bytes: it is held in memory until its hashes are checked.
+pub const TARGET_BYTES_MAX: u64 = 256 << 20;
+
 /// Largest stored set of trusted metadata: the caps of all roles, with room for their escaping in JSON. Bytes.
 pub const TRUSTED_SET_BYTES_MAX: u64 = 32 << 20;
 
@@ -64,5 +67,6 @@ pub const ALL: &[(&str, u64)] = &[
     ("CODED_EXTRA_BYTES_MAX", CODED_EXTRA_BYTES_MAX),
     ("UNVERIFIED_BYTES_MAX", UNVERIFIED_BYTES_MAX),
     ("RETRY_AFTER_MAX", RETRY_AFTER_MAX.as_millis() as u64),
+    ("TARGET_BYTES_MAX", TARGET_BYTES_MAX),
     ("TRUSTED_SET_BYTES_MAX", TRUSTED_SET_BYTES_MAX),
 ];

@@ -25,6 +25,13 @@ pub(crate) struct Keyring<'a> {
     pub role: &'a RoleKeys,
 }
 
+impl Keyring<'_> {
+    /// Whether it names the same keys by the same ids and asks for as many signatures.
+    pub fn says_the_same(self, other: Keyring<'_>) -> bool {
+        self.role == other.role && self.role.key_ids.iter().all(|id| self.keys.get(id) == other.keys.get(id))
+    }
+}
+
 /// A file split into its signatures and what they are over.
 #[derive(Debug)]
 pub(crate) struct Envelope<T> {

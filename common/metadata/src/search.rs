@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use colibri_common::UnixSeconds;
 
+use crate::delegations::Next;
 use crate::error::{MetadataError, Rule};
 use crate::limits::{self, Caps};
 use crate::role::{FileMeta, Role, RoleName};
@@ -26,6 +27,8 @@ pub(crate) const BY_DELEGATOR: &str = "its delegator's keys for it";
 pub struct Found {
     /// The delegated role that gave it; nothing for the targets role at the top.
     pub role: Option<RoleName>,
+    /// The role to which the targets role at the top delegates on the way there: `role`, or one above it.
+    pub through: Option<RoleName>,
     /// What that role says.
     pub target: TargetDescription,
 }
@@ -45,24 +48,29 @@ struct Visit {
     role: RoleName,
     delegator: Arc<Targets>,
     depth: u64,
+    /// The role below the top one that leads here; nothing where that is this one.
+    through: Option<RoleName>,
 }
 
 impl Walk {
     fn new(name: TargetName, top: &Arc<Targets>) -> Self {
         let mut walk = Self { name, open: Vec::new(), visited: BTreeSet::new() };
-        walk.open_delegates(top, 1);
+        walk.open_delegates(top, 1, None);
         walk
     }
 
     /// §5.6.7.2: in order of priority; a terminating delegate is the last, also of what was still to come elsewhere.
-    fn open_delegates(&mut self, delegator: &Arc<Targets>, depth: u64) {
+    fn open_delegates(&mut self, delegator: &Arc<Targets>, depth: u64, through: Option<&RoleName>) {
         let Some(delegations) = delegator.delegations() else { return };
         let next = delegations.next(&self.name);
         if next.last().is_some_and(|last| last.terminating) {
             self.open.clear();
         }
-        let visits = next.into_iter().rev();
-        self.open.extend(visits.map(|next| Visit { role: next.name, delegator: delegator.clone(), depth }));
+        let visit = |next: Next| {
+            let (delegator, through) = (delegator.clone(), through.cloned());
+            Visit { role: next.name, delegator, depth, through }
+        };
+        self.open.extend(next.into_iter().rev().map(visit));
     }
 
     /// The next role; nothing at the end.
@@ -84,10 +92,11 @@ impl Walk {
 
     /// Goes into a role: what it says itself, else its delegates are next.
     fn enter(&mut self, visit: &Visit, role: &Arc<Targets>) -> Option<Found> {
+        let through = visit.through.as_ref().unwrap_or(&visit.role);
         if let Some(target) = role.get(&self.name) {
-            return Some(Found { role: Some(visit.role.clone()), target });
+            return Some(Found { role: Some(visit.role.clone()), through: Some(through.clone()), target });
         }
-        self.open_delegates(role, visit.depth + 1);
+        self.open_delegates(role, visit.depth + 1, Some(through));
         None
     }
 }
@@ -145,7 +154,7 @@ impl Search {
     pub fn start(set: TrustedSet, name: TargetName, now: UnixSeconds) -> Self {
         let state = match &set.targets {
             Some(targets) if set.is_whole() => match targets.role.get(&name) {
-                Some(target) => State::Done(Some(Found { role: None, target })),
+                Some(target) => State::Done(Some(Found { role: None, through: None, target })),
                 None => State::Walking(Walk::new(name, &targets.role)),
             },
             _ => State::Failed(error(Role::Targets.file(), Rule::OutOfStep("the set is not whole: refresh it first"))),

@@ -226,6 +226,17 @@ fn is_lower_hex(digits: &[u8]) -> bool {
 }
 
 impl TargetDescription {
+    /// Whether `bytes` are this target: its length and every hash that we know (§5.7.2).
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn is(&self, bytes: &[u8]) -> Result<(), String> {
+        if bytes.len() as u64 != self.length {
+            return Err(format!("it has {} bytes, the metadata says {}", bytes.len(), self.length));
+        }
+        self.hashes.check(bytes).map_err(|algorithm| format!("its {algorithm} hash is not the one in the metadata"))
+    }
+
     /// The package hash: `custom.merkle`, if there is one and it is a blob id.
     pub fn merkle(&self) -> Option<BlobId> {
         self.custom.get("merkle")?.as_str()?.parse().ok()

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use colibri_common::UnixSeconds;
 
+use crate::envelope::Keyring;
 use crate::error::{MetadataError, Rule};
 use crate::key::PublicKey;
 use crate::limits::{self, Caps};
@@ -182,6 +183,29 @@ impl TrustedSet {
     /// A delegated role that a search has met. Its delegator vouched for it then; a search checks that anew.
     pub fn delegated(&self, name: &RoleName) -> Option<&Targets> {
         self.delegated.get(name).map(|held| &*held.role)
+    }
+
+    /// The roles whose word is that of targets, if this set is whole: the one at the top, and those it delegates to that are
+    /// signed as it must be itself, by enough of its own keys (hash bins); of the latter those that are held here and fresh
+    /// at `now`. Whoever else has delegated to a role of that name does not count, nor do roles further down.
+    pub fn own_targets(&self, now: UnixSeconds) -> Vec<&Targets> {
+        let Some(top) = self.targets.as_ref().filter(|_| self.whole) else { return Vec::new() };
+        let mut own = vec![&*top.role];
+        let (Some(delegations), Some(snapshot)) = (top.role.delegations(), self.snapshot()) else { return own };
+        let asked = self.root.role.keyring(Role::Targets);
+        let by_name: BTreeMap<_, _> = delegations.roles().iter().map(|role| (&role.name, &role.keys)).collect();
+        for (name, held) in &self.delegated {
+            let keys = by_name.get(name).copied();
+            let keys = keys.or_else(|| delegations.succinct_roles().and_then(|_| delegations.role_keys(name)));
+            let (Some(keys), Some(meta)) = (keys, snapshot.meta().get(&name.listed_as())) else { continue };
+            let ring = Keyring { keys: delegations.keys(), role: keys };
+            // Of two names for the same keys it is enough to ask one.
+            let is_own = ring.says_the_same(asked) || held.is_signed_by(asked);
+            if is_own && held.serves_as(meta, Role::Snapshot, now) && held.is_signed_by(ring) {
+                own.push(&held.role);
+            }
+        }
+        own
     }
 
     /// What targets says about `name`, if this set is whole. If it is left to a delegated role, the answer is what the roles

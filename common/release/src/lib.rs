@@ -25,5 +25,5 @@ pub use release::{
     DiscoverableDomain, EncodedForm, FORMAT, PackageContents, Release, ReleaseBlob, ReleasePackage, Subpackage,
     TrustedRepository,
 };
-pub use rollout::{Rollout, RolloutError, check_references, lists};
+pub use rollout::{ListedPackages, Rollout, RolloutError, check_references};
 pub use version::{ProductVersion, VersionError};

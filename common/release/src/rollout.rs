@@ -1,11 +1,13 @@
 //! [`Rollout`]: a `rollout/*` target, and [`check_references`], the one check of what it refers to.
 //!
-//! The delegated role `rollout` has an online key. Whoever steals it may choose among the releases that the top-level targets
-//! role lists, and nothing else: device and origin both ask this function before they believe a rollout. Deliberately absent:
+//! The delegated role `rollout` has an online key. Whoever steals it may choose among the releases that targets lists, and
+//! nothing else: device and origin both ask this function before they believe a rollout. Deliberately absent:
 //! what the other fields mean, and whether the role signed the document (that is TUF's business).
 
-use colibri_common::BlobId;
-use colibri_metadata::{Targets, canonical};
+use std::collections::HashMap;
+
+use colibri_common::{BlobId, UnixSeconds};
+use colibri_metadata::{TargetName, Targets, TrustedSet, canonical};
 use serde_json::{Map, Value};
 
 use crate::limits::{ROLLOUT_BYTES_MAX, ROLLOUT_RELEASES_MAX};
@@ -35,8 +37,8 @@ pub enum RolloutError {
     /// One release is listed twice.
     #[error("rollout: release {0} is listed twice")]
     Duplicate(BlobId),
-    /// It refers to something that the top-level targets role does not list.
-    #[error("rollout: release {0} is not listed by the top-level targets role: only targets can introduce a release")]
+    /// It refers to something that targets does not list.
+    #[error("rollout: release {0} is not listed by targets: only the keys of targets can introduce a release")]
     NotListed(BlobId),
 }
 
@@ -53,8 +55,8 @@ impl Rollout {
 }
 
 /// Reads a `rollout/*` target and checks that `is_listed` holds for every release that it refers to. `is_listed` must say
-/// whether the *top-level* targets role, verified, lists a package of this hash ([`lists`] does): what a delegated role lists
-/// does not count, the rollout role's own entries least of all.
+/// whether targets, verified, lists a package of this hash ([`ListedPackages`] does): what a role of other keys lists does not
+/// count, the rollout role's own entries least of all.
 ///
 /// # Errors
 /// Not a rollout, or the first hash at fault.
@@ -92,9 +94,28 @@ pub fn check_references(document: &[u8], mut is_listed: impl FnMut(BlobId) -> bo
     Ok(Rollout { releases, rest })
 }
 
-/// Whether `targets`, the verified top-level role, lists a package of this hash.
-pub fn lists(targets: &Targets, hash: BlobId) -> bool {
-    targets.iter().any(|(_, target)| target.merkle() == Some(hash))
+/// What targets lists, for [`check_references`]: each package hash with a name under which it is listed.
+#[derive(Debug, Clone, Default)]
+pub struct ListedPackages(HashMap<BlobId, TargetName>);
+
+impl ListedPackages {
+    /// All packages that targets lists in a verified set: at the top, and in the delegated roles that it signs itself, as far
+    /// as the set holds them and they have not expired at `now` ([`TrustedSet::own_targets`]). Roles of other keys do not
+    /// count, whatever they list. Each description is decoded once.
+    pub fn of(set: &TrustedSet, now: UnixSeconds) -> Self {
+        let targets = set.own_targets(now).into_iter().flat_map(Targets::iter);
+        Self(targets.filter_map(|(name, target)| Some((target.merkle()?, name))).collect())
+    }
+
+    /// Whether a package of this hash is listed.
+    pub fn contains(&self, hash: BlobId) -> bool {
+        self.0.contains_key(&hash)
+    }
+
+    /// A name under which it is listed.
+    pub fn name_of(&self, hash: BlobId) -> Option<&TargetName> {
+        self.0.get(&hash)
+    }
 }
 
 #[cfg(test)]

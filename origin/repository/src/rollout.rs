@@ -5,12 +5,12 @@
 //! one is followed, [`check_references`] refuses what the top-level targets role does not list. So a stolen rollout key chooses
 //! among releases and introduces none. Deliberately absent: what the other fields of a document mean (the authority).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use colibri_common::UnixSeconds;
+use colibri_common::{BlobId, UnixSeconds};
 use colibri_metadata::{RoleKeys, RoleName, TargetName, Targets, TrustedSet, canonical, utc};
-use colibri_release::{Rollout, check_references};
+use colibri_release::{ListedPackages, check_references};
 use serde_json::{Map, Value, json};
 
 use crate::audit::Pending;
@@ -21,7 +21,7 @@ use crate::gate::Pass;
 use crate::keys::{KeyForm, KeyRing, KeyRole, ListedKey};
 use crate::metadata::{MetadataFolder, NEVER_EXPIRED, Terms};
 use crate::named_targets::{ExtraTarget, NamedTargets, target_name};
-use crate::offer::{self, Offer};
+use crate::offer::Offer;
 use crate::repository::{Repository, Versions};
 use crate::roles::{self, SignedFile};
 use crate::sign_targets::{self, Entries};
@@ -163,12 +163,12 @@ impl Repository {
         let value = canonical::parse(document).map_err(|e| RepositoryError::Rollout(format!("{name}: {e}")))?;
         roles::check_text(&value).map_err(|reason| RepositoryError::Rollout(format!("{name}: {reason}")))?;
         let content = Bytes::copy_from_slice(document);
-        let mut named = NamedTargets::default();
-        named.extra(&ExtraTarget { name: target.to_string(), content, custom: None })?;
         self.transact(&self.terms(now, false), &Pass::plain(now), &mut |head| {
-            self.check_rollout_document(&head.set, name, document)?;
+            let custom = self.check_rollout_document(&head.set, name, document)?;
+            let mut named = NamedTargets::default();
+            named.extra(&ExtraTarget { name: target.to_string(), content: content.clone(), custom })?;
             self.blobs.put_targets(&named.files)?;
-            Ok(Change { rollout: Some(Offer { put: named.entries.clone(), ..Offer::default() }), ..Change::default() })
+            Ok(Change { rollout: Some(Offer { put: named.entries, ..Offer::default() }), ..Change::default() })
         })
     }
 
@@ -202,19 +202,25 @@ impl Repository {
         Ok(set.delegated(&role()?).map(|held| (keys, held.clone())))
     }
 
-    /// Whether every release that a rollout refers to is listed by targets: the role at the top, and the bins that share its
-    /// keys. What `rollout` itself lists does not count.
+    /// Checks that every release that a rollout refers to is listed by targets: the role at the top, and the bins that share
+    /// its keys. What `rollout` itself lists does not count. Gives what is said beside the document: where in the bins readers
+    /// find what the role at the top does not list itself.
     fn check_rollout_document(
         &self,
         set: &TrustedSet,
         name: &str,
         document: &[u8],
-    ) -> Result<Rollout, RepositoryError> {
-        let set = self.metadata.with_all_bins(set.clone(), &BTreeMap::new())?;
-        let listed: std::collections::BTreeSet<_> =
-            offer::targets_of(&set).filter_map(|(_, target)| target.merkle()).collect();
-        check_references(document, |hash| listed.contains(&hash))
-            .map_err(|error| RepositoryError::Rollout(format!("{name}: {error}")))
+    ) -> Result<Option<Value>, RepositoryError> {
+        let top = set.targets().into_iter().flat_map(Targets::iter);
+        let top: BTreeSet<BlobId> = top.filter_map(|(_, target)| target.merkle()).collect();
+        let whole = self.metadata.with_all_bins(set.clone(), &BTreeMap::new())?;
+        let listed = ListedPackages::of(&whole, NEVER_EXPIRED);
+        let rollout = check_references(document, |hash| listed.contains(hash))
+            .map_err(|error| RepositoryError::Rollout(format!("{name}: {error}")))?;
+        let binned = rollout.releases().iter().filter(|hash| !top.contains(hash));
+        let hints = binned.filter_map(|hash| Some((hash.to_string(), json!(listed.name_of(*hash)?.as_str()))));
+        let hints: Map<String, Value> = hints.collect();
+        Ok((!hints.is_empty()).then(|| json!({ "releases": hints })))
     }
 }
 
@@ -223,7 +229,7 @@ mod tests {
     use std::fs;
 
     use colibri_metadata::{Answer, Found, Search, Start, Step, TrustAnchor, Update};
-    use colibri_release::RolloutError;
+    use colibri_release::{Rollout, RolloutError};
 
     use super::*;
     use crate::test_desk::{NOW, of_archive};
@@ -272,8 +278,8 @@ mod tests {
     }
 
     fn follow(document: &[u8], set: &TrustedSet) -> Result<Rollout, RolloutError> {
-        let listed = |hash| offer::targets_of(set).any(|(_, target)| target.merkle() == Some(hash));
-        check_references(document, listed)
+        let listed = ListedPackages::of(set, NOW);
+        check_references(document, |hash| listed.contains(hash))
     }
 
     #[test]

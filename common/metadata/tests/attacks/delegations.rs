@@ -353,3 +353,45 @@ fn a_search_needs_a_whole_set() {
     assert!(matches!(searched.error().rule(), Rule::OutOfStep(_)));
     assert!(!searched.error().can_retry_elsewhere() && searched.asked.is_empty());
 }
+
+#[test]
+fn the_word_of_targets_is_what_its_own_keys_signed_where_it_says_so() {
+    let (targets, other) = (Key::new(4), key_of("other"));
+    let (own, foreign) = ("package/0", "other/0");
+    let roles = [
+        entry("other", only(&other), 1, false, &json!({"paths": ["other/*"]})),
+        entry("bin", only(&targets), 1, true, &everything()),
+    ];
+    let to = delegations(&[targets.clone(), other.clone()], &roles);
+    let mut bin = delegate("bin", &[own]);
+    bin.keys = vec![targets];
+    let mut site = Site::new(to, &[("bin", bin), ("other", delegate("other", &[foreign]))]);
+    let names = |set: &TrustedSet, now| {
+        let own = set.own_targets(now);
+        own.iter().flat_map(|role| role.iter()).map(|(name, _)| name.to_string()).collect::<Vec<_>>()
+    };
+    let held = |site: &Site| {
+        let set = search(site, foreign).set;
+        search_at(set, &site.repo, own, NOW).set
+    };
+    assert_eq!(names(&site.refreshed(), NOW), ["hello/0"], "what is not held is not known");
+    assert_eq!(names(&held(&site), NOW), ["hello/0", own]);
+    assert_eq!(names(&held(&site), NOW.plus(31 * DAY)), ["hello/0"], "a bin that has expired does not count");
+    let found = search(&site, own).result.unwrap().unwrap();
+    assert_eq!((found.role.clone(), found.through), (found.role, "bin".parse().ok()));
+
+    // Whoever holds the other key, and those of snapshot and timestamp, says that he too delegates to `bin`.
+    let mine = entry("bin", only(&other), 1, true, &everything());
+    site.roles.get_mut("other").unwrap().delegations = Some(delegations(only(&other), &[mine]));
+    site.roles.get_mut("bin").unwrap().keys = vec![other];
+    site.publish();
+    let searched = search(&site, "other/1");
+    assert_eq!(searched.role(), None);
+    assert!(searched.set.delegated(&"bin".parse().unwrap()).is_some(), "it is believed, as far as he is");
+    assert_eq!(names(&searched.set, NOW), ["hello/0"]);
+    site.roles.get_mut("bin").unwrap().targets.push("other/1".to_owned());
+    site.roles.get_mut("bin").unwrap().version += 1;
+    site.publish();
+    let found = search(&site, "other/1").result.unwrap().unwrap();
+    assert_eq!((found.role, found.through), ("bin".parse().ok(), "other".parse().ok()));
+}
