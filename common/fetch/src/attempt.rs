@@ -17,13 +17,19 @@ use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::budget::Permit;
+use crate::class::Class;
 use crate::error::AttemptError;
 use crate::limits::{CODED_EXTRA_BYTES_MAX, SKIPPED_BYTES_MAX};
+use crate::nearby::LEAVING;
 use crate::patience::Pace;
 use crate::source::Source;
 
 /// Permits of the memory for unverified bytes are handed out in this size.
 pub const MEMORY_PERMIT_BYTES: u64 = 64 << 10;
+
+/// Bodies of fewer bytes are not measured.
+const MEASURED_BYTES_MIN: u64 = 128 << 10;
 
 /// What every request of one attempt has in common.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +44,8 @@ pub struct Attempt<'a> {
     pub source: &'a Source,
     /// How slow it may be.
     pub pace: Pace,
+    /// How urgent it is.
+    pub class: Class,
     /// Room for large bodies that are held until they are verified, in permits of [`MEMORY_PERMIT_BYTES`].
     pub memory: &'a Semaphore,
 }
@@ -59,6 +67,10 @@ pub struct Answer {
     pub coding: Coding,
     /// The body.
     pub body: Body,
+    /// Its place in the source's budget.
+    permit: Permit,
+    /// When its head came.
+    head_at: Instant,
 }
 
 /// A small body, read whole.
@@ -70,32 +82,48 @@ pub struct Whole {
     pub coded: Option<(Coding, Bytes)>,
 }
 
-impl Attempt<'_> {
+impl<'a> Attempt<'a> {
     /// Sends a GET for `url`, for the bytes in `range` only if given, with `extra` fields.
     ///
     /// A source that ignores ranges is accepted when the range starts at zero, because the caller stops reading where it
     /// wants, and else only once it is known as one, because then everybody better has been asked before.
     pub async fn get(&self, url: &str, range: Option<ByteRange>, extra: HeaderMap) -> Result<Answer, AttemptError> {
-        let mut request = http::Request::new(Body::empty());
-        *request.method_mut() = Method::GET;
-        *request.uri_mut() = url.parse().map_err(|error| AttemptError::Unexpected(format!("`{url}`: {error}")))?;
-        let conditional = extra.contains_key(IF_NONE_MATCH);
-        let decodes = extra.contains_key(ACCEPT_ENCODING);
-        *request.headers_mut() = extra;
-        request.headers_mut().extend(self.headers.clone());
-        request.headers_mut().insert(USER_AGENT, self.agent.clone());
-        if let Some(range) = range {
-            let value = format!("bytes={}-{}", range.start(), range.end() - 1);
-            request.headers_mut().insert(RANGE, HeaderValue::from_str(&value).expect("digits"));
-        }
+        let permit = self.admitted(range.map_or(0, ByteRange::len)).await?;
+        self.get_as(permit, url, range, extra).await
+    }
+
+    /// Waits for a place in the source's budget.
+    pub async fn admitted(&self, bytes: u64) -> Result<Permit, AttemptError> {
+        let within = self.pace.head / self.class.wait_divisor();
+        let permit = timeout(within, self.source.budget().acquire(self.class, bytes)).await;
+        permit.map_err(|_| AttemptError::OverBudget { within })
+    }
+
+    /// [`Self::get`] in a place that was taken before.
+    pub async fn get_as(
+        &self,
+        permit: Permit,
+        url: &str,
+        range: Option<ByteRange>,
+        extra: HeaderMap,
+    ) -> Result<Answer, AttemptError> {
+        let request = self.request(url, range, &extra)?;
+        let (conditional, decodes) = (extra.contains_key(IF_NONE_MATCH), extra.contains_key(ACCEPT_ENCODING));
         self.source.count_request();
-        let sent = timeout(self.pace.head, self.client.send(request)).await;
+        let sent_at = Instant::now();
+        let client = self.source.client().unwrap_or(self.client);
+        let sent = timeout(self.pace.head, client.send(request)).await;
         let response = sent.map_err(|_| AttemptError::Slow { bytes: 0, within: self.pace.head })??;
+        let head_at = Instant::now();
+        self.source.head_came(head_at - sent_at);
         let (head, body) = response.into_parts();
+        if head.headers.contains_key(LEAVING) {
+            self.source.found_leaving();
+        }
         let etag = head.headers.get(ETAG).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let coding = if head.status.is_success() { coding_of(&head.headers, decodes)? } else { Coding::Identity };
         let (skip, total_claimed, promised, not_modified) = (0, None, None, false);
-        let mut answer = Answer { skip, total_claimed, promised, not_modified, etag, coding, body };
+        let mut answer = Answer { skip, total_claimed, promised, not_modified, etag, coding, body, permit, head_at };
         match head.status {
             StatusCode::OK => self.whole(&mut answer, &head.headers, range)?,
             StatusCode::PARTIAL_CONTENT => partial(&mut answer, &head.headers, range)?,
@@ -111,6 +139,27 @@ impl Attempt<'_> {
         Ok(answer)
     }
 
+    fn request(
+        &self,
+        url: &str,
+        range: Option<ByteRange>,
+        extra: &HeaderMap,
+    ) -> Result<http::Request<Body>, AttemptError> {
+        let mut request = http::Request::new(Body::empty());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = url.parse().map_err(|error| AttemptError::Unexpected(format!("`{url}`: {error}")))?;
+        let headers = request.headers_mut();
+        for fields in [extra, self.headers, self.source.headers()] {
+            headers.extend(fields.clone());
+        }
+        headers.insert(USER_AGENT, self.agent.clone());
+        if let Some(range) = range {
+            let value = format!("bytes={}-{}", range.start(), range.end() - 1);
+            headers.insert(RANGE, HeaderValue::from_str(&value).expect("digits"));
+        }
+        Ok(request)
+    }
+
     fn whole(&self, answer: &mut Answer, headers: &HeaderMap, range: Option<ByteRange>) -> Result<(), AttemptError> {
         answer.total_claimed = content_length(headers);
         answer.skip = range.map_or(0, ByteRange::start);
@@ -122,9 +171,10 @@ impl Attempt<'_> {
     }
 
     /// Begins to read the body from the first byte that was asked for.
-    pub fn read(&self, answer: Answer) -> Reading<'_> {
+    pub fn read(&self, answer: Answer) -> Reading<'a> {
+        let Answer { skip, body, permit, head_at, .. } = answer;
         let window_ends = Instant::now() + self.pace.window;
-        Reading { attempt: self, body: answer.body, skip: answer.skip, window_ends, window_bytes: 0 }
+        Reading { attempt: *self, body, permit, head_at, skip, bytes: 0, window_ends, window_bytes: 0 }
     }
 
     /// Reads all of a body, which must not be longer than `bytes_max`, into memory of its own.
@@ -222,9 +272,12 @@ impl Attempt<'_> {
 /// A body being read.
 #[derive(Debug)]
 pub struct Reading<'a> {
-    attempt: &'a Attempt<'a>,
+    attempt: Attempt<'a>,
     body: Body,
+    permit: Permit,
+    head_at: Instant,
     skip: u64,
+    bytes: u64,
     window_ends: Instant,
     window_bytes: u64,
 }
@@ -244,13 +297,24 @@ impl Reading<'_> {
             };
             let Some(mut chunk) = next.transpose()? else { return Ok(None) };
             self.window_bytes += chunk.len() as u64;
+            self.bytes += chunk.len() as u64;
             self.attempt.source.count_body_bytes(chunk.len());
+            self.permit.received(chunk.len());
             let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
             self.skip -= skipped as u64;
             let wanted = chunk.split_off(skipped);
             if !wanted.is_empty() {
                 return Ok(Some(wanted));
             }
+        }
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        // Small bodies come with their heads and say nothing about the way.
+        if self.bytes >= MEASURED_BYTES_MIN {
+            self.attempt.source.body_came(self.bytes, self.head_at.elapsed());
         }
     }
 }

@@ -9,11 +9,11 @@ use colibri_transport::Client;
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::Semaphore;
 
-use crate::assemble::{Assembler, Sink};
-use crate::attempt::{Attempt, MEMORY_PERMIT_BYTES, ended_early};
-use crate::error::{AttemptError, FetchError};
+use crate::attempt::{Attempt, MEMORY_PERMIT_BYTES};
+use crate::class::Class;
+use crate::error::FetchError;
 use crate::limits::UNVERIFIED_BYTES_MAX;
-use crate::open::Form;
+use crate::nearby::{Nearby, Part};
 use crate::patience::Patience;
 use crate::round::{Round, Subject};
 use crate::source::{Source, Sources};
@@ -29,6 +29,8 @@ pub struct BlobFetcher {
     agent: HeaderValue,
     headers: HeaderMap,
     patience: Patience,
+    class: Class,
+    nearby: Option<Arc<dyn Nearby>>,
     memory: Arc<Semaphore>,
 }
 
@@ -58,7 +60,8 @@ impl BlobFetcher {
         let agent = HeaderValue::from_str(agent).unwrap_or(HeaderValue::from_static("colibri"));
         let permits = usize::try_from(UNVERIFIED_BYTES_MAX / MEMORY_PERMIT_BYTES).expect("a few thousand");
         let memory = Arc::new(Semaphore::new(permits));
-        Self { client, sources, agent, headers: HeaderMap::new(), patience: Patience::default(), memory }
+        let (headers, patience, class) = (HeaderMap::new(), Patience::default(), Class::default());
+        Self { client, sources, agent, headers, patience, class, nearby: None, memory }
     }
 
     /// The same fetcher with another patience.
@@ -72,6 +75,20 @@ impl BlobFetcher {
     #[must_use]
     pub fn with_headers(mut self, headers: HeaderMap) -> Self {
         self.headers = headers;
+        self
+    }
+
+    /// The same fetcher for fetches of this class.
+    #[must_use]
+    pub const fn with_class(mut self, class: Class) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// The same fetcher that asks whom `nearby` names before the sources, for blobs.
+    #[must_use]
+    pub fn with_nearby(mut self, nearby: Option<Arc<dyn Nearby>>) -> Self {
+        self.nearby = nearby;
         self
     }
 
@@ -93,8 +110,19 @@ impl BlobFetcher {
             headers: &self.headers,
             source,
             pace: round.pace(&self.patience),
+            class: self.class,
             memory: &self.memory,
         }
+    }
+
+    /// Who is to be asked first for a part of a blob.
+    pub(crate) fn first(&self, blob: &BlobId, part: Part) -> Option<Arc<Source>> {
+        self.nearby.as_ref()?.first(blob, part)
+    }
+
+    /// A walk over the sources, `nearby` first.
+    pub(crate) fn round<'a>(&'a self, subject: Subject, nearby: Option<&'a Source>) -> Round<'a> {
+        Round::new(&self.sources, subject).of_class(self.class).nearby_first(nearby)
     }
 
     /// The proven leaves of a blob. `place` is `/REPO` for sources that serve several repositories, else empty.
@@ -103,7 +131,8 @@ impl BlobFetcher {
     /// must show the blob: in the `expected` encoding, else raw. What it showed comes along.
     pub async fn leaves(&self, place: &str, id: BlobId, expected: Encoding) -> Result<ProvenLeaves, FetchError> {
         let what = format!("leaves of blob {id}");
-        let mut round = Round::new(&self.sources, Subject { what, blob: Some(id), encoding: None, unit: HEAD });
+        let nearby = self.first(&id, Part::Head);
+        let mut round = self.round(Subject { what, blob: Some(id), encoding: None, unit: HEAD }, nearby.as_deref());
         while let Some(source) = round.next().await {
             match self.attempt(&round, source).leaves(place, id, expected).await {
                 Ok(leaves) => {
@@ -151,7 +180,8 @@ impl BlobFetcher {
     ) -> Result<OpenedBlob, FetchError> {
         let what = format!("blob {id} ({encoding})");
         let subject = Subject { what, blob: Some(id), encoding: Some(encoding), unit: HEAD };
-        let mut round = Round::new(&self.sources, subject);
+        let nearby = self.first(&id, Part::Head);
+        let mut round = self.round(subject, nearby.as_deref());
         while let Some(source) = round.next().await {
             let attempt = self.attempt(&round, source);
             let opened = match &leaves {
@@ -167,69 +197,5 @@ impl BlobFetcher {
             }
         }
         Err(round.give_up())
-    }
-
-    /// Fetches the pieces `pieces` of an opened blob (usually one unit's) and hands each verified run to `sink` as soon as
-    /// it is proven. A source that fails is replaced at the first piece not yet verified.
-    pub async fn pieces(
-        &self,
-        place: &str,
-        layout: &Layout,
-        unit: u32,
-        pieces: std::ops::Range<u32>,
-        sink: &mut (dyn FnMut(VerifiedPieces) + Send),
-    ) -> Result<(), FetchError> {
-        let (id, encoding) = (layout.id(), layout.encoding());
-        let what = format!("blob {id} ({encoding}) unit {unit}");
-        let subject = Subject { what, blob: Some(id), encoding: Some(encoding), unit };
-        let mut round = Round::new(&self.sources, subject);
-        let mut assembler = Assembler::new(layout, pieces.clone());
-        if layout.pieces_range(pieces.clone()).is_empty() {
-            let verified = assembler.push(&[], sink);
-            return verified.map(drop).map_err(|error| FetchError::Local(format!("blob {id}: {error}")));
-        }
-        while let Some(source) = round.next().await {
-            let begin = assembler.next();
-            match self.attempt(&round, source).pieces(place, layout, &mut assembler, pieces.end, sink).await {
-                Ok(()) => {
-                    source.succeeded();
-                    return Ok(());
-                }
-                Err(error) => round.failed(source, &error),
-            }
-            if assembler.next() > begin {
-                round.progressed();
-            }
-            // A piece is never continued from another source but fetched again from its first byte.
-            assembler = Assembler::new(layout, assembler.next()..pieces.end);
-        }
-        Err(round.give_up())
-    }
-}
-
-impl Attempt<'_> {
-    /// Feeds `assembler` from its next piece up to piece `end`.
-    async fn pieces(
-        &self,
-        place: &str,
-        layout: &Layout,
-        assembler: &mut Assembler,
-        end: u32,
-        sink: &mut Sink<'_>,
-    ) -> Result<(), AttemptError> {
-        let range = layout.pieces_range(assembler.next()..end);
-        let url = self.url(place, layout.id(), layout.encoding());
-        let answer = self.part(&url, Some(range)).await?;
-        let form = Form::of(layout, &answer)?;
-        let mut reading = self.read(answer);
-        let mut received = 0;
-        while !assembler.is_done() {
-            let Some(chunk) = reading.next().await? else { return Err(ended_early(received, Some(range.len()))) };
-            received += chunk.len() as u64;
-            if let Err(error) = assembler.push(&chunk, sink) {
-                return Err(self.judge(&url, layout, form, error).await);
-            }
-        }
-        Ok(())
     }
 }

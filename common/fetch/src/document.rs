@@ -12,7 +12,7 @@ use crate::attempt::{Attempt, Whole};
 use crate::blob::BlobFetcher;
 use crate::error::{AttemptError, FetchError};
 use crate::limits::TARGET_BYTES_MAX;
-use crate::round::{Round, Subject};
+use crate::round::Subject;
 
 /// What stands in a target's path as it is: the unreserved characters of RFC 3986 §2.3, and slashes.
 const IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
@@ -53,7 +53,7 @@ impl BlobFetcher {
             extra.insert(IF_NONE_MATCH, etag);
         }
         let subject = Subject { what: path.to_owned(), blob: None, encoding: None, unit: 0 };
-        let mut round = Round::new(self.sources(), subject);
+        let mut round = self.round(subject, None);
         while let Some(source) = round.next().await {
             match self.attempt(&round, source).document(path, bytes_max, &extra, check).await {
                 Ok(document) => {

@@ -41,6 +41,12 @@ pub enum AttemptError {
         /// In this time.
         within: Duration,
     },
+    /// We ask it for as much as we may already: not its fault.
+    #[error("its budget left no place for {} ms", .within.as_millis())]
+    OverBudget {
+        /// How long a place was waited for.
+        within: Duration,
+    },
     /// The source has another encoded form of the same content: fine, but its bytes cannot join this fetch.
     #[error("has another encoded form")]
     OtherIdentity,
@@ -88,6 +94,7 @@ impl AttemptError {
             | Self::Loop
             | Self::IgnoresRanges
             | Self::Slow { .. }
+            | Self::OverBudget { .. }
             | Self::OtherIdentity
             | Self::Client(_)
             | Self::Coding(_)

@@ -1,4 +1,5 @@
-//! Verified units and verified metadata sets from a set of unreliable sources: health, failover, blame, resume.
+//! Verified units and verified metadata sets from a set of unreliable sources: health, budgets,
+//! hedging, failover, blame, resume.
 //!
 //! Everything that leaves this package has been checked: [`BlobFetcher`] hands out [`VerifiedPieces`] and checked
 //! [`Leaves`](colibri_common::merkle::Leaves), [`metadata::refresh`] a trusted set. A bad source is named, demoted and
@@ -9,12 +10,18 @@
 mod assemble;
 mod attempt;
 pub mod blob;
+pub mod budget;
+pub mod class;
 pub mod document;
 pub mod error;
+pub mod health;
+pub mod hedge;
 pub mod limits;
 pub mod metadata;
+pub mod nearby;
 mod open;
 pub mod patience;
+mod pieces;
 mod recorder;
 mod round;
 pub mod source;
@@ -22,8 +29,13 @@ pub mod trust_store;
 
 pub use assemble::{Assembler, Sink};
 pub use blob::{BlobFetcher, OpenedBlob, ProvenLeaves};
+pub use budget::{Budget, BudgetLimits};
+pub use class::Class;
 pub use document::Unverified;
 pub use error::{AttemptError, Blame, FetchError};
+pub use health::Standing;
+pub use hedge::Hedging;
+pub use nearby::{Nearby, Part};
 pub use patience::{Pace, Patience};
 pub use recorder::Recorder;
-pub use source::{Source, SourceOrder, SourceUrl, Sources};
+pub use source::{Source, SourceCounts, SourceOrder, SourceUrl, Sources};

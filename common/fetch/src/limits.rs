@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use colibri_common::limits::LEAVES_LIST_BYTES_MAX;
 
-/// Times the whole list of sources is tried for one thing before giving up.
-pub const PASSES_MAX: u32 = 3;
+/// Times the whole list of sources is tried for one thing that somebody waits for, before giving up.
+pub const PASSES_MAX: u32 = crate::class::Class::Demand.passes_max();
 
 /// Sources in one set.
 pub const SOURCES_MAX: usize = 64;
@@ -21,6 +21,30 @@ pub const FAILURE_DEMOTION: Duration = Duration::from_secs(5);
 
 /// Largest such time.
 pub const FAILURE_DEMOTION_MAX: Duration = Duration::from_secs(60);
+
+/// Largest time for which a source that keeps serving bad bytes is asked only when nobody else is left.
+pub const BLAME_DEMOTION_MAX: Duration = Duration::from_secs(3600);
+
+/// After this long without new trouble, half of what a source did is forgotten.
+pub const DEMOTION_HALF_LIFE: Duration = Duration::from_secs(300);
+
+/// How long a source that said that it is about to stop is not asked for anything new while there are others.
+pub const LEAVING_MEMORY: Duration = Duration::from_secs(60);
+
+/// Requests in flight at one source, bodies being read included, unless configured otherwise.
+pub const SOURCE_IN_FLIGHT_MAX: u32 = 256;
+
+/// Latencies of one source that are kept for quantiles.
+pub const LATENCIES_KEPT: usize = 128;
+
+/// With fewer latencies than this there are no quantiles, and no hedges.
+pub const LATENCIES_MIN: usize = 20;
+
+/// A mean latency is believed for this long after the last measurement.
+pub const LATENCY_LIFE: Duration = Duration::from_secs(60);
+
+/// Hedges that may follow each other at once, when the share was not used for long.
+pub const HEDGES_SAVED_MAX: u32 = 4;
 
 /// Largest verified segment handed on in one piece, bytes.
 pub const SEGMENT_BYTES_MAX: usize = 64 * 1024;
@@ -60,6 +84,14 @@ pub const ALL: &[(&str, u64)] = &[
     ("BLAME_DEMOTION", BLAME_DEMOTION.as_millis() as u64),
     ("FAILURE_DEMOTION", FAILURE_DEMOTION.as_millis() as u64),
     ("FAILURE_DEMOTION_MAX", FAILURE_DEMOTION_MAX.as_millis() as u64),
+    ("BLAME_DEMOTION_MAX", BLAME_DEMOTION_MAX.as_millis() as u64),
+    ("DEMOTION_HALF_LIFE", DEMOTION_HALF_LIFE.as_millis() as u64),
+    ("LEAVING_MEMORY", LEAVING_MEMORY.as_millis() as u64),
+    ("SOURCE_IN_FLIGHT_MAX", SOURCE_IN_FLIGHT_MAX as u64),
+    ("LATENCIES_KEPT", LATENCIES_KEPT as u64),
+    ("LATENCIES_MIN", LATENCIES_MIN as u64),
+    ("LATENCY_LIFE", LATENCY_LIFE.as_millis() as u64),
+    ("HEDGES_SAVED_MAX", HEDGES_SAVED_MAX as u64),
     ("SEGMENT_BYTES_MAX", SEGMENT_BYTES_MAX as u64),
     ("BLOB_WITHOUT_LEAVES_BYTES_MAX", BLOB_WITHOUT_LEAVES_BYTES_MAX),
     ("CONTENT_WITHOUT_LEAVES_BYTES_MAX", CONTENT_WITHOUT_LEAVES_BYTES_MAX),

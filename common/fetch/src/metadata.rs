@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue};
 use tokio::sync::Semaphore;
 
 use crate::attempt::Attempt;
+use crate::class::Class;
 use crate::error::{AttemptError, FetchError};
 use crate::patience::Patience;
 use crate::round::{Round, Subject};
@@ -224,7 +225,8 @@ impl Mirrors<'_> {
         while let Some(source) = round.next().await {
             let pace = round.pace(&patience);
             let client = self.client;
-            let attempt = Attempt { client, agent: &agent, headers: &headers, source, pace, memory: &memory };
+            let (class, agent, headers, memory) = (Class::Demand, &agent, &headers, &memory);
+            let attempt = Attempt { client, agent, headers, source, pace, class, memory };
             let mirror = HttpMirror { attempt, place: self.place };
             let unfinished = match drive(&mirror, task.begin(now)).await {
                 Ok(done) => {

@@ -8,10 +8,12 @@ use colibri_common::BlobId;
 use colibri_package::delivery::Encoding;
 use colibri_transport::Backoff;
 
+use crate::class::Class;
 use crate::error::{AttemptError, Blame, FetchError};
-use crate::limits::{PASSES_MAX, RETRY_AFTER_MAX};
+use crate::health::Standing;
+use crate::limits::RETRY_AFTER_MAX;
 use crate::patience::{Pace, Patience};
-use crate::source::{Source, Sources, Standing};
+use crate::source::{Source, Sources};
 
 /// What is being fetched: for messages, blame and the spread over sources.
 #[derive(Debug, Clone)]
@@ -37,6 +39,9 @@ struct Failure<'a> {
 pub(crate) struct Round<'a> {
     sources: &'a Sources,
     subject: Subject,
+    class: Class,
+    /// Asked before the others, in the first pass only.
+    nearby: Option<&'a Source>,
     queue: VecDeque<&'a Source>,
     failures: Vec<Failure<'a>>,
     passes: u32,
@@ -45,7 +50,28 @@ pub(crate) struct Round<'a> {
 
 impl<'a> Round<'a> {
     pub fn new(sources: &'a Sources, subject: Subject) -> Self {
-        Self { sources, subject, queue: VecDeque::new(), failures: Vec::new(), passes: 0, pause: Duration::ZERO }
+        Self {
+            sources,
+            subject,
+            class: Class::Demand,
+            nearby: None,
+            queue: VecDeque::new(),
+            failures: Vec::new(),
+            passes: 0,
+            pause: Duration::ZERO,
+        }
+    }
+
+    /// The same walk for a fetch of this class.
+    pub const fn of_class(mut self, class: Class) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// The same walk with a source that is asked once before the others.
+    pub const fn nearby_first(mut self, nearby: Option<&'a Source>) -> Self {
+        self.nearby = nearby;
+        self
     }
 
     /// The next source to try; between passes this waits.
@@ -55,8 +81,11 @@ impl<'a> Round<'a> {
                 self.failures.iter().any(|failure| failure.final_here && std::ptr::eq(failure.source, source))
             };
             let candidates = self.sources.candidates(self.subject.blob.as_ref(), self.subject.unit);
-            let candidates: VecDeque<_> = candidates.into_iter().filter(|source| !settled(source)).collect();
-            if self.passes == PASSES_MAX || candidates.is_empty() {
+            let mut candidates: VecDeque<_> = candidates.into_iter().filter(|source| !settled(source)).collect();
+            if let Some(nearby) = self.nearby.take() {
+                candidates.push_front(nearby);
+            }
+            if self.passes >= self.class.passes_max() || candidates.is_empty() {
                 return None;
             }
             if self.passes > 0 {
@@ -77,6 +106,17 @@ impl<'a> Round<'a> {
         if rivals { patience.with_rivals } else { patience.alone }
     }
 
+    /// A source of good standing that can be asked besides the one that came last; it is taken out of this pass.
+    pub fn rival(&mut self) -> Option<&'a Source> {
+        let is_good = self.queue.front().is_some_and(|source| source.standing() == Standing::Good);
+        if is_good { self.queue.pop_front() } else { None }
+    }
+
+    /// Puts a source back that came last or as a rival, and did not fail.
+    pub fn put_back(&mut self, source: &'a Source) {
+        self.queue.push_front(source);
+    }
+
     /// Records that some of the thing was verified: giving up is counted from here. Things are finite.
     pub fn progressed(&mut self) {
         self.passes = self.passes.min(1);
@@ -93,7 +133,7 @@ impl<'a> Round<'a> {
             self.sources.blame(source, Blame { source: authority, blob, encoding, detail });
         }
         match error {
-            AttemptError::NotFound | AttemptError::OtherIdentity => {}
+            AttemptError::NotFound | AttemptError::OtherIdentity | AttemptError::OverBudget { .. } => {}
             AttemptError::IgnoresRanges => source.found_to_ignore_ranges(),
             _ => source.failed(),
         }

@@ -1,19 +1,26 @@
 //! [`Sources`]: an ordered set of places that speak the read API, their health, and the order to ask them in.
 //!
-//! Health is deliberately simple: a source that served bad bytes is asked last for minutes, one that failed otherwise for
-//! seconds, longer each time it fails again. Nobody is banned: when all are demoted, all are asked, so a fault of the whole fleet cannot lock a device out.
+//! A source that served bad bytes is asked last for minutes, one that failed otherwise for seconds, longer each time it fails
+//! again (module `health`). Nobody is banned: when all are demoted, all are asked, so a fault of the whole fleet cannot lock a
+//! device out.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use colibri_common::BlobId;
+use colibri_transport::Client;
+use http::HeaderMap;
+use tokio::time::Instant;
 
+use crate::budget::{Budget, BudgetLimits};
 use crate::error::{Blame, FetchError};
-use crate::limits::{BLAME_DEMOTION, BLAMES_KEPT_MAX, FAILURE_DEMOTION, FAILURE_DEMOTION_MAX, SOURCES_MAX};
+use crate::health::{Health, Standing};
+use crate::hedge::{HedgeShare, Hedging};
+use crate::limits::{BLAMES_KEPT_MAX, SOURCES_MAX};
 
 /// Base URL of a source, `http(s)://AUTHORITY[/PATH]`, without a trailing slash. With a repository's path it is a TUF mirror.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -74,6 +81,8 @@ impl fmt::Display for SourceUrl {
 pub enum SourceOrder {
     /// As listed: a parent first, its stand-ins after it.
     Listed,
+    /// The quickest first, as measured lately; those that differ by less than a factor of two as listed.
+    Quickest,
     /// Spread by blob and unit, so that several edges share a device's load and each unit has one favourite edge.
     Spread,
 }
@@ -85,34 +94,60 @@ pub struct Source {
     pub url: SourceUrl,
     /// Where its blobs are: `url` + `/blobs` unless configured otherwise.
     pub blobs: SourceUrl,
+    /// Asked through this pool instead of the fetcher's.
+    client: Option<Client>,
+    /// Fields of every request to it.
+    headers: HeaderMap,
+    budget: Arc<Budget>,
     health: Mutex<Health>,
-    body_bytes: AtomicU64,
-    requests: AtomicU64,
-    blames: AtomicU64,
+    counters: Counters,
     ignores_ranges: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Health {
-    blamed_at: Option<Instant>,
-    failed_at: Option<Instant>,
-    failures_in_a_row: u32,
+struct Counters {
+    body_bytes: AtomicU64,
+    requests: AtomicU64,
+    blames: AtomicU64,
+    failures: AtomicU64,
+    hedges: AtomicU64,
+    hedges_won: AtomicU64,
+    cancelled: AtomicU64,
 }
 
-impl Health {
-    /// How long the last failure counts.
-    fn demotion(&self) -> Duration {
-        let doublings = self.failures_in_a_row.saturating_sub(1);
-        FAILURE_DEMOTION.saturating_mul(2_u32.saturating_pow(doublings)).min(FAILURE_DEMOTION_MAX)
-    }
+/// What one source did so far, and how it does, for export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceCounts {
+    /// Requests sent to it.
+    pub requests: u64,
+    /// Body bytes received from it.
+    pub body_bytes: u64,
+    /// Times it served bad bytes.
+    pub blames: u64,
+    /// Other failed attempts; neither "not found" nor another encoded form is one.
+    pub failures: u64,
+    /// Requests that were sent to it because another source was slow.
+    pub hedges: u64,
+    /// Of these, those that were quicker.
+    pub hedges_won: u64,
+    /// Requests given up because another source was quicker.
+    pub cancelled: u64,
+    /// Requests that waited for a place in its budget.
+    pub waits: u64,
+    /// How long they waited, all together.
+    pub waited: Duration,
+    /// Requests in flight.
+    pub in_flight: u32,
+    /// Mean time to the head of an answer, if it was measured lately.
+    pub latency: Option<Duration>,
+    /// Mean rate of bodies, bytes per second.
+    pub bytes_per_s: Option<u64>,
+    /// Whether it is asked before or after others.
+    pub standing: Standing,
 }
 
-/// How eagerly a source is asked; smaller comes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Standing {
-    Good,
-    Failing,
-    Blamed,
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Source {
@@ -124,54 +159,139 @@ impl Source {
 
     /// A mirror with another address for blobs (`blob_mirror_url`).
     pub fn with_blobs(url: SourceUrl, blobs: SourceUrl) -> Self {
-        let zero = AtomicU64::default;
         Self {
             url,
             blobs,
+            client: None,
+            headers: HeaderMap::new(),
+            budget: Budget::new(BudgetLimits::default()),
             health: Mutex::default(),
-            body_bytes: zero(),
-            requests: zero(),
-            blames: zero(),
+            counters: Counters::default(),
             ignores_ranges: AtomicBool::default(),
         }
     }
 
+    /// The same source with this budget, which it may share with others.
+    #[must_use]
+    pub fn with_budget(mut self, budget: Arc<Budget>) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// The same source with these fields in every request to it.
+    #[must_use]
+    pub fn with_headers(mut self, headers: HeaderMap) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// The same source, asked through another connection pool than the fetcher's.
+    #[must_use]
+    pub fn with_client(mut self, client: Client) -> Self {
+        self.client = Some(client);
+        self
+    }
+
+    /// What may be asked of it.
+    pub const fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    pub(crate) const fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    pub(crate) const fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     /// Body bytes received from it.
     pub fn body_bytes(&self) -> u64 {
-        self.body_bytes.load(Ordering::Relaxed)
+        self.counters.body_bytes.load(Ordering::Relaxed)
     }
 
     /// Requests sent to it.
     pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.counters.requests.load(Ordering::Relaxed)
     }
 
     /// Times it served bad bytes.
     pub fn blames(&self) -> u64 {
-        self.blames.load(Ordering::Relaxed)
+        self.counters.blames.load(Ordering::Relaxed)
+    }
+
+    /// All that was counted and measured.
+    pub fn counts(&self) -> SourceCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        let (waits, waited) = self.budget.waited();
+        let (latency, bytes_per_s) = {
+            let health = lock(&self.health);
+            (health.latency(Instant::now()), health.bytes_per_s())
+        };
+        SourceCounts {
+            requests: read(&counters.requests),
+            body_bytes: read(&counters.body_bytes),
+            blames: read(&counters.blames),
+            failures: read(&counters.failures),
+            hedges: read(&counters.hedges),
+            hedges_won: read(&counters.hedges_won),
+            cancelled: read(&counters.cancelled),
+            waits,
+            waited,
+            in_flight: self.budget.in_flight(),
+            latency,
+            bytes_per_s,
+            standing: self.standing(),
+        }
     }
 
     pub(crate) fn count_request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        count(&self.counters.requests);
     }
 
     pub(crate) fn count_body_bytes(&self, bytes: usize) {
-        self.body_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.counters.body_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_hedge(&self) {
+        count(&self.counters.hedges);
+    }
+
+    pub(crate) fn hedge_won(&self) {
+        count(&self.counters.hedges_won);
+    }
+
+    /// Another was quicker; it had sent nothing for this long.
+    pub(crate) fn outrun(&self, silent_for: Duration) {
+        count(&self.counters.cancelled);
+        self.first_byte_came(silent_for);
+    }
+
+    pub(crate) fn head_came(&self, after: Duration) {
+        lock(&self.health).head_came(after, Instant::now());
+    }
+
+    pub(crate) fn first_byte_came(&self, after: Duration) {
+        lock(&self.health).first_byte_came(after);
+    }
+
+    pub(crate) fn body_came(&self, bytes: u64, within: Duration) {
+        lock(&self.health).body_came(bytes, within);
     }
 
     pub(crate) fn succeeded(&self) {
-        let mut health = lock(&self.health);
-        health.failed_at = None;
-        health.failures_in_a_row = 0;
+        lock(&self.health).succeeded(Instant::now());
     }
 
     pub(crate) fn failed(&self) {
-        let mut health = lock(&self.health);
-        // Fetches under way at the same time meet the same trouble: one failure.
-        if health.failed_at.is_none_or(|at| at.elapsed() >= health.demotion()) {
-            health.failures_in_a_row = health.failures_in_a_row.saturating_add(1);
-        }
-        health.failed_at = Some(Instant::now());
+        count(&self.counters.failures);
+        lock(&self.health).failed(Instant::now());
+    }
+
+    /// It said that it is about to stop.
+    pub(crate) fn found_leaving(&self) {
+        lock(&self.health).leaving(Instant::now());
     }
 
     /// True once it has answered a request for a range with the whole.
@@ -184,19 +304,21 @@ impl Source {
     }
 
     fn blamed(&self) {
-        self.blames.fetch_add(1, Ordering::Relaxed);
-        lock(&self.health).blamed_at = Some(Instant::now());
+        count(&self.counters.blames);
+        lock(&self.health).blamed(Instant::now());
     }
 
-    pub(crate) fn standing(&self) -> Standing {
-        let health = lock(&self.health);
-        if health.blamed_at.is_some_and(|at| at.elapsed() < BLAME_DEMOTION) {
-            Standing::Blamed
-        } else if self.ignores_ranges() || health.failed_at.is_some_and(|at| at.elapsed() < health.demotion()) {
-            Standing::Failing
-        } else {
-            Standing::Good
-        }
+    /// Whether it is asked before or after others.
+    pub fn standing(&self) -> Standing {
+        let standing = lock(&self.health).standing(Instant::now());
+        if self.ignores_ranges() { standing.max(Standing::Failing) } else { standing }
+    }
+
+    /// Its latency to within a factor of two, for sorting; the unknown come first, so that they become known.
+    fn latency_step(&self) -> u32 {
+        let latency = lock(&self.health).latency(Instant::now());
+        latency
+            .map_or(0, |latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX).saturating_add(1).ilog2() + 1)
     }
 }
 
@@ -205,6 +327,8 @@ impl Source {
 pub struct Sources {
     list: Vec<Source>,
     order: SourceOrder,
+    hedging: Hedging,
+    hedge_share: HedgeShare,
     blames: Mutex<VecDeque<Blame>>,
 }
 
@@ -212,7 +336,26 @@ impl Sources {
     /// A set of at most [`SOURCES_MAX`] sources; more are cut off.
     pub fn new(mut list: Vec<Source>, order: SourceOrder) -> Self {
         list.truncate(SOURCES_MAX);
-        Self { list, order, blames: Mutex::default() }
+        Self { list, order, hedging: Hedging::OFF, hedge_share: HedgeShare::default(), blames: Mutex::default() }
+    }
+
+    /// The same set with hedging, which is off by default.
+    #[must_use]
+    pub const fn with_hedging(mut self, hedging: Hedging) -> Self {
+        self.hedging = hedging;
+        self
+    }
+
+    /// After which silence of `first` another source is asked as well, if at all. A fetch that may be hedged begins.
+    pub(crate) fn hedge_after(&self, first: &Source) -> Option<Duration> {
+        self.hedge_share.earn(&self.hedging);
+        let within = lock(&first.health).first_byte_within(self.hedging.quantile_percent)?;
+        (self.hedging.share_percent > 0).then(|| within.max(self.hedging.delay_min))
+    }
+
+    /// Takes a hedge out of the share; false if there is none left.
+    pub(crate) fn may_hedge(&self) -> bool {
+        self.hedge_share.spend()
     }
 
     /// All of them, as listed.
@@ -233,7 +376,10 @@ impl Sources {
             _ => 0,
         };
         let mut order: Vec<&Source> = (0..count).map(|step| &self.list[(first + step) % count]).collect();
-        order.sort_by_key(|source| source.standing());
+        match self.order {
+            SourceOrder::Quickest => order.sort_by_cached_key(|source| (source.standing(), source.latency_step())),
+            SourceOrder::Listed | SourceOrder::Spread => order.sort_by_cached_key(|source| source.standing()),
+        }
         order
     }
 
@@ -301,6 +447,20 @@ mod tests {
         sources.list()[1].succeeded();
         assert_eq!(names(&sources.candidates(Some(&id), 7)), ["b:2", "c", "a:1"]);
         assert_eq!(sources.blames(), [blame]);
+    }
+
+    #[test]
+    fn the_quickest_come_first_and_the_unknown_before_them() {
+        let sources = sources(SourceOrder::Quickest);
+        let order = || names(&sources.candidates(None, 0));
+        assert_eq!(order(), ["a:1", "b:2", "c"]);
+        sources.list()[0].head_came(Duration::from_millis(90));
+        assert_eq!(order(), ["b:2", "c", "a:1"]);
+        sources.list()[1].head_came(Duration::from_millis(100));
+        sources.list()[2].head_came(Duration::from_millis(9));
+        assert_eq!(order(), ["c", "a:1", "b:2"], "a and b are as good as equal");
+        sources.list()[2].failed();
+        assert_eq!(order(), ["a:1", "b:2", "c"]);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! source can do wrong: the fetch ends with the right bytes, each piece is handed on once, and the right one is blamed, or
 //! nobody where there is no proof of malice.
 
+mod budgets;
 mod documents;
 mod forge;
+mod hedges;
 mod lies;
 mod metadata;
 mod only_source;
