@@ -3,11 +3,14 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use colibri_service::metrics::Registry;
-use colibri_service::{Admin, Health, ServiceError};
-use colibri_transport::{Server, ServerConfig, ServerTls};
+use colibri_service::{
+    Admin, Health, ListenerConfig, MetricsError, ReloadMetrics, ServiceError, TlsFiles, certificates, register_counters,
+};
+use colibri_transport::{Server, ServerConfig, ServerCounters};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +34,8 @@ pub struct EdgeServerConfig {
     pub tls_names: Vec<String>,
     /// How long requests in flight may take after SIGTERM.
     pub drain_s: u64,
+    /// What is chosen about these ports.
+    pub listener: ListenerConfig,
     /// The edge itself.
     pub edge: EdgeConfig,
 }
@@ -45,6 +50,7 @@ impl Default for EdgeServerConfig {
             tls_dir: PathBuf::from("colibri-edge-tls"),
             tls_names: vec!["localhost".to_owned()],
             drain_s: 25,
+            listener: ListenerConfig::default(),
             edge: EdgeConfig::default(),
         }
     }
@@ -56,9 +62,12 @@ pub enum EdgeProcessError {
     /// The edge or a listener.
     #[error(transparent)]
     Edge(#[from] EdgeError),
-    /// The admin port.
+    /// The admin port, or ports that contradict each other.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// A metric.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
 }
 
 /// An edge with its ports open, not yet answering.
@@ -68,8 +77,11 @@ pub struct EdgeProcess {
     secure: Server,
     plain: Option<Server>,
     admin: Option<Admin>,
-    health: std::sync::Arc<Health>,
+    health: Arc<Health>,
     drain: Duration,
+    tls_files: TlsFiles,
+    tls_reload: Duration,
+    reloads: ReloadMetrics,
 }
 
 impl EdgeProcess {
@@ -77,14 +89,20 @@ impl EdgeProcess {
     pub fn start(config: &EdgeServerConfig) -> Result<Self, EdgeProcessError> {
         let registry = Registry::new();
         let edge = Edge::build(&config.edge, &registry)?;
-        let tls = ServerTls::load_or_create(&config.tls_dir, &config.tls_names).map_err(EdgeError::from)?;
-        let secure = ServerConfig { quic: config.http3, ..ServerConfig::secure(config.listen, tls) };
+        let counters = Arc::<ServerCounters>::default();
+        register_counters(&registry, counters.clone())?;
+        let reloads = ReloadMetrics::register(&registry)?;
+        let listener = &config.listener;
+        let plain = config.listen_plain.map(|address| listener.plain(address, &counters)).transpose()?;
+        let tls_files = listener.files(&config.tls_dir);
+        let tls = tls_files.load_or_create(&config.tls_names).map_err(EdgeError::from)?;
+        let secure = ServerConfig { quic: config.http3, ..listener.secure(config.listen, tls, &counters) };
         let secure = Server::bind(secure, edge.handler()).map_err(EdgeError::from)?;
-        let plain = config.listen_plain.map(|address| Server::bind(ServerConfig::plain(address), edge.handler()));
-        let plain = plain.transpose().map_err(EdgeError::from)?;
+        let plain = plain.map(|plain| Server::bind(plain, edge.handler())).transpose().map_err(EdgeError::from)?;
         let health = Health::new();
         let admin = config.listen_admin.map(|address| Admin::start(address, registry, health.clone())).transpose()?;
-        Ok(Self { edge, secure, plain, admin, health, drain: Duration::from_secs(config.drain_s) })
+        let drain = Duration::from_secs(config.drain_s);
+        Ok(Self { edge, secure, plain, admin, health, drain, tls_files, tls_reload: listener.tls_reload(), reloads })
     }
 
     /// Where HTTP/3 and TLS are answered.
@@ -106,13 +124,16 @@ impl EdgeProcess {
     /// the datagrams of requests in flight elsewhere.
     pub async fn serve(self, stop: CancellationToken) {
         self.health.set_ready(true);
+        let listeners = self.secure.tls().map(|tls| (self.tls_files, tls)).into_iter().collect();
+        let certificates = certificates::follow(listeners, self.tls_reload, self.reloads);
         let secure = self.secure.serve(stop.clone(), self.drain);
         let plain = async {
             if let Some(plain) = self.plain {
                 plain.serve(stop.clone(), self.drain).await;
             }
         };
-        tokio::join!(secure, plain);
+        let serving = async { tokio::join!(secure, plain) };
+        tokio::select! { _ = serving => {}, () = certificates => {} }
         self.edge.finish().await;
         self.health.set_ready(false);
     }

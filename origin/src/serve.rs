@@ -10,8 +10,10 @@ use colibri_api::Route;
 use colibri_common::{Clock, hex};
 use colibri_repository::KeySources;
 use colibri_service::metrics::{IntCounterVec, Registry};
-use colibri_service::{Admin, Health, MetricsError};
-use colibri_transport::{Server, ServerConfig, ServerLimits, ServerTls};
+use colibri_service::{
+    Admin, Health, ListenerConfig, MetricsError, ReloadMetrics, TlsFiles, certificates, register_counters,
+};
+use colibri_transport::{Server, ServerConfig, ServerCounters, ServerLimits, ServerTls};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +45,8 @@ pub struct OriginServerConfig {
     pub listen_admin: Option<SocketAddr>,
     /// How long requests under way may take when the process is told to end, in seconds.
     pub drain_s: u64,
+    /// What is chosen about the ports of the read API.
+    pub listener: ListenerConfig,
     /// See [`OriginConfig::repositories`].
     pub repositories: Vec<RepositoryConfig>,
     /// See [`OriginConfig::timestamp_max_age_s`].
@@ -72,6 +76,7 @@ impl Default for OriginServerConfig {
             alt_svc_port: None,
             listen_admin: None,
             drain_s: 25,
+            listener: ListenerConfig::default(),
             repositories,
             timestamp_max_age_s,
             cache_name,
@@ -108,6 +113,9 @@ pub struct OriginServer {
     tls: ServerTls,
     drain: Duration,
     refresher: Option<Refresher>,
+    tls_files: [TlsFiles; 2],
+    tls_reload: Duration,
+    reloads: ReloadMetrics,
 }
 
 impl OriginServer {
@@ -134,20 +142,41 @@ impl OriginServer {
         let refresher = Refresher::new(&config.repositories, keys.clone(), clock.clone(), refreshes);
         let refresher = config.refresh.then_some(refresher);
         let origin = Origin::open(config.origin(), clock.clone())?.with_observer(Arc::new(metrics));
-        let tls = ServerTls::load_or_create(&config.tls_dir, &config.tls_names)?;
+        let counters = Arc::<ServerCounters>::default();
+        register_counters(&registry, counters.clone())?;
+        let reloads = ReloadMetrics::register(&registry)?;
+        let listener = &config.listener;
+        let plain = config.listen_plain.map(|address| listener.plain(address, &counters)).transpose()?;
+        let files = listener.files(&config.tls_dir);
+        let write_files = TlsFiles::new(&config.tls_dir).asking(config.write.client_ca_file.as_ref());
+        let tls = files.load_or_create(&config.tls_names)?;
         let secure = ServerConfig {
             quic: config.http3,
             alt_svc_port: config.alt_svc_port,
-            ..ServerConfig::secure(config.listen, tls.clone())
+            ..listener.secure(config.listen, tls.clone(), &counters)
         };
         let secure = Server::bind(secure, origin.handler())?;
-        let plain = config.listen_plain.map(|address| Server::bind(ServerConfig::plain(address), origin.handler()));
-        let plain = plain.transpose()?;
-        let [write, write_plain] = bind_write(config, &tls, clock, &registry, keys)?;
+        let plain = plain.map(|plain| Server::bind(plain, origin.handler())).transpose()?;
+        let [write, write_plain] = bind_write(config, &write_files, clock, &registry, keys)?;
         let health = Health::new();
         let admin = config.listen_admin.map(|address| Admin::start(address, registry, health.clone())).transpose()?;
         let drain = Duration::from_secs(config.drain_s);
-        Ok(Self { secure, plain, write, write_plain, admin, health, origin, tls, drain, refresher })
+        let (tls_files, tls_reload) = ([files, write_files], listener.tls_reload());
+        Ok(Self {
+            secure,
+            plain,
+            write,
+            write_plain,
+            admin,
+            health,
+            origin,
+            tls,
+            drain,
+            refresher,
+            tls_files,
+            tls_reload,
+            reloads,
+        })
     }
 
     /// The origin that answers.
@@ -187,7 +216,12 @@ impl OriginServer {
 
     /// Answers until `stop`, then finishes the requests under way. Readiness stays true while it drains.
     pub async fn serve(self, stop: CancellationToken) {
-        let Self { secure, plain, write, write_plain, admin, health, origin, drain, refresher, .. } = self;
+        let Self { secure, plain, write, write_plain, admin, health, origin, drain, refresher, tls_files, .. } = self;
+        let [files, write_files] = tls_files;
+        let read_tls = secure.tls().map(|tls| (files, tls));
+        let write_tls = write.as_ref().and_then(Server::tls).map(|tls| (write_files, tls));
+        let listeners = read_tls.into_iter().chain(write_tls).collect();
+        let certificates = certificates::follow(listeners, self.tls_reload, self.reloads);
         let refresher = refresher.map(|refresher| tokio::spawn(refresher.run(stop.clone())));
         health.set_ready(true);
         let serve = |server: Option<Server>| {
@@ -202,7 +236,9 @@ impl OriginServer {
             stop.cancelled().await;
             origin.end_events();
         };
-        tokio::join!(serve(Some(secure)), serve(plain), serve(write), serve(write_plain), events);
+        let serving =
+            async { tokio::join!(serve(Some(secure)), serve(plain), serve(write), serve(write_plain), events) };
+        tokio::select! { _ = serving => {}, () = certificates => {} }
         if let Some(refresher) = refresher {
             // What is being signed is finished, unless a command takes longer than everything else may.
             _ = tokio::time::timeout(drain, refresher).await;
@@ -215,7 +251,7 @@ impl OriginServer {
 /// The listeners of the write API, with and without TLS: TCP only, and so without early data.
 fn bind_write(
     config: &OriginServerConfig,
-    tls: &ServerTls,
+    files: &TlsFiles,
     clock: Arc<dyn Clock>,
     registry: &Registry,
     keys: &KeySources,
@@ -230,10 +266,7 @@ fn bind_write(
         request_body_bytes_max: write.upload_bytes_max.max(WRITE_JSON_BYTES_MAX),
         ..ServerLimits::default()
     };
-    let tls = match &write.client_ca_file {
-        Some(path) => tls.clone().with_client_authorities(path)?,
-        None => tls.clone(),
-    };
+    let tls = files.load()?;
     let secure = |address| ServerConfig { quic: false, limits: limits.clone(), ..ServerConfig::secure(address, tls) };
     let plain = |address| ServerConfig { limits: limits.clone(), ..ServerConfig::plain(address) };
     let configs = [write.listen.map(secure), write.listen_plain.map(plain)];

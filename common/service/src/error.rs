@@ -8,6 +8,14 @@ pub enum ServiceError {
     /// The admin port cannot be opened.
     #[error("admin port: {0}")]
     Admin(#[from] TransportError),
+    /// A port without TLS would be a way around client certificates.
+    #[error(
+        "listen_plain {address} would serve clients without a certificate, which listener.client_ca_file forbids: leave one of them out"
+    )]
+    PlainBesideClientAuthority {
+        /// The address without TLS.
+        address: std::net::SocketAddr,
+    },
     /// The admin thread cannot be started.
     #[error("admin thread cannot be started: {0}")]
     AdminThread(std::io::Error),

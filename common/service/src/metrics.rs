@@ -105,7 +105,7 @@ impl Registry {
         text
     }
 
-    fn register<C: Collector + Clone + 'static>(
+    pub(crate) fn register<C: Collector + Clone + 'static>(
         &self,
         name: &str,
         made: Result<C, prometheus::Error>,

@@ -31,6 +31,10 @@ pub use client::{Client, ClientConfig, RequestCounts};
 pub use error::{BodyError, ClientError, ClientErrorKind, CodingError, ReaderGone, TransportError};
 pub use handler::{ClientCertificate, Handler, Peer, Protocol, Request, Response, Secure, authority, handler};
 #[cfg(feature = "server")]
+pub use server::counters::ServerCounters;
+#[cfg(feature = "server")]
+pub use server::identity::TlsHandle;
+#[cfg(feature = "server")]
 pub use server::{Server, ServerConfig, ServerLimits};
 #[cfg(feature = "server")]
 pub use tls::identity::ServerTls;

@@ -38,6 +38,8 @@ pub const HTTP1_CONNECTIONS_MAX: usize = 16;
 pub const ADDRESSES_MAX: usize = 8;
 /// Largest PEM file (certificate, key, trust anchors) that is read, in bytes.
 pub const PEM_BYTES_MAX: u64 = 4 << 20;
+/// Sessions that clients of one listener may resume; the oldest go first.
+pub const SESSIONS_MAX: usize = 4096;
 /// Certificate pins in one trust setting.
 pub const PINS_MAX: usize = 64;
 /// Largest window of zstd-coded documents, as a power of two in bytes: what RFC 9659 lets a recipient expect.
@@ -68,6 +70,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("HTTP1_CONNECTIONS_MAX", HTTP1_CONNECTIONS_MAX as u64),
     ("ADDRESSES_MAX", ADDRESSES_MAX as u64),
     ("PEM_BYTES_MAX", PEM_BYTES_MAX),
+    ("SESSIONS_MAX", SESSIONS_MAX as u64),
     ("PINS_MAX", PINS_MAX as u64),
     ("ZSTD_WINDOW_LOG_MAX", ZSTD_WINDOW_LOG_MAX as u64),
 ];

@@ -1,7 +1,9 @@
 //! [`Server`]: one port number, every protocol, one handler; bounded, and drained on request.
 
+pub mod counters;
 mod dispatch;
 mod http3;
+pub mod identity;
 mod patience;
 mod tcp;
 
@@ -10,9 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use quinn::crypto::rustls::QuicServerConfig;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,7 +24,9 @@ use crate::handler::Handler;
 use crate::limits;
 use crate::quic::socket;
 use crate::tls::identity::ServerTls;
+use counters::ServerCounters;
 use dispatch::Dispatch;
+use identity::TlsHandle;
 
 /// How often a free port is looked for when TCP's choice is taken on UDP.
 const PORT_ATTEMPTS: u32 = 20;
@@ -41,12 +46,25 @@ pub struct ServerConfig {
     pub limits: ServerLimits,
     /// The port that `Alt-Svc` announces where it differs from the one listened on (port mapping, load balancer).
     pub alt_svc_port: Option<u16>,
+    /// For how long a draining server still takes new connections: whoever sends clients here learns only after a while that
+    /// they should go elsewhere.
+    pub drain_pause: Duration,
+    /// What is counted; several servers of a process may share it.
+    pub counters: Arc<ServerCounters>,
 }
 
 impl ServerConfig {
     /// Plain HTTP on `address` with default limits.
     pub fn plain(address: SocketAddr) -> Self {
-        Self { address, tls: None, quic: false, limits: ServerLimits::default(), alt_svc_port: None }
+        Self {
+            address,
+            tls: None,
+            quic: false,
+            limits: ServerLimits::default(),
+            alt_svc_port: None,
+            drain_pause: Duration::ZERO,
+            counters: Arc::default(),
+        }
     }
 
     /// TLS with HTTP/3, 2 and 1.1 on `address` with default limits.
@@ -93,19 +111,30 @@ struct Context {
     dispatch: Arc<Dispatch>,
     limits: ServerLimits,
     connections: Arc<Semaphore>,
+    counters: Arc<ServerCounters>,
     tracker: TaskTracker,
     /// GOAWAY, finish, close.
     drain: CancellationToken,
+    /// The same for connections that came after the drain had begun; no further ones.
+    refuse: CancellationToken,
     /// Close now.
     abort: CancellationToken,
+}
+
+impl Context {
+    /// What tells a connection that begins now to go away.
+    fn farewell(&self) -> CancellationToken {
+        if self.drain.is_cancelled() { self.refuse.clone() } else { self.drain.clone() }
+    }
 }
 
 /// A server whose ports are open and which answers once [`Server::serve`] runs.
 pub struct Server {
     address: SocketAddr,
     listener: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<TlsHandle>,
     endpoint: Option<quinn::Endpoint>,
+    drain_pause: Duration,
     context: Arc<Context>,
 }
 
@@ -122,25 +151,35 @@ impl Server {
     /// [`TransportError::AddressInUse`] and [`TransportError::Bind`] name the address, [`TransportError::Certificate`] the
     /// certificate.
     pub fn bind(config: ServerConfig, handler: Handler) -> Result<Self, TransportError> {
-        let tls = config.tls.as_ref().map(ServerTls::tcp_config).transpose()?;
-        let quic = match &config.tls {
-            Some(identity) if config.quic => Some(quic_config(identity, &config.limits)?),
-            _ => None,
-        };
-        let (listener, address, endpoint) = bind_both(config.address, quic.as_ref())?;
+        let make_quic = config.quic.then_some(|crypto| quic_config(crypto, &config.limits));
+        let tls = config.tls.map(|tls| TlsHandle::new(tls, make_quic)).transpose()?;
+        let quic = tls.as_ref().and_then(TlsHandle::quic);
+        let (listener, address, endpoint) = bind_both(config.address, quic.as_deref())?;
         let alt_svc = endpoint.as_ref().and_then(|_| {
             let port = config.alt_svc_port.unwrap_or(address.port());
             HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok()
         });
         let context = Arc::new(Context {
-            dispatch: Arc::new(Dispatch { handler, limits: config.limits.clone(), alt_svc }),
+            dispatch: Arc::new(Dispatch {
+                handler,
+                limits: config.limits.clone(),
+                alt_svc,
+                counters: config.counters.clone(),
+            }),
             connections: Arc::new(Semaphore::new(config.limits.connections_max.min(Semaphore::MAX_PERMITS))),
             limits: config.limits,
+            counters: config.counters,
             tracker: TaskTracker::new(),
             drain: CancellationToken::new(),
+            refuse: CancellationToken::new(),
             abort: CancellationToken::new(),
         });
-        Ok(Self { address, listener, tls, endpoint, context })
+        Ok(Self { address, listener, tls, endpoint, drain_pause: config.drain_pause, context })
+    }
+
+    /// The certificate, to be replaced while the server runs; nothing without TLS.
+    pub fn tls(&self) -> Option<TlsHandle> {
+        self.tls.clone()
     }
 
     /// The address listened on, with the real port.
@@ -148,25 +187,28 @@ impl Server {
         self.address
     }
 
-    /// Accepts until `stop`; then tells clients to go away (GOAWAY on HTTP/3 and 2, `Connection: close` on 1.1), finishes
-    /// requests in flight for at most `drain`, and closes. Returns when no task of the server is left.
+    /// Accepts until `stop`; then tells clients to go away (GOAWAY on HTTP/3 and 2, `Connection: close` on 1.1), refuses new
+    /// ones after [`ServerConfig::drain_pause`], finishes requests in flight for at most `drain` (the pause included), and
+    /// closes. Returns when no task of the server is left.
     pub async fn serve(self, stop: CancellationToken, drain: Duration) {
-        let Self { listener, tls, endpoint, context, .. } = self;
-        let accepting = context.tracker.spawn(tcp::accept(listener, tls, context.clone()));
+        let Self { listener, tls, endpoint, context, drain_pause, .. } = self;
+        let accepting = context.tracker.spawn(tcp::accept(listener, tls.clone(), context.clone()));
         if let Some(endpoint) = endpoint.clone() {
-            context.tracker.spawn(http3::accept(endpoint, context.clone()));
+            context.tracker.spawn(http3::accept(endpoint, tls, context.clone()));
         }
         // Should this future be dropped instead of stopped, its tasks end too.
         let guard = context.abort.clone().drop_guard();
         stop.cancelled().await;
-        context.drain.cancel();
-        context.tracker.close();
         let deadline = Instant::now() + drain;
+        context.drain.cancel();
+        sleep_until(deadline.min(Instant::now() + drain_pause)).await;
+        context.refuse.cancel();
+        context.tracker.close();
         tokio::select! {
             ended = timeout_at(deadline, context.tracker.wait()) => if ended.is_err() {
                 tracing::warn!(tasks = context.tracker.len(), "drain deadline passed: closing connections that still work");
             },
-            () = http3::refuse(endpoint.as_ref()) => {}
+            () = http3::refuse(endpoint.as_ref(), &context) => {}
         }
         drop(guard);
         _ = accepting.await;
@@ -178,11 +220,11 @@ impl Server {
     }
 }
 
-fn quic_config(identity: &ServerTls, limits: &ServerLimits) -> Result<quinn::ServerConfig, TransportError> {
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(identity.quic_config()?));
+fn quic_config(crypto: Arc<QuicServerConfig>, limits: &ServerLimits) -> quinn::ServerConfig {
+    let mut config = quinn::ServerConfig::with_crypto(crypto);
     let streams = limits.streams_max.min(limits::STREAMS_MAX);
     config.transport_config(Arc::new(socket::server_transport(limits.idle_timeout, streams)));
-    Ok(config)
+    config
 }
 
 fn bind_both(

@@ -50,7 +50,7 @@ impl Dialer {
     pub(super) fn new(config: ClientConfig) -> Result<Self, TransportError> {
         let tls =
             config.trust.client_config(config.identity.as_ref(), rustls::DEFAULT_VERSIONS, &[ALPN_H2, ALPN_H1])?;
-        let quic_tls = config.trust.client_config(None, &[&rustls::version::TLS13], &[ALPN_H3])?;
+        let quic_tls = config.trust.client_config(config.identity.as_ref(), &[&rustls::version::TLS13], &[ALPN_H3])?;
         let quic_tls = quinn::crypto::rustls::QuicClientConfig::try_from(quic_tls)
             .map_err(|error| TransportError::Tls(error.to_string()))?;
         let mut quic = quinn::ClientConfig::new(Arc::new(quic_tls));

@@ -1,11 +1,13 @@
 //! What happens to every request and response whatever the protocol: context, bounds, and the rules on bodies.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::header::{ALT_SVC, CONTENT_LENGTH, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::ServerLimits;
+use super::counters::{ServerCounters, count};
 use crate::body::Body;
 use crate::content_length::content_length;
 use crate::handler::{ClientCertificate, Handler, Peer, Protocol, Request, Response, Secure};
@@ -25,11 +27,13 @@ pub(super) struct Dispatch {
     pub(super) handler: Handler,
     pub(super) limits: ServerLimits,
     pub(super) alt_svc: Option<HeaderValue>,
+    pub(super) counters: Arc<ServerCounters>,
 }
 
 impl Dispatch {
     /// Answers one request.
     pub(super) async fn answer(&self, mut request: Request, origin: Origin) -> Response {
+        count(&self.counters.requests[origin.protocol as usize]);
         let head = request.method() == Method::HEAD;
         let mut response = match self.admit(&mut request) {
             Ok(()) => {

@@ -1,23 +1,27 @@
 //! HTTP/3 over QUIC.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h3::error::Code;
 use h3::server::{RequestResolver, RequestStream};
+use rustls::pki_types::CertificateDer;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::counters::count;
 use super::dispatch::Origin;
+use super::identity::TlsHandle;
 use crate::body::Body;
-use crate::handler::{Protocol, Response};
+use crate::handler::{ClientCertificate, Protocol, Response};
 use crate::http3_body;
 use crate::limits::PIECE_BYTES;
 use crate::quic::{BidiStream, Connection, RecvStream, SendStream, Shared};
+use crate::tls::pin_of;
 
 /// How long a connection that said GOAWAY waits for its client to close it, once all responses have been acknowledged.
 const GOAWAY_LINGER: Duration = Duration::from_millis(500);
@@ -25,12 +29,12 @@ const GOAWAY_LINGER: Duration = Duration::from_millis(500);
 type Send = RequestStream<SendStream<Bytes>, Bytes>;
 type Receive = RequestStream<RecvStream, Bytes>;
 
-/// Accepts connections until the drain begins.
-pub(super) async fn accept(endpoint: quinn::Endpoint, context: Arc<Context>) {
+/// Accepts connections until they are to be refused.
+pub(super) async fn accept(endpoint: quinn::Endpoint, tls: Option<TlsHandle>, context: Arc<Context>) {
     loop {
         let incoming = tokio::select! {
             biased;
-            () = context.drain.cancelled() => return,
+            () = context.refuse.cancelled() => return,
             () = context.abort.cancelled() => return,
             incoming = endpoint.accept() => incoming,
         };
@@ -38,30 +42,48 @@ pub(super) async fn accept(endpoint: quinn::Endpoint, context: Arc<Context>) {
         let crowded = context.connections.available_permits() < context.limits.connections_max / 2;
         if crowded && !incoming.remote_address_validated() {
             // Under load a client first proves that it can receive at its address (RFC 9000 §8.1.2).
+            count(&context.counters.retries);
             _ = incoming.retry();
             continue;
         }
+        let config = tls.as_ref().and_then(TlsHandle::quic);
         match context.connections.clone().try_acquire_owned() {
-            Ok(permit) => drop(context.tracker.spawn(connection(incoming, context.clone(), permit))),
-            Err(_) => incoming.refuse(),
+            Ok(permit) => drop(context.tracker.spawn(connection(incoming, config, context.clone(), permit))),
+            Err(_) => {
+                count(&context.counters.refused_full);
+                incoming.refuse();
+            }
         }
     }
 }
 
 /// Refuses connections for as long as it is polled, so that clients go elsewhere at once; never completes.
-pub(super) async fn refuse(endpoint: Option<&quinn::Endpoint>) {
+pub(super) async fn refuse(endpoint: Option<&quinn::Endpoint>, context: &Context) {
     if let Some(endpoint) = endpoint {
         while let Some(incoming) = endpoint.accept().await {
+            count(&context.counters.refused_draining);
             incoming.refuse();
         }
     }
     std::future::pending::<()>().await;
 }
 
-async fn connection(incoming: quinn::Incoming, context: Arc<Context>, _permit: OwnedSemaphorePermit) {
+async fn connection(
+    incoming: quinn::Incoming,
+    config: Option<Arc<quinn::ServerConfig>>,
+    context: Arc<Context>,
+    _permit: OwnedSemaphorePermit,
+) {
     let peer = incoming.remote_address();
+    let farewell = context.farewell();
+    count(&context.counters.quic_connections);
     let handshake = async {
-        let quic = incoming.await.map_err(|error| error.to_string())?;
+        // With the certificate of now, which may have been replaced since the endpoint was made.
+        let connecting = match config {
+            Some(config) => incoming.accept_with(config),
+            None => incoming.accept(),
+        };
+        let quic = connecting.map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())?;
         let connection = Connection::new(quic.clone(), context.limits.header_bytes_max);
         let shared = connection.shared();
         let mut builder = h3::server::builder();
@@ -71,22 +93,36 @@ async fn connection(incoming: quinn::Incoming, context: Arc<Context>, _permit: O
     };
     let (quic, shared, http3) = match timeout(context.limits.header_timeout, handshake).await {
         Ok(Ok(connected)) => connected,
-        Ok(Err(error)) => return tracing::debug!(%peer, error, "QUIC handshake failed"),
-        Err(_) => return tracing::debug!(%peer, "QUIC handshake took too long"),
+        Ok(Err(error)) => {
+            count(&context.counters.quic_handshake_failures);
+            return tracing::debug!(%peer, error, "QUIC handshake failed");
+        }
+        Err(_) => {
+            count(&context.counters.quic_handshake_failures);
+            return tracing::debug!(%peer, "QUIC handshake took too long");
+        }
     };
+    let origin = Origin { protocol: Protocol::Http3, peer, secure: true, client: client_certificate(&quic) };
     tokio::select! {
         () = context.abort.cancelled() => {}
-        () = serve(http3, &shared, peer, &context) => {}
+        () = serve(http3, &shared, origin, &context, &farewell) => {}
     }
     // Whatever still runs was aborted with `serve`; the peer learns of the end now and not after a time-out.
     quic.close(Code::H3_NO_ERROR.value().try_into().unwrap_or_default(), b"");
 }
 
+/// The certificate that the client showed. Only one that the handshake has verified gets here.
+fn client_certificate(quic: &quinn::Connection) -> Option<ClientCertificate> {
+    let shown = quic.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    pin_of(shown.first()?).ok().map(ClientCertificate)
+}
+
 async fn serve(
     mut http3: h3::server::Connection<Connection, Bytes>,
     shared: &Arc<Shared>,
-    peer: SocketAddr,
+    origin: Origin,
     context: &Arc<Context>,
+    farewell: &CancellationToken,
 ) {
     let mut requests = JoinSet::new();
     let mut draining = false;
@@ -95,16 +131,16 @@ async fn serve(
         tokio::select! {
             accepted = http3.accept() => match accepted {
                 Ok(Some(resolver)) => {
-                    requests.spawn(request(resolver, shared.clone(), peer, context.clone()));
+                    requests.spawn(request(resolver, shared.clone(), origin, context.clone()));
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::debug!(%peer, %error, "HTTP/3 connection ended");
+                    tracing::debug!(peer = %origin.peer, %error, "HTTP/3 connection ended");
                     return;
                 }
             },
             Some(_) = requests.join_next() => {}
-            () = ending(context, idle), if !draining => {
+            () = ending(context, farewell, idle), if !draining => {
                 draining = true;
                 // One more than the last accepted: no request that is being answered may seem refused.
                 if http3.shutdown(1).await.is_err() {
@@ -118,9 +154,9 @@ async fn serve(
 }
 
 /// Completes when the server drains, or when an idle connection has been so for too long.
-async fn ending(context: &Context, idle: bool) {
+async fn ending(context: &Context, farewell: &CancellationToken, idle: bool) {
     tokio::select! {
-        () = context.drain.cancelled() => {}
+        () = farewell.cancelled() => {}
         () = sleep(context.limits.idle_timeout), if idle => {}
     }
 }
@@ -128,9 +164,10 @@ async fn ending(context: &Context, idle: bool) {
 async fn request(
     resolver: RequestResolver<Connection, Bytes>,
     shared: Arc<Shared>,
-    peer: SocketAddr,
+    origin: Origin,
     context: Arc<Context>,
 ) {
+    let peer = origin.peer;
     let resolved = timeout(context.limits.header_timeout, resolver.resolve_request()).await;
     let (head, stream): (http::Request<()>, RequestStream<BidiStream<Bytes>, Bytes>) = match resolved {
         Ok(Ok(resolved)) => resolved,
@@ -141,7 +178,6 @@ async fn request(
     let mut stopped = state.stopped();
     let (mut send, receive): (Send, Receive) = stream.split();
     let request = head.map(|()| http3_body::server(receive, state));
-    let origin = Origin { protocol: Protocol::Http3, peer, secure: true, client: None };
     let respond = async {
         let response = context.dispatch.answer(request, origin).await.map(Body::in_pieces);
         respond(&mut send, response, context.limits.stall_timeout).await

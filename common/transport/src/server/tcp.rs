@@ -17,9 +17,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::counters::count;
 use super::dispatch::Origin;
+use super::identity::TlsHandle;
 use super::patience::Patience;
 use crate::body::{Body, Held};
 use crate::handler::{ClientCertificate, Protocol};
@@ -31,9 +34,8 @@ use crate::tls::{ALPN_H2, pin_of};
 /// Pause after the system refused a connection (out of file descriptors): trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts connections until the drain begins.
-pub(super) async fn accept(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, context: Arc<Context>) {
-    let acceptor = tls.map(TlsAcceptor::from);
+/// Accepts connections until they are to be refused.
+pub(super) async fn accept(listener: TcpListener, tls: Option<TlsHandle>, context: Arc<Context>) {
     loop {
         let accepted = async {
             let Ok(permit) = context.connections.clone().acquire_owned().await else { return None };
@@ -41,14 +43,15 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<Arc<rustls::Server
         };
         let accepted = tokio::select! {
             biased;
-            () = context.drain.cancelled() => return,
+            () = context.refuse.cancelled() => return,
             () = context.abort.cancelled() => return,
             accepted = accepted => accepted,
         };
         match accepted {
             None => return,
             Some((permit, Ok((stream, peer)))) => {
-                let connection = connection(stream, peer, acceptor.clone(), context.clone(), permit);
+                let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.tcp()));
+                let connection = connection(stream, peer, acceptor, context.clone(), permit);
                 context.tracker.spawn(connection);
             }
             Some((_, Err(error))) => {
@@ -66,13 +69,15 @@ async fn connection(
     context: Arc<Context>,
     _permit: OwnedSemaphorePermit,
 ) {
+    count(if acceptor.is_some() { &context.counters.tls_connections } else { &context.counters.plain_connections });
     _ = stream.set_nodelay(true);
     let stream = StallGuard::new(stream, context.limits.stall_timeout);
+    let farewell = context.farewell();
     let work = async {
         match acceptor {
             None => {
                 let origin = Origin { protocol: Protocol::Http1, peer, secure: false, client: None };
-                serve(stream, origin, None, &context).await;
+                serve(stream, origin, None, &context, &farewell).await;
             }
             Some(acceptor) => match timeout(context.limits.header_timeout, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
@@ -81,10 +86,16 @@ async fn connection(
                     // Only a certificate that the handshake has verified gets here.
                     let client = shown.and_then(|certificate| pin_of(certificate).ok()).map(ClientCertificate);
                     let origin = Origin { protocol: Protocol::Http1, peer, secure: true, client };
-                    serve(stream, origin, Some(http2), &context).await;
+                    serve(stream, origin, Some(http2), &context, &farewell).await;
                 }
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-                Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+                Ok(Err(error)) => {
+                    count(&context.counters.tls_handshake_failures);
+                    tracing::debug!(%peer, %error, "TLS handshake failed");
+                }
+                Err(_) => {
+                    count(&context.counters.tls_handshake_failures);
+                    tracing::debug!(%peer, "TLS handshake took too long");
+                }
             },
         }
     };
@@ -95,7 +106,7 @@ async fn connection(
 }
 
 /// Serves one connection; `http2` is what ALPN chose, `None` finds out from the first bytes.
-async fn serve<S>(stream: S, origin: Origin, http2: Option<bool>, context: &Arc<Context>)
+async fn serve<S>(stream: S, origin: Origin, http2: Option<bool>, context: &Arc<Context>, farewell: &CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -129,7 +140,7 @@ where
                 }
                 return;
             }
-            () = context.drain.cancelled(), if !closing => {
+            () = farewell.cancelled(), if !closing => {
                 closing = true;
                 connection.as_mut().graceful_shutdown();
             }

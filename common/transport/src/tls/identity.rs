@@ -3,16 +3,17 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
 
 use super::{ALPN_H1, ALPN_H2, ALPN_H3, file_roots, pin_of, provider, read_pem};
 use crate::error::TransportError;
+use crate::limits::SESSIONS_MAX;
 
 /// Names of the files that [`ServerTls::load_or_create`] keeps in its directory.
 const CERTIFICATE_FILE: &str = "tls.crt";
@@ -25,7 +26,25 @@ pub struct ServerTls {
     key: Arc<PrivateKeyDer<'static>>,
     certificate_pem: Arc<str>,
     pin: [u8; 32],
-    clients: Option<Arc<dyn ClientCertVerifier>>,
+    clients: Option<Clients>,
+}
+
+/// What is asked of clients.
+#[derive(Clone)]
+struct Clients {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// The authorities' file as it was read, and whether a certificate is a must: what sessions may be resumed under.
+    rule: Arc<(Vec<u8>, bool)>,
+}
+
+/// The sessions that clients of one listener may resume: state of this process, so that each is good for early data once.
+#[derive(Clone)]
+pub(crate) struct Sessions(pub(crate) Arc<dyn StoresServerSessions>);
+
+impl Sessions {
+    pub(crate) fn new() -> Self {
+        Self(ServerSessionMemoryCache::new(SESSIONS_MAX))
+    }
 }
 
 impl fmt::Debug for ServerTls {
@@ -56,7 +75,7 @@ impl ServerTls {
         let certificate_pem = String::from_utf8_lossy(cert).into();
         let identity = Self { chain, key: Arc::new(key), certificate_pem, pin, clients: None };
         // Building a configuration proves that key and certificate belong together.
-        identity.tcp_config()?;
+        identity.tcp_config(&Sessions::new())?;
         Ok(identity)
     }
 
@@ -70,6 +89,15 @@ impl ServerTls {
             create(&key_path, key.as_bytes(), true)?;
             create(&certificate_path, certificate.as_bytes(), false)?;
         }
+        Self::load(dir)
+    }
+
+    /// The certificate in `dir/tls.crt` and the key in `dir/tls.key`; nothing is made.
+    ///
+    /// # Errors
+    /// Names the file that is missing, or the folder whose files do not fit together.
+    pub fn load(dir: &Path) -> Result<Self, TransportError> {
+        let (certificate_path, key_path) = (dir.join(CERTIFICATE_FILE), dir.join(KEY_FILE));
         Self::from_pem(&read_pem(&certificate_path)?, &read_pem(&key_path)?).map_err(|error| match error {
             TransportError::Certificate { reason, .. } => {
                 TransportError::Certificate { what: dir.display().to_string(), reason }
@@ -78,18 +106,46 @@ impl ServerTls {
         })
     }
 
-    /// The same, asking clients over TCP for a certificate that the authorities in this PEM file vouch for. A client may
-    /// show none; one that shows another is refused in the handshake. What was shown is in a request's extensions as
+    /// The files that [`Self::load`] reads.
+    pub fn files(dir: &Path) -> [PathBuf; 2] {
+        [dir.join(CERTIFICATE_FILE), dir.join(KEY_FILE)]
+    }
+
+    /// The same, asking clients for a certificate that the authorities in this PEM file vouch for. A client may show none;
+    /// one that shows another is refused in the handshake. What was shown is in a request's extensions as
     /// [`crate::ClientCertificate`].
     ///
     /// # Errors
     /// The file cannot be read or holds no usable certificate.
-    pub fn with_client_authorities(mut self, path: &Path) -> Result<Self, TransportError> {
+    pub fn with_client_authorities(self, path: &Path) -> Result<Self, TransportError> {
+        self.clients(path, false)
+    }
+
+    /// The same, refusing clients that show no certificate which the authorities in this PEM file vouch for: mutual TLS, on
+    /// every protocol of the listener.
+    ///
+    /// # Errors
+    /// As [`Self::with_client_authorities`].
+    pub fn requiring_client_authorities(self, path: &Path) -> Result<Self, TransportError> {
+        self.clients(path, true)
+    }
+
+    fn clients(mut self, path: &Path, required: bool) -> Result<Self, TransportError> {
         let roots = Arc::new(file_roots(path)?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).allow_unauthenticated().build();
+        let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
+        if !required {
+            builder = builder.allow_unauthenticated();
+        }
         let unusable = |reason: String| TransportError::Certificate { what: path.display().to_string(), reason };
-        self.clients = Some(verifier.map_err(|error| unusable(error.to_string()))?);
+        let verifier = builder.build().map_err(|error| unusable(error.to_string()))?;
+        self.clients = Some(Clients { verifier, rule: Arc::new((read_pem(path)?, required)) });
         Ok(self)
+    }
+
+    /// Whether sessions that began under `other` may be resumed under this: what is asked of clients is the same.
+    pub(crate) fn resumes(&self, other: &Self) -> bool {
+        let rule = |identity: &Self| identity.clients.as_ref().map(|clients| clients.rule.clone());
+        rule(self) == rule(other)
     }
 
     /// SHA-256 of the SubjectPublicKeyInfo of the end-entity certificate: what a client's `pin:` names.
@@ -103,15 +159,18 @@ impl ServerTls {
     }
 
     /// TLS for TCP: HTTP/2 and HTTP/1.1.
-    pub(crate) fn tcp_config(&self) -> Result<Arc<rustls::ServerConfig>, TransportError> {
-        let mut config = self.config(rustls::DEFAULT_VERSIONS)?;
+    pub(crate) fn tcp_config(&self, sessions: &Sessions) -> Result<Arc<rustls::ServerConfig>, TransportError> {
+        let mut config = self.config(rustls::DEFAULT_VERSIONS, sessions)?;
         config.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_H1.to_vec()];
         Ok(Arc::new(config))
     }
 
     /// TLS for QUIC: HTTP/3, TLS 1.3 only.
-    pub(crate) fn quic_config(&self) -> Result<quinn::crypto::rustls::QuicServerConfig, TransportError> {
-        let mut config = self.config(&[&rustls::version::TLS13])?;
+    pub(crate) fn quic_config(
+        &self,
+        sessions: &Sessions,
+    ) -> Result<quinn::crypto::rustls::QuicServerConfig, TransportError> {
+        let mut config = self.config(&[&rustls::version::TLS13], sessions)?;
         config.alpn_protocols = vec![ALPN_H3.to_vec()];
         quinn::crypto::rustls::QuicServerConfig::try_from(config)
             .map_err(|error| TransportError::Tls(error.to_string()))
@@ -120,17 +179,20 @@ impl ServerTls {
     fn config(
         &self,
         versions: &[&'static rustls::SupportedProtocolVersion],
+        sessions: &Sessions,
     ) -> Result<rustls::ServerConfig, TransportError> {
         let builder = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .map_err(|error| TransportError::Tls(error.to_string()))?;
         let builder = match &self.clients {
-            Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
+            Some(clients) => builder.with_client_cert_verifier(clients.verifier.clone()),
             None => builder.with_no_client_auth(),
         };
-        builder
-            .with_single_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(|error| TransportError::Certificate { what: "this server".to_owned(), reason: error.to_string() })
+        let mut config = builder.with_single_cert(self.chain.clone(), self.key.clone_key()).map_err(|error| {
+            TransportError::Certificate { what: "this server".to_owned(), reason: error.to_string() }
+        })?;
+        config.session_storage = sessions.0.clone();
+        Ok(config)
     }
 }
 

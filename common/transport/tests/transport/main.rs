@@ -1,9 +1,12 @@
 //! Client and server against each other, and each against peers that break the rules, on loopback.
 
 mod bodies;
+mod drain;
 mod hostile;
 mod lifecycle;
+mod mutual_tls;
 mod protocols;
+mod reload;
 mod support;
 mod trust;
 mod udp_blocked;

@@ -1,12 +1,13 @@
 //! Servers and clients for the tests.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use colibri_transport::{
-    Body, Client, ClientConfig, ClientError, Handler, Protocol, Request, Response, Server, ServerConfig, ServerLimits,
-    ServerTls, handler,
+    Body, Client, ClientConfig, ClientError, Handler, Protocol, Request, Response, Server, ServerConfig,
+    ServerCounters, ServerLimits, ServerTls, TlsHandle, handler,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -68,15 +69,19 @@ pub fn identity() -> ServerTls {
 pub struct Running {
     pub address: SocketAddr,
     pub stop: CancellationToken,
+    pub tls: Option<TlsHandle>,
+    pub counters: Arc<ServerCounters>,
     pub task: Option<JoinHandle<()>>,
 }
 
 impl Running {
     pub fn start(config: ServerConfig, handler: Handler) -> Self {
+        let counters = config.counters.clone();
         let server = Server::bind(config, handler).unwrap();
+        let tls = server.tls();
         let (address, stop) = (server.address(), CancellationToken::new());
         let task = tokio::spawn(server.serve(stop.clone(), Duration::from_secs(30)));
-        Self { address, stop, task: Some(task) }
+        Self { address, stop, tls, counters, task: Some(task) }
     }
 
     pub fn way(way: Way, handler: Handler) -> Self {

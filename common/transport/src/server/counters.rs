@@ -1,0 +1,72 @@
+//! [`ServerCounters`]: what happened at the listeners, as plain atomics. Names and exporting are the caller's.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::handler::Protocol;
+
+/// Counts since the start. Every field only goes up.
+#[derive(Debug, Default)]
+pub struct ServerCounters {
+    /// QUIC connections taken.
+    pub(super) quic_connections: AtomicU64,
+    /// TCP connections taken on ports with TLS.
+    pub(super) tls_connections: AtomicU64,
+    /// TCP connections taken on ports without TLS.
+    pub(super) plain_connections: AtomicU64,
+    pub(super) quic_handshake_failures: AtomicU64,
+    pub(super) tls_handshake_failures: AtomicU64,
+    pub(super) retries: AtomicU64,
+    pub(super) refused_full: AtomicU64,
+    pub(super) refused_draining: AtomicU64,
+    /// By [`Protocol`].
+    pub(super) requests: [AtomicU64; 3],
+}
+
+/// One count: the name says what was counted, the label which kind of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// What was counted, such as `connections`.
+    pub name: &'static str,
+    /// Name of its label, such as `transport`.
+    pub label: &'static str,
+    /// Value of its label, such as `quic`.
+    pub kind: &'static str,
+    /// How often.
+    pub value: u64,
+}
+
+impl ServerCounters {
+    /// All counts, those of one name together.
+    pub fn all(&self) -> Vec<Count> {
+        let count = |name, label, kind, value: &AtomicU64| Count { name, label, kind, value: read(value) };
+        let requests =
+            |protocol: Protocol| count("requests", "protocol", protocol.name(), &self.requests[protocol as usize]);
+        vec![
+            count("connections", "transport", "quic", &self.quic_connections),
+            count("connections", "transport", "tls", &self.tls_connections),
+            count("connections", "transport", "plain", &self.plain_connections),
+            count("handshake_failures", "transport", "quic", &self.quic_handshake_failures),
+            count("handshake_failures", "transport", "tls", &self.tls_handshake_failures),
+            count("refused", "reason", "full", &self.refused_full),
+            count("refused", "reason", "draining", &self.refused_draining),
+            count("refused", "reason", "retry", &self.retries),
+            requests(Protocol::Http3),
+            requests(Protocol::Http2),
+            requests(Protocol::Http1),
+        ]
+    }
+
+    /// One of [`Self::all`].
+    pub fn get(&self, name: &str, kind: &str) -> u64 {
+        self.all().iter().find(|count| count.name == name && count.kind == kind).map_or(0, |count| count.value)
+    }
+}
+
+/// Counts one.
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
