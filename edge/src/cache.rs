@@ -173,6 +173,11 @@ impl Cache {
         self.tiers.metrics.lapses.inc();
     }
 
+    /// Counts bytes sent to a reader.
+    pub fn served(&self, bytes: usize) {
+        self.tiers.metrics.served_bytes.inc_by(bytes as u64);
+    }
+
     /// One unit of an opened blob: decides once between memory, joining a flight, and starting one.
     pub fn unit(&self, fetcher: &BlobFetcher, place: &str, opened: &Arc<Opened>, unit: u32) -> Found {
         let metrics = &self.tiers.metrics;

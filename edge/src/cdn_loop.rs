@@ -1,8 +1,10 @@
 //! `CDN-Loop` (RFC 8586): edges whose upstreams form a circle notice it at the first round.
 //!
-//! An edge is known to others by its name and a number made at its start, so that several edges may share a name. There is
-//! no cap on hops: a client could make up hops and so fail a fetch that others wait for. The value is bounded by leaving out
-//! the hops furthest away; a circle that is longer than what remains does not exist.
+//! An edge is known to others by its name and a number made at its start, so that several edges may share a name. Only a
+//! request that carries this edge's own hop is refused. The cap on hops bounds what is passed on and refuses nothing: a hop
+//! cannot be told from one that a client made up, many readers wait for one request upstream, and a refusal there would fail
+//! them all. So the hops furthest away are left out. A circle shows itself after one round, wherever it is entered, as long
+//! as it has no more edges than the cap; longer ones do not exist.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -11,7 +13,7 @@ use colibri_transport::{Body, Response};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
-use crate::limits::LOOP_BYTES_MAX;
+use crate::limits::{LOOP_BYTES_MAX, LOOP_HOPS_MAX};
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
@@ -46,7 +48,7 @@ impl OwnHop {
         }
         hops.push(&self.0);
         let mut bytes = 0;
-        let kept = hops.iter().rev().take_while(|hop| {
+        let kept = hops.iter().rev().take(LOOP_HOPS_MAX).take_while(|hop| {
             bytes += hop.len() + 2;
             bytes <= LOOP_BYTES_MAX
         });
@@ -110,6 +112,9 @@ mod tests {
         let junk = vec!["x;y=1"; 5_000].join(",");
         let via = own.check(&headers(&[&junk, &junk])).unwrap();
         assert!(via.0.len() <= LOOP_BYTES_MAX && via.0.to_str().unwrap().ends_with(&own.0));
+        assert_eq!(via.0.to_str().unwrap().split(',').count(), LOOP_HOPS_MAX);
+        let huge = "x".repeat(LOOP_BYTES_MAX);
+        assert_eq!(own.check(&headers(&[&huge])).unwrap().0, own.0.as_str());
         assert_eq!(own.check(&via.headers()).unwrap_err(), Circle);
     }
 }

@@ -19,6 +19,21 @@ pub struct EdgeConfig {
     /// How long an upstream may take to answer, or to send what is no more than a trickle, while there are others to ask.
     /// With nobody else left it may take three times as long.
     pub upstream_patience_s: u64,
+    /// In which order upstreams that are well are asked.
+    pub upstream_order: UpstreamOrder,
+    /// Requests in flight at one upstream, bodies being read included; more wait, those that somebody waits for go first.
+    pub upstream_in_flight_max: u32,
+    /// At most this part of the fetches of units asks a second upstream when the first is silent for longer than it nearly
+    /// ever is, in percent; 0 for never.
+    pub upstream_hedge_percent: u8,
+    /// But not before this silence, in milliseconds.
+    pub upstream_hedge_delay_ms: u64,
+    /// Those of `upstreams` that are the origin; the last one if none is named.
+    pub origins: Vec<String>,
+    /// Requests per second to the origin, all together; 0 for any number.
+    pub origin_requests_per_s: u64,
+    /// Bytes per second from the origin, all together; 0 for any number.
+    pub origin_bytes_per_s: u64,
     /// Budget of the memory tier. Fills under way and units held for slow readers take up to three quarters as much besides.
     pub memory_bytes: u64,
     /// The disk tier, if any.
@@ -37,12 +52,30 @@ impl Default for EdgeConfig {
             upstream_tls: "none".to_owned(),
             upstream_http3: true,
             upstream_patience_s: 10,
+            upstream_order: UpstreamOrder::Listed,
+            upstream_in_flight_max: colibri_fetch::limits::SOURCE_IN_FLIGHT_MAX,
+            upstream_hedge_percent: 5,
+            upstream_hedge_delay_ms: 20,
+            origins: Vec::new(),
+            origin_requests_per_s: 0,
+            origin_bytes_per_s: 0,
             memory_bytes: 256 << 20,
             disk: None,
             metadata_max_age_s: 5,
             metadata_stale_max_s: 3600,
         }
     }
+}
+
+/// In which order upstreams that are well are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpstreamOrder {
+    /// As listed: a parent first, its stand-ins and the origin after it.
+    #[default]
+    Listed,
+    /// Whichever answered quickest lately; those that differ by less than a factor of two as listed.
+    Quickest,
 }
 
 /// Configuration of the disk tier.

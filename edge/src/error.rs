@@ -14,6 +14,9 @@ pub enum EdgeError {
     /// An upstream URL cannot be used.
     #[error("upstream: {0}")]
     Upstream(FetchError),
+    /// What `origins` names is not an upstream.
+    #[error("origins: `{0}` is not one of `upstreams`")]
+    Origin(String),
     /// `upstream_tls` is not understood.
     #[error("upstream_tls: {0}")]
     Trust(String),

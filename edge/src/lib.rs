@@ -25,16 +25,17 @@ mod serve;
 mod shapes;
 mod single_flight;
 mod unit;
+mod upstreams;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use colibri_fetch::{BlobFetcher, Patience, Source, SourceOrder, Sources};
+use colibri_fetch::{BlobFetcher, Patience, Sources};
 use colibri_service::metrics::Registry;
 use colibri_transport::{Client, ClientConfig, Handler};
 use tokio_util::task::TaskTracker;
 
-pub use config::{Admission, DiskTierConfig, EdgeConfig};
+pub use config::{Admission, DiskTierConfig, EdgeConfig, UpstreamOrder};
 pub use error::EdgeError;
 pub use metrics::Metrics;
 
@@ -50,18 +51,14 @@ pub struct Edge {
 impl Edge {
     /// Builds an edge from its configuration; opens no port and asks nobody anything.
     pub fn build(config: &EdgeConfig, registry: &Registry) -> Result<Self, EdgeError> {
-        let sources: Result<Vec<_>, _> = config.upstreams.iter().map(|url| url.parse().map(Source::new)).collect();
-        let sources = sources.map_err(EdgeError::Upstream)?;
-        if sources.is_empty() {
-            return Err(EdgeError::NoUpstream);
-        }
+        let sources = Arc::new(upstreams::sources(config)?);
         let trust = config.upstream_tls.parse().map_err(|error| EdgeError::Trust(format!("{error}")))?;
         let client = Client::new(ClientConfig { trust, http3: config.upstream_http3, ..ClientConfig::default() })?;
         let patience = Patience::of(Duration::from_secs(config.upstream_patience_s.max(1)));
         let agent = format!("colibri-edge/{} ({})", env!("CARGO_PKG_VERSION"), config.name);
-        let sources = Arc::new(Sources::new(sources, SourceOrder::Listed));
         let fetcher = BlobFetcher::new(client, sources, &agent).with_patience(patience);
         let metrics = Metrics::register(registry)?;
+        upstreams::export(config, fetcher.sources(), registry)?;
         let tasks = TaskTracker::new();
         let disk = config.disk.as_ref().map(|disk| disk::DiskTier::open(disk, metrics.clone())).transpose()?;
         let cache = cache::Cache::new(config, disk, metrics.clone(), tasks.clone());

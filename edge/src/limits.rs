@@ -62,6 +62,9 @@ pub const READ_AHEAD_AFTER_BYTES: u64 = 512 << 10;
 /// Largest answer that is handed over at once; larger ones go piece by piece, so that slow readers hold no more than a few.
 pub const WHOLE_ANSWER_BYTES_MAX: u64 = 256 << 10;
 
+/// Hops of a `CDN-Loop` value sent on; those furthest away are left out.
+pub const LOOP_HOPS_MAX: usize = 32;
+
 /// Longest `CDN-Loop` value sent on, bytes; the hops furthest away are left out.
 pub const LOOP_BYTES_MAX: usize = 2048;
 
@@ -92,5 +95,6 @@ pub const ALL: &[(&str, u64)] = &[
     ("READ_AHEAD_UNITS", READ_AHEAD_UNITS as u64),
     ("READ_AHEAD_AFTER_BYTES", READ_AHEAD_AFTER_BYTES),
     ("WHOLE_ANSWER_BYTES_MAX", WHOLE_ANSWER_BYTES_MAX),
+    ("LOOP_HOPS_MAX", LOOP_HOPS_MAX as u64),
     ("LOOP_BYTES_MAX", LOOP_BYTES_MAX as u64),
 ];

@@ -19,6 +19,8 @@ pub struct Metrics {
     pub fill_failures: IntCounter,
     /// Verified bytes that came from upstream, encoded form.
     pub filled_bytes: IntCounter,
+    /// Bytes of blobs sent to readers, without headers.
+    pub served_bytes: IntCounter,
     /// Units that memory let go.
     pub evictions: IntCounter,
     /// Readers whose unit was let go before they had read it: it was asked for again.
@@ -53,6 +55,10 @@ impl Metrics {
             fills: counter("colibri_edge_fills_total", "units fetched from upstream")?,
             fill_failures: counter("colibri_edge_fill_failures_total", "fills that failed")?,
             filled_bytes: counter("colibri_edge_filled_bytes_total", "verified bytes that came from upstream")?,
+            served_bytes: counter(
+                "colibri_edge_served_bytes_total",
+                "bytes of blobs sent to readers; colibri_edge_upstream_bytes_total{tier=\"origin\"} over this is the origin amplification",
+            )?,
             evictions: counter("colibri_edge_evictions_total", "units that memory let go")?,
             lapses: counter("colibri_edge_lapses_total", "readers whose unit was let go before they had read it")?,
             memory_bytes: registry.gauge("colibri_edge_memory_bytes", "bytes of units in memory")?,

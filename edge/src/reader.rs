@@ -81,6 +81,7 @@ impl Reader {
                 }
             }
         }
+        segments.iter().for_each(|segment| self.cache.served(segment.len()));
         Some(segments)
     }
 
@@ -88,8 +89,11 @@ impl Reader {
     pub async fn stream(mut self, mut sender: BodySender) {
         let head = self.head_part();
         let mut at = self.range.start() + head.len() as u64;
-        if !head.is_empty() && sender.send(head).await.is_err() {
-            return;
+        if !head.is_empty() {
+            self.cache.served(head.len());
+            if sender.send(head).await.is_err() {
+                return;
+            }
         }
         while let Some((unit, _)) = self.current {
             let wanted = self.wanted(unit);
@@ -102,6 +106,7 @@ impl Reader {
                 match bytes {
                     Ok(bytes) => {
                         at += bytes.len() as u64;
+                        self.cache.served(bytes.len());
                         if sender.send(bytes).await.is_err() {
                             return;
                         }

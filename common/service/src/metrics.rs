@@ -3,6 +3,8 @@
 //! Rules: `colibri_` first; lower case; counters end in `_total`; histograms end in a unit; gauges end in a unit or in what
 //! they count (a plural). One registry per process part, so that tests can have many.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use prometheus::core::Collector;
 pub use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use prometheus::{HistogramOpts, Opts, TextEncoder};
@@ -41,9 +43,21 @@ pub enum MetricsError {
     },
 }
 
+type Hook = Box<dyn Fn() + Send + Sync>;
+
 /// A set of metrics. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Registry(prometheus::Registry);
+#[derive(Clone, Default)]
+pub struct Registry {
+    metrics: prometheus::Registry,
+    /// Called before each rendering.
+    hooks: Arc<Mutex<Vec<Hook>>>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
 
 impl Registry {
     /// An empty registry.
@@ -96,10 +110,16 @@ impl Registry {
         self.register(name, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
     }
 
+    /// Lets `hook` bring metrics up to date before each rendering: for what is counted elsewhere.
+    pub fn before_rendering(&self, hook: impl Fn() + Send + Sync + 'static) {
+        self.hooks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(hook));
+    }
+
     /// All metrics in the Prometheus text format 0.0.4.
     pub fn render(&self) -> String {
+        self.hooks.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|hook| hook());
         let mut text = String::new();
-        if let Err(error) = TextEncoder::new().encode_utf8(&self.0.gather(), &mut text) {
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.metrics.gather(), &mut text) {
             tracing::error!(%error, "metrics cannot be rendered");
         }
         text
@@ -113,7 +133,7 @@ impl Registry {
         let refused =
             |error: prometheus::Error| MetricsError::Register { name: name.to_owned(), reason: error.to_string() };
         let collector = made.map_err(refused)?;
-        self.0.register(Box::new(collector.clone())).map_err(refused)?;
+        self.metrics.register(Box::new(collector.clone())).map_err(refused)?;
         Ok(collector)
     }
 }

@@ -45,7 +45,7 @@ async fn two_tiers_of_edges_with_the_same_name() {
 
 /// Each edge thinks the other is its upstream. Every question ends, at once, with an error that says what is wrong.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_circle_of_edges_is_noticed() {
+async fn loop_of_two_edges_is_noticed() {
     // Both must know the other's port before they exist: one listens with a handler that is found later.
     let first_port = std::net::TcpListener::bind(loopback(0)).unwrap().local_addr().unwrap();
     let url = |address| vec![format!("http://{address}")];
@@ -67,7 +67,7 @@ async fn a_circle_of_edges_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edge_that_is_its_own_upstream_says_508() {
+async fn loop_of_an_edge_with_itself_says_508() {
     let address = std::net::TcpListener::bind(loopback(0)).unwrap().local_addr().unwrap();
     let edge = build(&EdgeConfig { upstreams: vec![format!("http://{address}")], ..EdgeConfig::default() });
     let server = Server::bind(ServerConfig::plain(address), edge.handler()).unwrap();
@@ -80,7 +80,7 @@ async fn an_edge_that_is_its_own_upstream_says_508() {
 
 /// Anybody can write into the field: it must not harm anybody else.
 #[tokio::test(flavor = "multi_thread")]
-async fn made_up_hops_are_passed_by() {
+async fn loop_hops_that_are_made_up_fail_nobody() {
     let upstream = Upstream::start().await;
     upstream.put("/repo/timestamp.json", "one");
     let edge = build(&config(&[&upstream]));

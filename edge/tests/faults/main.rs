@@ -5,5 +5,6 @@ mod chains;
 mod documents;
 mod liars;
 mod site;
+mod sources;
 mod tiers;
 mod upstream;

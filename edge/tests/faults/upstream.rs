@@ -28,6 +28,10 @@ pub enum Fault {
     Cut(usize),
     /// The body stops after so many bytes and nothing more comes.
     Hang(usize),
+    /// After so many bytes, the rest comes byte by byte.
+    Drip(usize),
+    /// After the right body, more and more of anything.
+    Endless,
     /// Not before a permit is there.
     Gate(Arc<Semaphore>),
 }
@@ -220,7 +224,7 @@ async fn spoil(response: Response, fault: Option<Fault>) -> Response {
         gate.acquire().await.unwrap().forget();
         return response;
     }
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
     let bytes = body.read_all(1 << 30).await.unwrap();
     let body = match fault {
         Fault::Status(code) => return status(code),
@@ -240,9 +244,40 @@ async fn spoil(response: Response, fault: Option<Fault>) -> Response {
             });
             body
         }
+        Fault::Drip(at) => drip(bytes, at),
+        Fault::Endless => {
+            head.headers.remove(http::header::CONTENT_LENGTH);
+            endless(bytes)
+        }
         Fault::Gate(_) => Body::full(bytes),
     };
     Response::from_parts(head, body)
+}
+
+fn drip(bytes: Bytes, at: usize) -> Body {
+    let (mut sender, body) = Body::channel(Some(bytes.len() as u64));
+    let first = bytes.slice(..at.min(bytes.len()));
+    tokio::spawn(async move {
+        let mut next = first.len();
+        let mut piece = first;
+        while sender.send(piece).await.is_ok() && next < bytes.len() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            piece = bytes.slice(next..next + 1);
+            next += 1;
+        }
+    });
+    body
+}
+
+fn endless(bytes: Bytes) -> Body {
+    let (mut sender, body) = Body::channel(None);
+    tokio::spawn(async move {
+        let mut piece = bytes;
+        while sender.send(piece).await.is_ok() {
+            piece = Bytes::from_static(&[7; 16 << 10]);
+        }
+    });
+    body
 }
 
 fn status(code: u16) -> Response {

@@ -1,0 +1,144 @@
+//! The upstreams of an edge as a set of sources: budgets, hedging, the protection of the origin, and their metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use colibri_fetch::{Budget, BudgetLimits, Hedging, Source, SourceOrder, SourceUrl, Sources};
+use colibri_service::metrics::{IntCounter, IntCounterVec, IntGaugeVec, MetricsError, Registry};
+
+use crate::config::{EdgeConfig, UpstreamOrder};
+use crate::error::EdgeError;
+
+/// The sources that `config` names, with one budget for all that are the origin and one each for the others.
+pub(crate) fn sources(config: &EdgeConfig) -> Result<Sources, EdgeError> {
+    if config.upstreams.is_empty() {
+        return Err(EdgeError::NoUpstream);
+    }
+    let urls: Result<Vec<SourceUrl>, _> = config.upstreams.iter().map(|url| url.parse()).collect();
+    let urls = urls.map_err(EdgeError::Upstream)?;
+    let in_flight_max = config.upstream_in_flight_max;
+    let origin = Budget::new(BudgetLimits {
+        in_flight_max,
+        requests_per_s: config.origin_requests_per_s,
+        bytes_per_s: config.origin_bytes_per_s,
+    });
+    let origins = origins(config, &urls)?;
+    let list = urls.into_iter().map(|url| {
+        let budget = if origins.contains(&url) {
+            origin.clone()
+        } else {
+            Budget::new(BudgetLimits { in_flight_max, ..BudgetLimits::default() })
+        };
+        Source::new(url).with_budget(budget)
+    });
+    let order = match config.upstream_order {
+        UpstreamOrder::Listed => SourceOrder::Listed,
+        UpstreamOrder::Quickest => SourceOrder::Quickest,
+    };
+    let hedging = Hedging {
+        share_percent: config.upstream_hedge_percent.min(100),
+        delay_min: Duration::from_millis(config.upstream_hedge_delay_ms),
+        ..Hedging::default()
+    };
+    Ok(Sources::new(list.collect(), order).with_hedging(hedging))
+}
+
+/// Those that are marked, or else the last tier.
+fn origins(config: &EdgeConfig, urls: &[SourceUrl]) -> Result<Vec<SourceUrl>, EdgeError> {
+    if config.origins.is_empty() {
+        return Ok(urls.last().cloned().into_iter().collect());
+    }
+    let marked = config.origins.iter().map(|url| {
+        let marked: SourceUrl = url.parse().map_err(EdgeError::Upstream)?;
+        if urls.contains(&marked) { Ok(marked) } else { Err(EdgeError::Origin(url.clone())) }
+    });
+    marked.collect()
+}
+
+/// What is exported of each source, by tier and URL.
+struct Exported {
+    requests: IntCounterVec,
+    bytes: IntCounterVec,
+    failures: IntCounterVec,
+    blames: IntCounterVec,
+    hedges: IntCounterVec,
+    hedges_won: IntCounterVec,
+    cancelled: IntCounterVec,
+    waits: IntCounterVec,
+    waited_ms: IntCounterVec,
+    in_flight: IntGaugeVec,
+    latency_us: IntGaugeVec,
+    demotions: IntGaugeVec,
+}
+
+const LABELS: &[&str] = &["tier", "source"];
+
+impl Exported {
+    fn register(registry: &Registry) -> Result<Self, MetricsError> {
+        let counter = |name, help| registry.counter_vec(name, help, LABELS);
+        let gauge = |name, help| registry.gauge_vec(name, help, LABELS);
+        Ok(Self {
+            requests: counter("colibri_edge_upstream_requests_total", "requests sent upstream")?,
+            bytes: counter("colibri_edge_upstream_bytes_total", "body bytes received from upstream, before any check")?,
+            failures: counter("colibri_edge_upstream_failures_total", "attempts that failed, bad bytes included")?,
+            blames: counter("colibri_edge_upstream_blames_total", "times a source served bad bytes")?,
+            hedges: counter("colibri_edge_upstream_hedges_total", "requests sent because another source was silent")?,
+            hedges_won: counter("colibri_edge_upstream_hedges_won_total", "of these, those that were quicker")?,
+            cancelled: counter("colibri_edge_upstream_cancelled_total", "requests given up: another was quicker")?,
+            waits: counter("colibri_edge_upstream_waits_total", "requests that waited for a place in a budget")?,
+            waited_ms: counter("colibri_edge_upstream_waited_ms_total", "milliseconds waited for places in a budget")?,
+            in_flight: gauge("colibri_edge_upstream_in_flight_requests", "requests in flight")?,
+            latency_us: gauge("colibri_edge_upstream_latency_microseconds", "mean time to the head of an answer")?,
+            demotions: gauge("colibri_edge_upstream_demotions", "0 well, 1 failing or leaving, 2 served bad bytes")?,
+        })
+    }
+
+    /// `with_waits` is false for a source that shares the budget of one before it.
+    fn set(&self, tier: &str, source: &Source, with_waits: bool) {
+        let labels = [tier, source.url.as_str()];
+        let counts = source.counts();
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        for (counter, value) in [
+            (&self.requests, counts.requests),
+            (&self.bytes, counts.body_bytes),
+            (&self.failures, counts.failures),
+            (&self.blames, counts.blames),
+            (&self.hedges, counts.hedges),
+            (&self.hedges_won, counts.hedges_won),
+            (&self.cancelled, counts.cancelled),
+        ] {
+            raise(&counter.with_label_values(&labels), value);
+        }
+        if with_waits {
+            raise(&self.waits.with_label_values(&labels), counts.waits);
+            raise(&self.waited_ms.with_label_values(&labels), ms(counts.waited));
+        }
+        let latency = counts.latency.map_or(0, |latency| i64::try_from(latency.as_micros()).unwrap_or(i64::MAX));
+        self.in_flight.with_label_values(&labels).set(counts.in_flight.into());
+        self.latency_us.with_label_values(&labels).set(latency);
+        self.demotions.with_label_values(&labels).set(counts.standing as i64);
+    }
+}
+
+/// Brings a counter up to what was counted elsewhere.
+pub(crate) fn raise(counter: &IntCounter, value: u64) {
+    counter.inc_by(value.saturating_sub(counter.get()));
+}
+
+/// Exports what is counted of each source.
+pub(crate) fn export(config: &EdgeConfig, sources: &Arc<Sources>, registry: &Registry) -> Result<(), EdgeError> {
+    let urls: Vec<_> = sources.list().iter().map(|source| source.url.clone()).collect();
+    let origins = origins(config, &urls)?;
+    let exported = Exported::register(registry)?;
+    let sources = Arc::downgrade(sources);
+    registry.before_rendering(move || {
+        let Some(sources) = sources.upgrade() else { return };
+        let mut waits_of_origin = true;
+        for source in sources.list() {
+            let is_origin = origins.contains(&source.url);
+            exported.set(if is_origin { "origin" } else { "upstream" }, source, !is_origin || waits_of_origin);
+            waits_of_origin &= !is_origin;
+        }
+    });
+    Ok(())
+}
