@@ -131,6 +131,15 @@ impl Documents {
         writer.commit_new(name)
     }
 
+    /// Like [`Documents::put_new`] without waiting for the disk, for what is of no use to anybody after power loss: then it is
+    /// gone, or there with any content.
+    pub fn put_new_unsynced(&self, name: &DocumentName, content: &[u8]) -> Result<bool, StoreError> {
+        let mut writer = self.writer()?;
+        writer.write(content)?;
+        let (path, _) = writer.named_path(name)?;
+        writer.link(&path)
+    }
+
     /// Like [`Documents::get`], from the disk itself where the system can tell it from its cache. For proving what is at
     /// rest; what was written without this type must be made durable first, or it stays in the cache.
     pub fn get_uncached(&self, name: &DocumentName, limit_bytes: u64) -> Result<Option<Bytes>, StoreError> {

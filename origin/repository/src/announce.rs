@@ -3,7 +3,7 @@
 //! Whoever is about to rely on stored blobs first announces them under the lock, and only then tests whether they are there.
 //! Collection holds the lock from reading announcements to the last removal, so a blob is either announced in time and stays,
 //! or is gone before anybody looks. Should an announcement be too old and be passed over, the gate, under the same lock,
-//! still signs nothing that is not there. Deliberately absent: collection itself (`gc`).
+//! still signs nothing that is not there. Announcements are never synced: no publish outlives power loss. Deliberately absent: collection itself (`gc`).
 
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ impl<'a> Announcement<'a> {
         loop {
             number += 1;
             let name = layout::announced(number)?;
-            if storage.create(&name, &text)? {
+            if storage.create_passing(&name, &text)? {
                 return Ok(Self { storage, name });
             }
         }
@@ -58,7 +58,7 @@ impl<'a> Announcement<'a> {
 
 impl Drop for Announcement<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.storage.remove_all(std::slice::from_ref(&self.name)) {
+        if let Err(error) = self.storage.sweep(std::slice::from_ref(&self.name)) {
             tracing::debug!(name = %self.name, %error, "an announcement stays until it is too old");
         }
     }

@@ -4,7 +4,8 @@
 //! the grace period. Metadata of every timestamp served within its own life or 24 hours, whichever is more, and all roots. The
 //! lock is held from the first look to the last removal; publishes at work have announced what they depend on before they
 //! looked for it (`announce`), and the gate looks again under the same lock before it lets anything be signed. Order: commits,
-//! then what only they lead to; receipts, durably, then the blobs they were for. A crash anywhere leaves less to do next time.
+//! then what only they lead to; receipts, durably, then the blobs they were for. A crash anywhere leaves less to do next time;
+//! removals are not synced, since what comes back after power loss is found again.
 
 mod keep;
 mod sweep;
@@ -80,7 +81,7 @@ impl Repository {
         let sweep = Sweep::find(self, &head, &kept, &marked, collect)?;
         if !collect.dry_run {
             sweep.run(self)?;
-            self.storage.remove_all(&old_announcements)?;
+            self.storage.sweep(&old_announcements)?;
         }
         Ok(sweep.report)
     }

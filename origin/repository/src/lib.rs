@@ -57,6 +57,8 @@ mod storage;
 mod submit;
 #[cfg(test)]
 mod test_desk;
+#[cfg(test)]
+mod test_disk;
 mod transaction;
 #[cfg(test)]
 mod transaction_tests;

@@ -58,6 +58,15 @@ impl PublishLock {
     }
 }
 
+impl Drop for PublishLock {
+    fn drop(&mut self) {
+        // Closing gives it back too, but not before a child process, of another thread and just being born, has closed its copy.
+        if let Some(Err(error)) = self.file.as_ref().map(|file| file.unlock()) {
+            tracing::debug!(%error, "the publish lock goes when its file is closed");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use colibri_store::OsDisk;

@@ -21,8 +21,8 @@ use crate::lock::PublishLock;
 
 pub(crate) use local::LocalStorage;
 
-/// Named documents, each written as a whole. Everything written or removed is durable when the call returns, and seen by
-/// every later call of every program; a reader sees an old or a new document, never a mixture.
+/// Named documents, each written as a whole. Everything written or removed is durable when the call returns unless the method
+/// says otherwise, and seen by every later call of every program; a reader sees an old or a new document, never a mixture.
 pub(crate) trait Storage: Send + Sync + Debug {
     /// What people call the place: a folder, an address.
     fn place(&self) -> &Path;
@@ -46,6 +46,12 @@ pub(crate) trait Storage: Send + Sync + Debug {
     /// gets true.
     fn create(&self, name: &DocumentName, content: &Bytes) -> Result<bool, StoreError>;
 
+    /// [`Storage::create`] of what is of no use to anybody after power loss, and need not be durable: then it is gone, or there
+    /// with any content.
+    fn create_passing(&self, name: &DocumentName, content: &Bytes) -> Result<bool, StoreError> {
+        self.create(name, content)
+    }
+
     /// [`Storage::create`] for several documents, each by itself.
     fn create_all(&self, documents: &[(DocumentName, Bytes)]) -> Result<Vec<bool>, StoreError> {
         documents.iter().map(|(name, content)| self.create(name, content)).collect()
@@ -64,6 +70,11 @@ pub(crate) trait Storage: Send + Sync + Debug {
 
     /// Removes documents; those that are not there count as removed.
     fn remove_all(&self, names: &[DocumentName]) -> Result<(), StoreError>;
+
+    /// [`Storage::remove_all`] of what does no harm: any of it may be there again after power loss.
+    fn sweep(&self, names: &[DocumentName]) -> Result<(), StoreError> {
+        self.remove_all(names)
+    }
 
     /// Waits for the publish lock, which keeps programs from working for nothing. Where there are no locks it excludes nobody:
     /// commits are safe without, collection is not and refuses.

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use colibri_metadata::{Answer, MetadataError, Role, Start, Step, TrustAnchor, TrustedSet, Update};
@@ -20,6 +21,7 @@ use crate::offer::Offer;
 use crate::storage::Storage;
 use crate::storage::bucket_twin::BucketTwin;
 use crate::test_desk::{Desk, NOW, of_archive};
+use crate::test_disk::SeldomSynced;
 use crate::{CreateOptions, Expiries, Repository, RepositoryError, Versions};
 
 fn names(repository: &Repository) -> Vec<String> {
@@ -236,37 +238,59 @@ fn what_a_newer_version_wrote_is_refused_by_name() {
     assert!(matches!(error, RepositoryError::Damaged { .. }) && error.to_string().contains("commits/2"), "{error}");
 }
 
-#[test]
-fn readers_polling_through_a_thousand_publishes_never_see_half_of_one() {
+/// Two readers poll through a thousand publishes; `read` gives them what is served.
+fn poll_through_a_thousand_publishes(publisher: &Repository, read: &(dyn Fn(&str) -> Option<Bytes> + Sync)) {
     const PUBLISHES: u32 = 1000;
-    let desk = Desk::new();
-    let bucket = BucketTwin::default();
-    let options = CreateOptions { keys: Some(desk.keys()), ..CreateOptions::new(NOW) };
-    let publisher = Repository::create_in(Arc::new(bucket.clone()), &options).unwrap();
     let finished = AtomicBool::new(false);
-    let read = |name: &str| bucket.read(&DocumentName::new(&format!("repository/{name}")).unwrap(), 1 << 20).unwrap();
     let poll = || {
         let root = TrustAnchor::RootFile(publisher.trusted_root_bytes().unwrap());
         let mut seen = BTreeSet::new();
         let mut start = Start::FromAnchor(root);
         loop {
             let last = finished.load(Ordering::Acquire);
-            let set = client(&read, start).unwrap();
+            let set = client(read, start).unwrap();
             seen.insert(set.version(Role::Timestamp).unwrap());
             start = Start::FromSet(set);
             if last {
                 return seen;
             }
+            // The publisher shall get on, also where there are fewer processors than threads.
+            std::thread::sleep(Duration::from_millis(15));
         }
     };
     let seen = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..2).map(|_| scope.spawn(poll)).collect();
         for _ in 0..PUBLISHES {
-            sign_again(&publisher).unwrap();
+            sign_again(publisher).unwrap();
         }
         finished.store(true, Ordering::Release);
         readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect::<BTreeSet<_>>()
     });
     assert_eq!(seen.last(), Some(&(PUBLISHES + 1)));
     assert!(seen.len() > 1, "the readers read while it was published: {} versions seen", seen.len());
+}
+
+#[test]
+fn readers_polling_through_a_thousand_publishes_never_see_half_of_one_in_a_bucket() {
+    let desk = Desk::new();
+    let bucket = BucketTwin::default();
+    let options = CreateOptions { keys: Some(desk.keys()), ..CreateOptions::new(NOW) };
+    let publisher = Repository::create_in(Arc::new(bucket.clone()), &options).unwrap();
+    let read = |name: &str| bucket.read(&DocumentName::new(&format!("repository/{name}")).unwrap(), 1 << 20).unwrap();
+    poll_through_a_thousand_publishes(&publisher, &read);
+}
+
+#[test]
+fn readers_polling_through_a_thousand_publishes_never_see_half_of_one_in_a_folder() {
+    let desk = Desk::new();
+    let options = CreateOptions { keys: Some(desk.keys()), ..CreateOptions::new(NOW) };
+    let disk = Arc::new(SeldomSynced::default());
+    let publisher = Repository::create_on(disk, &desk.dir.path().join("repo"), &options).unwrap();
+    let served = publisher.served_dir();
+    // As a web server does that knows nothing of us.
+    let read = |name: &str| match fs::read(served.join(name)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        read => Some(read.unwrap().into()),
+    };
+    poll_through_a_thousand_publishes(&publisher, &read);
 }

@@ -3,6 +3,8 @@
 //! Pieces are documents `uploads/ID.FORM/OFFSET`, so that an upload goes on after a restart, on any backend, from where it
 //! stood. Nothing of them is served. Deliberately absent: the network, how many uploads run at a time.
 
+use std::collections::BTreeMap;
+
 use bytes::{Bytes, BytesMut};
 use colibri_common::{BlobId, UnixSeconds, merkle};
 use colibri_package::delivery::{self, DeliveryError, DeliveryType, Encoding, Layout};
@@ -70,14 +72,17 @@ impl Repository {
         Ok(Some(Upload::found(self, id, form)?.durable))
     }
 
-    /// Unfinished uploads: the folder of each, and when it began.
-    pub(crate) fn uploads(&self) -> Result<Vec<(String, UnixSeconds)>, RepositoryError> {
-        let mut found = Vec::new();
+    /// Unfinished uploads: the folder of each, and when it began; 0 if nobody can say, as where a crash cut a removal short.
+    pub(crate) fn uploads(&self) -> Result<BTreeMap<String, UnixSeconds>, RepositoryError> {
+        let mut found = BTreeMap::new();
         for name in self.storage.list(&format!("{}/", layout::UPLOADS))? {
-            let Some(folder) = name.as_str().strip_suffix("/began") else { continue };
-            let text = self.storage.read(&name, limits::UPLOAD_BEGAN_BYTES_MAX)?.unwrap_or_default();
-            let at = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
-            found.push((folder.to_owned(), UnixSeconds(at.unwrap_or(0))));
+            let Some((folder, file)) = name.as_str().rsplit_once('/') else { continue };
+            let began = found.entry(folder.to_owned()).or_insert(UnixSeconds(0));
+            if file == "began" {
+                let text = self.storage.read(&name, limits::UPLOAD_BEGAN_BYTES_MAX)?.unwrap_or_default();
+                let at = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+                *began = UnixSeconds(at.unwrap_or(0));
+            }
         }
         Ok(found)
     }
@@ -278,7 +283,7 @@ impl Upload {
         let mut names = self.repository.storage.list(&format!("{}/", self.folder()))?;
         // From the end, so that what a crash leaves is the beginning of the blob.
         names.reverse();
-        Ok(self.repository.storage.remove_all(&names)?)
+        Ok(self.repository.storage.sweep(&names)?)
     }
 }
 

@@ -45,6 +45,16 @@ impl Documents {
 
     /// Removes documents, durably; those that are not there count as removed.
     pub fn remove_all(&self, names: &[DocumentName]) -> Result<(), StoreError> {
+        self.sync_folders(&self.removed(names)?)
+    }
+
+    /// Like [`Documents::remove_all`] without waiting for the disk: any of them may be there again after power loss.
+    pub fn remove_all_unsynced(&self, names: &[DocumentName]) -> Result<(), StoreError> {
+        self.removed(names).map(drop)
+    }
+
+    /// Removes documents; gives the folders that have changed.
+    fn removed(&self, names: &[DocumentName]) -> Result<BTreeSet<PathBuf>, StoreError> {
         let mut folders = BTreeSet::new();
         for name in names {
             let path = self.path(name);
@@ -54,7 +64,7 @@ impl Documents {
             }
             folders.insert(folder_of(&path));
         }
-        self.sync_folders(&folders)
+        Ok(folders)
     }
 
     /// Every document in a temporary file, synced.

@@ -136,16 +136,16 @@ impl Sweep {
         Ok(())
     }
 
-    /// Removes it.
+    /// Removes it. What power loss brings back, the next collection finds again.
     pub fn run(&self, repository: &Repository) -> Result<(), RepositoryError> {
         let storage = &repository.storage;
-        storage.remove_all(&self.commits)?;
-        storage.remove_all(&self.metadata)?;
+        storage.sweep(&self.commits)?;
+        storage.sweep(&self.metadata)?;
         // A receipt never outlives its blob: another of the same length could take its place.
         repository.blobs.receipts.note(self.blobs.iter().map(|id| Entry::Forgotten(*id)));
         repository.blobs.receipts.flush()?;
-        storage.remove_all(&self.forms)?;
-        storage.remove_all(&self.uploads)?;
+        storage.sweep(&self.forms)?;
+        storage.sweep(&self.uploads)?;
         repository.blobs.receipts.write_into_one()
     }
 }

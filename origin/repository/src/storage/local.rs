@@ -57,6 +57,10 @@ impl Storage for LocalStorage {
         self.documents.put_new(name, content)
     }
 
+    fn create_passing(&self, name: &DocumentName, content: &Bytes) -> Result<bool, StoreError> {
+        self.documents.put_new_unsynced(name, content)
+    }
+
     fn create_all(&self, documents: &[(DocumentName, Bytes)]) -> Result<Vec<bool>, StoreError> {
         self.documents.put_all_new(documents)
     }
@@ -75,6 +79,10 @@ impl Storage for LocalStorage {
 
     fn remove_all(&self, names: &[DocumentName]) -> Result<(), StoreError> {
         self.documents.remove_all(names)
+    }
+
+    fn sweep(&self, names: &[DocumentName]) -> Result<(), StoreError> {
+        self.documents.remove_all_unsynced(names)
     }
 
     fn lock(&self) -> Result<PublishLock, RepositoryError> {
