@@ -41,7 +41,7 @@ pub struct Compress {
     #[arg(short, long)]
     pub output: PathBuf,
     /// Delivery type: 1 or 2
-    #[arg(long = "type", value_name = "TYPE", default_value_t = 1)]
+    #[arg(short = 't', long = "type", value_name = "TYPE", default_value_t = 1)]
     pub delivery_type: u32,
     /// zstd level instead of the type's own (14 for type 1, 21 for type 2)
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..=22))]

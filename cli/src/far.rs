@@ -63,7 +63,7 @@ pub enum Verb {
         #[arg(short, long)]
         verbose: bool,
         /// Where to write
-        #[arg(short, long, default_value = ".")]
+        #[arg(short, long, visible_alias = "output-dir", default_value = ".")]
         output: PathBuf,
         /// The archive
         far: PathBuf,

@@ -61,7 +61,7 @@ pub struct Build {
     #[arg(long, requires = "from_dir")]
     pub name: Option<String>,
     /// Where to write
-    #[arg(short, long, value_name = "DIR", default_value = "out")]
+    #[arg(short, long, visible_alias = "out", value_name = "DIR", default_value = "out")]
     pub output: PathBuf,
     /// API level that the package was built for; default is the newest known one
     #[arg(long, value_name = "N", conflicts_with = "abi_revision")]

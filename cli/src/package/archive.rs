@@ -76,6 +76,9 @@ pub(super) fn run(verb: &Verb, out: &mut dyn Write) -> Result<(), FilesError> {
 }
 
 fn create(args: &Create, out: &mut dyn Write) -> Result<(), FilesError> {
+    if let Some(folder) = args.out.parent() {
+        files::create_dir(folder)?;
+    }
     let manifests = Manifests::read(&args.package_manifest, &args.root_dir)?;
     let closure = manifests.closure(&args.package_manifest)?;
     let root = manifests.blobs[&closure.hash()].meta_far(closure.hash())?;

@@ -13,6 +13,23 @@ use super::super::sources::{Place, Source};
 use super::{made, open, write};
 use crate::files::{self, FilesError};
 
+/// The archive that is read, as an argument or, as the real tools want it, as an option.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Input {
+    /// The archive
+    #[arg(value_name = "ARCHIVE", required_unless_present = "named", conflicts_with = "named")]
+    archive: Option<PathBuf>,
+    /// The archive, as an option
+    #[arg(id = "named", short = 'a', long = "archive", value_name = "FILE")]
+    named: Option<PathBuf>,
+}
+
+impl Input {
+    fn path(&self) -> &Path {
+        self.archive.as_deref().or(self.named.as_deref()).unwrap_or(Path::new(""))
+    }
+}
+
 /// Arguments of `package archive add`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
@@ -29,11 +46,12 @@ pub struct Add {
     /// The archive to write; may be the one that is read
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Replace a file that has this path already
-    #[arg(long)]
+    /// Whether a file that has this path already is replaced: true or false
+    #[arg(short = 'w', long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub overwrite: bool,
     /// The archive
-    pub archive: PathBuf,
+    #[command(flatten)]
+    pub input: Input,
 }
 
 /// Arguments of `package archive remove`.
@@ -50,7 +68,8 @@ pub struct Remove {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// The archive
-    pub archive: PathBuf,
+    #[command(flatten)]
+    pub input: Input,
 }
 
 /// Arguments of `package archive edit`.
@@ -68,16 +87,17 @@ pub struct Edit {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// The archive
-    pub archive: PathBuf,
+    #[command(flatten)]
+    pub input: Input,
 }
 
 pub(super) fn add(args: &Add, out: &mut dyn Write) -> Result<(), FilesError> {
     let path = args.path_of_file_in_archive.as_str();
-    rework(&args.archive, &args.output, out, |package, blobs| {
-        let failed = FilesError::package(&args.archive);
+    rework(args.input.path(), &args.output, out, |package, blobs| {
+        let failed = FilesError::package(args.input.path());
         match package.remove(path) {
             Ok(()) if !args.overwrite => {
-                let reason = "the package has a file of that path; --overwrite replaces it";
+                let reason = "the package has a file of that path, and --overwrite is false";
                 return Err(FilesError::Refused { path: PathBuf::from(path), reason });
             }
             Ok(()) | Err(PackageError::NoSuchPath(_)) => {}
@@ -94,13 +114,13 @@ pub(super) fn add(args: &Add, out: &mut dyn Write) -> Result<(), FilesError> {
 }
 
 pub(super) fn remove(args: &Remove, out: &mut dyn Write) -> Result<(), FilesError> {
-    rework(&args.archive, &args.output, out, |package, _| {
-        package.remove(&args.file_to_remove).map_err(FilesError::package(&args.archive))
+    rework(args.input.path(), &args.output, out, |package, _| {
+        package.remove(&args.file_to_remove).map_err(FilesError::package(args.input.path()))
     })
 }
 
 pub(super) fn edit(args: &Edit, out: &mut dyn Write) -> Result<(), FilesError> {
-    rework(&args.archive, &args.output, out, |package, _| {
+    rework(args.input.path(), &args.output, out, |package, _| {
         if let Some(name) = &args.package_name {
             package.set_name(name.clone());
         }

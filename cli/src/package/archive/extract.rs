@@ -2,7 +2,8 @@
 //!
 //! Files are named by hashes that their content proves, never by names in the archive.
 
-use std::io::Write;
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use colibri_common::BlobId;
@@ -15,6 +16,7 @@ use crate::files::{self, FilesError};
 
 const BLOBS: &str = "blobs";
 const MANIFESTS: &str = "manifests";
+const NAMESPACE: &str = "pkg";
 
 /// Arguments of `package archive extract`.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,6 +34,9 @@ pub struct Extract {
     /// Write blobs.json too, the manifest's blobs as a bare array
     #[arg(long)]
     pub blobs_json: bool,
+    /// Write DIR/pkg too: the package's files under their own paths, as its components see them in /pkg
+    #[arg(long)]
+    pub namespace: bool,
     /// The archive
     pub archive: PathBuf,
 }
@@ -73,7 +78,35 @@ pub(super) fn extract(args: &Extract, out: &mut dyn Write) -> Result<(), FilesEr
         files::write(&place, &root.blobs_json().map_err(FilesError::package(&place))?)?;
     }
     write_manifest(&args.out, super::super::PACKAGE_MANIFEST, &root)?;
+    if args.namespace {
+        write_namespace(&args.out, closure.root())?;
+    }
     made(out, closure.hash(), &root.path())
+}
+
+/// The package's own files under `pkg/`; its content has a second name for the blob's file where the system allows it.
+fn write_namespace(directory: &Path, package: &MetaFar) -> Result<(), FilesError> {
+    let place = |path: &str| destination(directory, format!("{NAMESPACE}/{path}").as_bytes());
+    for path in package.meta_paths() {
+        let content = package.meta_file(path).unwrap_or_default();
+        files::write(&place(path)?, &content)?;
+    }
+    for (path, id) in package.contents() {
+        let (blob, place) = (directory.join(BLOBS).join(id.to_string()), place(path.as_str())?);
+        match fs::remove_file(&place) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(FilesError::io("replacing", &place)(error));
+            }
+            _ => {}
+        }
+        if fs::hard_link(&blob, &place).is_err() {
+            let mut file = files::open(&blob)?;
+            files::write_with(&place, |out| {
+                io::copy(&mut file, out).map(drop).map_err(FilesError::io("writing", &place))
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn manifest_name(hash: BlobId) -> String {

@@ -138,10 +138,10 @@ fn adding_and_removing_make_the_package_anew() {
     code.unwrap();
     assert!(text.ends_with("  named_subpackage/0\n") && !text.starts_with(ROOT), "{text}");
     assert_eq!(verb(&format!("archive cat {out} data/new")).1, "new content");
-    assert!(fails(&format!("archive add -f {new} -p data/new -o {out} {out}")).contains("--overwrite"));
+    assert!(fails(&format!("archive add -w false -f {new} -p data/new -o {out} {out}")).contains("--overwrite"));
     dir.write("new", b"newer");
-    // In place, and over what is there.
-    verb(&format!("archive add --overwrite -f {new} -p data/new -o {out} {out}")).0.unwrap();
+    // In place, and over what is there; the archive as the real tools want it.
+    verb(&format!("archive add -a {out} -f {new} -p data/new -o {out}")).0.unwrap();
     verb(&format!("archive add -f {new} -p meta/new -o {out} {out}")).0.unwrap();
     assert_eq!(verb(&format!("archive cat {out} data/new")).1, "newer");
     assert_eq!(verb(&format!("archive cat {out} meta/new")).1, "newer");
@@ -153,6 +153,26 @@ fn adding_and_removing_make_the_package_anew() {
     assert!(fails(&format!("archive remove -f meta/contents -o {out} {far}")).contains("written by the build"));
     assert!(fails(&format!("archive add -f {new} -p ../x -o {out} {far}")).contains("'../x'"));
     assert!(fails(&format!("archive add -f {new}x -p x -o {out} {far}")).contains("newx"));
+}
+
+#[test]
+fn a_namespace_has_the_files_as_components_see_them() {
+    let dir = packed();
+    let (far, out) = (show(&dir, "archive.far"), show(&dir, "x"));
+    verb(&format!("archive extract -o {out} {far}")).0.unwrap();
+    assert!(!dir.path("x/pkg").exists(), "only when asked for");
+    for _ in 0..2 {
+        // Again over what is there, also where a file was changed.
+        verb(&format!("archive extract --namespace -o {out} {far}")).0.unwrap();
+        let mut found: Vec<String> = files::walk(&dir.path("x/pkg")).unwrap().files.into_keys().collect();
+        found.retain(|path| !path.starts_with("meta/") || path == "meta/package");
+        assert_eq!(found, ["bin/named_subpackage", "lib/named_subpackage", "meta/package"]);
+        assert_eq!(fs::read(dir.path("x/pkg/bin/named_subpackage")).unwrap(), b"binary named_subpackage");
+        fs::remove_file(dir.path("x/pkg/bin/named_subpackage")).unwrap();
+        dir.write("x/pkg/bin/named_subpackage", b"changed");
+    }
+    verb(&format!("archive create -o {} {out}/package_manifest.json", show(&dir, "new/folder/again.far"))).0.unwrap();
+    assert_eq!(fs::read(dir.path("new/folder/again.far")).unwrap(), fs::read(far).unwrap());
 }
 
 #[test]
