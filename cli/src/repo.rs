@@ -17,6 +17,7 @@ mod push;
 mod recover;
 mod rollout;
 mod root;
+mod served;
 mod server;
 mod signing;
 mod status;

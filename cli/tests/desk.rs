@@ -292,6 +292,31 @@ fn publish_stays_and_watches_until_it_is_told_to_end() {
 }
 
 #[test]
+fn packages_are_looked_at_by_the_name_or_port_of_a_running_server() {
+    let desk = Desk::new();
+    let list = |arguments: &[&str]| desk.done(&[&["repo", "package", "list"], arguments].concat());
+    let nobody = desk.failed(&["repo", "package", "list", "-r", "devhost"]);
+    assert!(nobody.contains("devhost") && nobody.contains("--repo-path"), "{nobody}");
+    desk.done(&["repo", "publish", "repo", "--level", "1", "--from-dir", "hello=app"]);
+    let server = desk.start(&["--repo-path", "repo"]);
+    let port = address(&server).port().to_string();
+    for arguments in [&[][..], &["-r", "devhost"], &["--port", &port], &["-r", "devhost", "--port", &port]] {
+        assert!(list(arguments).contains("hello/0"), "{arguments:?}");
+    }
+    let elsewhere = desk.failed(&["repo", "package", "list", "-r", "devhost", "--port", "1"]);
+    assert!(elsewhere.contains("devhost at port 1"), "{elsewhere}");
+    desk.done(&["repo", "create", "--dev", "other"]);
+    desk.start(&["--repo-path", "other", "-r", "other"]);
+    assert!(desk.failed(&["repo", "package", "list"]).contains("2 servers run"));
+    assert!(!list(&["-r", "other"]).contains("hello"));
+    assert!(desk.done(&["repo", "package", "show", "-r", "devhost", "hello"]).contains("meta/package"));
+    desk.done(&["repo", "package", "extract-archive", "-r", "devhost", "-o", "hello.far", "hello"]);
+    assert!(desk.done(&["package", "archive", "list", "hello.far"]).contains("file\n"));
+    let both = desk.run(&["repo", "package", "list", "-r", "devhost", "--repo-path", "repo"]);
+    assert_eq!(both.status.code(), Some(2), "a name and a folder are one too many");
+}
+
+#[test]
 fn a_product_bundle_is_served_under_the_names_of_its_repositories() {
     let desk = Desk::new();
     desk.done(&["package", "build", "--from-dir", "app", "--name", "app", "-o", "out"]);
@@ -310,6 +335,11 @@ fn a_product_bundle_is_served_under_the_names_of_its_repositories() {
         assert_eq!(get(address(&server), &format!("/{name}/blobs/{id}")), b"one");
     }
     assert_eq!(server["urls"].as_array().unwrap().len(), 2);
+    // Its packages are looked at by the repository's name; the server's alone says too little.
+    assert!(desk.done(&["repo", "package", "show", "-r", "b", "app"]).contains("meta.far"));
+    let several = desk.failed(&["repo", "package", "list", "-r", "devhost"]);
+    assert!(several.contains("fuchsia.com, b"), "{several}");
+    assert!(desk.done(&["repo", "package", "list", "--repo-path", "repo"]).contains("app/0"));
     desk.done(&["repo", "server", "stop", "--product-bundle", "pb"]);
     assert!(!desk.path("pb/deep/content/leaves").exists(), "a bundle is not written into");
 }

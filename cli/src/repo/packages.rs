@@ -8,12 +8,13 @@ use std::process::ExitCode;
 use colibri_common::BlobId;
 use colibri_common::UnixSeconds;
 use colibri_package::{MetaFar, archive, far};
-use colibri_repository::{PackageBlob, PackageEntry, Repository, RepositoryError};
+use colibri_repository::{PackageBlob, PackageEntry, RepositoryError, RepositorySource};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::RepoError;
+use super::served::Where;
 use crate::files::{self, FilesError};
 use crate::progress::bytes;
 use crate::table::print_table;
@@ -21,11 +22,20 @@ use crate::table::print_table;
 /// Characters of a hash that is cut.
 const SHORT_HASH_CHARS: usize = 11;
 
+/// What is printed for a package that is nobody's subpackage.
+const ROOT: &str = "<root>";
+
 /// What is printed where nothing is known.
 const UNKNOWN: &str = "<unknown>";
 
 /// Arguments of `repo package`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Reads a repository's folder in any layout of the real tools, or what `repo server` serves here.\n\n\
+    Examples:\n  colibri repo package list --repo-path repo --include-size\n  \
+    colibri repo package show -r devhost hello\n  \
+    colibri repo package extract-archive -r devhost --port 8083 -o hello.far hello"
+)]
 pub struct Args {
     /// What to do
     #[command(subcommand)]
@@ -46,9 +56,9 @@ pub enum Verb {
 /// Arguments of `repo package list`.
 #[derive(Debug, Default, clap::Args)]
 pub struct List {
-    /// The repository's folder
-    #[arg(long, value_name = "DIR")]
-    pub repo_path: PathBuf,
+    /// Which repository
+    #[command(flatten)]
+    pub of: Where,
     /// Print whole hashes
     #[arg(long)]
     pub full_hash: bool,
@@ -58,8 +68,8 @@ pub struct List {
     /// Print the components of each package
     #[arg(long)]
     pub include_components: bool,
-    /// Print a JSON array of {name, hash, size, modified, components}; hashes are whole, sizes bytes, times seconds since
-    /// 1970, and what was not asked for or is not known is null
+    /// Print a JSON array of {name, hash, size, modified, components, entries}; hashes are whole, sizes bytes, times seconds
+    /// since 1970, and what was not asked for or is not known is null
     #[arg(long)]
     pub json: bool,
 }
@@ -67,16 +77,16 @@ pub struct List {
 /// Arguments of `repo package show`.
 #[derive(Debug, Default, clap::Args)]
 pub struct Show {
-    /// The repository's folder
-    #[arg(long, value_name = "DIR")]
-    pub repo_path: PathBuf,
+    /// Which repository
+    #[command(flatten)]
+    pub of: Where,
     /// Print whole hashes
     #[arg(long)]
     pub full_hash: bool,
     /// Show the files of subpackages too
     #[arg(long)]
     pub include_subpackages: bool,
-    /// Print a JSON array of {name, subpackage, size, hash, modified}
+    /// Print a JSON array of {name, subpackage, size, hash, modified}; the hash of what lies inside meta.far is null
     #[arg(long)]
     pub json: bool,
     /// NAME or NAME/VARIANT
@@ -86,9 +96,9 @@ pub struct Show {
 /// Arguments of `repo package extract-archive`.
 #[derive(Debug, Default, clap::Args)]
 pub struct ExtractArchive {
-    /// The repository's folder
-    #[arg(long, value_name = "DIR")]
-    pub repo_path: PathBuf,
+    /// Which repository
+    #[command(flatten)]
+    pub of: Where,
     /// The archive to write; default is NAME.far
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -102,15 +112,16 @@ struct Row {
     name: String,
     entry: PackageEntry,
     size: Option<u64>,
-    components: Option<Vec<String>>,
+    components: Option<Vec<PackageFile>>,
 }
 
 impl Row {
-    fn of(repository: &Repository, entry: PackageEntry, args: &List) -> Result<Self, RepositoryError> {
+    fn of(source: &RepositorySource, entry: PackageEntry, args: &List) -> Result<Self, RepositoryError> {
         let name = format!("{}/{}", entry.name, entry.variant);
-        let size = args.include_size.then(|| size(repository, &name)).transpose()?;
-        let components = args.include_components.then(|| components(repository, &entry)).transpose()?;
-        Ok(Self { name, entry, size, components })
+        let asked = args.include_size || args.include_components;
+        let blobs = if asked { source.blobs_of(entry.hash)? } else { Vec::new() };
+        let components = args.include_components.then(|| components(source, &blobs)).transpose()?;
+        Ok(Self { name, entry, size: args.include_size.then(|| size(&blobs)), components })
     }
 
     fn cells(&self, args: &List) -> Vec<String> {
@@ -121,31 +132,74 @@ impl Row {
         let modified = self.entry.modified.and_then(rfc_2822).unwrap_or_else(|| UNKNOWN.to_owned());
         let mut cells = vec![self.name.clone(), hash, modified];
         cells.extend(self.size.map(bytes));
-        cells.extend(self.components.as_ref().map(|components| components.join(" ")));
+        let paths =
+            |files: &Vec<PackageFile>| files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>().join(" ");
+        cells.extend(self.components.as_ref().map(paths));
         cells
     }
 
     fn json(&self) -> Value {
         let modified = self.entry.modified.map(|at| at.0);
         let Self { name, entry: PackageEntry { hash, .. }, size, components } = self;
-        json!({ "name": name, "hash": hash, "size": size, "modified": modified, "components": components })
+        let paths = components.as_ref().map(|files| files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>());
+        let entries = components.as_ref().map(|files| files.iter().map(PackageFile::json).collect::<Value>());
+        json!({ "name": name, "hash": hash, "size": size, "modified": modified, "components": paths, "entries": entries })
     }
 }
 
-/// The sum of the package's distinct blobs in bytes.
-fn size(repository: &Repository, package: &str) -> Result<u64, RepositoryError> {
-    let blobs = repository.package_blobs(package)?.into_iter().map(|PackageBlob { hash, size, .. }| (hash, size));
-    Ok(blobs.collect::<BTreeMap<_, _>>().values().sum())
+/// The sum of distinct blobs in bytes.
+fn size(blobs: &[PackageBlob]) -> u64 {
+    blobs.iter().map(|blob| (blob.hash, blob.size)).collect::<BTreeMap<_, _>>().values().sum()
+}
+
+/// A file of a package: a blob, or one inside its meta.far.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct PackageFile {
+    subpackage: String,
+    path: String,
+    /// Its blob, if it is one.
+    hash: Option<BlobId>,
+    size: u64,
+    modified: Option<UnixSeconds>,
+}
+
+impl PackageFile {
+    /// The files of packages whose blobs these are, those inside meta.far included.
+    fn all(source: &RepositorySource, blobs: &[PackageBlob]) -> Result<Vec<Self>, RepositoryError> {
+        let mut files = Vec::new();
+        for PackageBlob { subpackage, path, hash, size, modified } in blobs {
+            let (subpackage, modified) = (subpackage.clone(), *modified);
+            if path != "meta/" {
+                let path = path.clone();
+                files.push(Self { subpackage, path, hash: Some(*hash), size: *size, modified });
+                continue;
+            }
+            let damaged = |error| RepositoryError::StoredBlob { id: *hash, reason: format!("{error}") };
+            let meta = MetaFar::parse(source.blob_content(*hash)?.into()).map_err(damaged)?;
+            for path in meta.meta_paths() {
+                let size = meta.meta_file(path).map_or(0, |content| content.len() as u64);
+                files.push(Self { subpackage: subpackage.clone(), path: path.to_owned(), hash: None, size, modified });
+            }
+            let path = archive::META_FAR.to_owned();
+            files.push(Self { subpackage, path, hash: Some(*hash), size: *size, modified });
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    fn json(&self) -> Value {
+        let Self { subpackage, path, hash, size, modified } = self;
+        let modified = modified.map(|at| at.0);
+        json!({ "name": path, "subpackage": subpackage, "size": size, "hash": hash, "modified": modified })
+    }
 }
 
 /// The package's own files that end in `.cm`.
-fn components(repository: &Repository, package: &PackageEntry) -> Result<Vec<String>, RepositoryError> {
-    let damaged = |error| RepositoryError::StoredBlob { id: package.hash, reason: format!("{error}") };
-    let meta = MetaFar::parse(repository.blob_content(package.hash)?.into()).map_err(damaged)?;
-    let paths = meta.meta_paths().map(str::to_owned).chain(meta.contents().keys().map(ToString::to_string));
-    let mut components: Vec<_> = paths.filter(|path| path.ends_with(".cm")).collect();
-    components.sort();
-    Ok(components)
+fn components(source: &RepositorySource, blobs: &[PackageBlob]) -> Result<Vec<PackageFile>, RepositoryError> {
+    let own: Vec<_> = blobs.iter().filter(|blob| blob.subpackage.is_empty()).cloned().collect();
+    let mut files = PackageFile::all(source, &own)?;
+    files.retain(|file| file.path.ends_with(".cm"));
+    Ok(files)
 }
 
 fn rfc_2822(at: UnixSeconds) -> Option<String> {
@@ -162,17 +216,12 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoErro
 }
 
 fn show(args: &Show, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
-    let repository = Repository::open(&args.repo_path)?;
-    let mut blobs = repository.package_blobs(&args.package)?;
+    let source = args.of.source()?;
+    let mut blobs = source.blobs_of(source.package(&args.package)?.hash)?;
     blobs.retain(|blob| args.include_subpackages || blob.subpackage.is_empty());
-    blobs.sort_by(|a, b| (&a.subpackage, &a.path).cmp(&(&b.subpackage, &b.path)));
+    let shown = PackageFile::all(&source, &blobs)?;
     if args.json {
-        let entry = |blob: &PackageBlob| {
-            let PackageBlob { subpackage, path, hash, size, modified } = blob;
-            let modified = modified.map(|at| at.0);
-            json!({ "name": path, "subpackage": subpackage, "size": size, "hash": hash, "modified": modified })
-        };
-        files::print_json(out, &blobs.iter().map(entry).collect())?;
+        files::print_json(out, &shown.iter().map(PackageFile::json).collect())?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut header = vec!["NAME", "SIZE", "HASH", "MODIFIED"];
@@ -180,15 +229,15 @@ fn show(args: &Show, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
         header.insert(1, "SUBPACKAGE");
     }
     let mut table: Vec<Vec<String>> = vec![header.into_iter().map(str::to_owned).collect()];
-    for blob in &blobs {
-        let mut hash = blob.hash.to_string();
+    for file in &shown {
+        let mut hash = file.hash.map_or_else(|| UNKNOWN.to_owned(), |hash| hash.to_string());
         if !args.full_hash {
             hash.truncate(SHORT_HASH_CHARS);
         }
-        let modified = blob.modified.and_then(rfc_2822).unwrap_or_else(|| UNKNOWN.to_owned());
-        let mut cells = vec![blob.path.clone(), bytes(blob.size), hash, modified];
+        let modified = file.modified.and_then(rfc_2822).unwrap_or_else(|| UNKNOWN.to_owned());
+        let mut cells = vec![file.path.clone(), bytes(file.size), hash, modified];
         if args.include_subpackages {
-            cells.insert(1, blob.subpackage.clone());
+            cells.insert(1, if file.subpackage.is_empty() { ROOT.to_owned() } else { file.subpackage.clone() });
         }
         table.push(cells);
     }
@@ -197,18 +246,18 @@ fn show(args: &Show, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
 }
 
 fn extract_archive(args: &ExtractArchive, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
-    let repository = Repository::open(&args.repo_path)?;
-    let package = repository.package(&args.package)?;
+    let source = args.of.source()?;
+    let package = source.package(&args.package)?;
     let path = args.out.clone().unwrap_or_else(|| format!("{}.far", package.name).into());
     // The same blob may be in several subpackages. Each is read when it is its turn, and proven again.
     let blobs: BTreeMap<BlobId, u64> =
-        repository.package_blobs(&args.package)?.into_iter().map(|blob| (blob.hash, blob.size)).collect();
+        source.blobs_of(package.hash)?.into_iter().map(|blob| (blob.hash, blob.size)).collect();
     let name = |id: &BlobId| if *id == package.hash { archive::META_FAR.to_owned() } else { id.to_string() };
     let named: BTreeMap<String, (BlobId, u64)> = blobs.iter().map(|(id, size)| (name(id), (*id, *size))).collect();
     let content = |(name, (id, size)): (&'_ String, &(BlobId, u64))| {
-        let (id, repository) = (*id, repository.clone());
+        let (id, source) = (*id, source.clone());
         let open = move || -> std::io::Result<Box<dyn std::io::Read>> {
-            let content = repository.blob_content(id).map_err(std::io::Error::other)?;
+            let content = source.blob_content(id).map_err(std::io::Error::other)?;
             Ok(Box::new(std::io::Cursor::new(content)))
         };
         (name.as_bytes().to_vec(), far::Content { length: *size, open: Box::new(open) })
@@ -223,8 +272,8 @@ fn extract_archive(args: &ExtractArchive, out: &mut dyn Write) -> Result<ExitCod
 }
 
 fn list(args: &List, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
-    let repository = Repository::open(&args.repo_path)?;
-    let rows = repository.packages()?.into_iter().map(|entry| Row::of(&repository, entry, args));
+    let source = args.of.source()?;
+    let rows = source.packages()?.into_iter().map(|entry| Row::of(&source, entry, args));
     let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     if args.json {

@@ -2,7 +2,7 @@
 //! command line" §11.2). The serving itself is the origin's; what the real tools' server does to a connected device is not
 //! here: a device is told by `device repo add url`.
 
-mod instances;
+pub(super) mod instances;
 mod start;
 mod stop;
 
@@ -80,6 +80,20 @@ pub enum ServerError {
     /// Several may be meant.
     #[error("{0} servers run: name one, or say --all")]
     Several(usize),
+    /// Nobody serves what is asked for.
+    #[error("no server here serves {asked}: `repo server list` shows those that run; or say --repo-path DIR")]
+    NothingServed {
+        /// What was asked for.
+        asked: String,
+    },
+    /// A product bundle of which one repository must be named.
+    #[error("server {server} serves several repositories: say which with --repository, of {names}")]
+    SeveralServed {
+        /// The server.
+        server: String,
+        /// What it serves.
+        names: String,
+    },
     /// It was told to end and did not.
     #[error("server {name} (process {pid}) was told to end and still runs after {waited_s} s")]
     StillRuns {

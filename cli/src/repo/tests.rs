@@ -3,6 +3,7 @@
 mod gc;
 mod keys;
 mod merge;
+mod sources;
 mod transfer;
 mod verify;
 
@@ -145,6 +146,9 @@ fn what_is_published_is_listed() {
     assert!(desk.packages(&["--full-hash"]).contains(hash));
     let meta_far = std::fs::metadata(desk.dir.path("out/b/meta.far")).unwrap().len();
     assert_eq!(size, 20_000 + meta_far, "equal blobs count once");
+    let with = |name: &str| -> Value { serde_json::from_str(&desk.packages(&["--json", name])).unwrap() };
+    let entry = &with("--include-components")[1]["entries"][0];
+    assert_eq!((&entry["name"], &entry["hash"], &entry["size"]), (&"meta/b.cm".into(), &Value::Null, &2.into()));
     assert!(list[1]["components"].is_null() && list[1]["modified"].as_u64().unwrap() > 0);
 }
 
@@ -252,10 +256,15 @@ fn a_package_is_shown_and_taken_out_as_an_archive() {
         |extra: &[&str]| done(&[&["package", "show", "--repo-path", &desk.repository, "parent"], extra].concat());
     let rows =
         |text: &str| text.lines().map(|line| line.split_whitespace().next().unwrap().to_owned()).collect::<Vec<_>>();
-    assert_eq!(rows(&show(&[])), ["NAME", "data/same", "meta/"]);
+    let inside = ["meta.far", "meta/contents", "meta/fuchsia.abi/abi-revision"];
+    let own = rows(&show(&[]));
+    assert_eq!((own[1].as_str(), &own[2..5]), ("data/same", &inside.map(str::to_owned)[..]), "{own:?}");
     let all = show(&["--include-subpackages"]);
-    assert_eq!(rows(&all), ["NAME", "data/same", "meta/", "data/same", "lib/x", "meta/"]);
-    assert!(all.lines().nth(4).unwrap().contains("child"), "{all}");
+    let of_child: Vec<&str> = all.lines().filter(|line| line.contains("  child  ")).collect();
+    assert!(of_child[0].starts_with("data/same ") && of_child[1].starts_with("lib/x "), "{all}");
+    assert_eq!(all.lines().filter(|line| line.contains("  <root>  ")).count(), own.len() - 1, "{all}");
+    let contents = all.lines().find(|line| line.starts_with("meta/contents")).unwrap();
+    assert!(contents.contains("<unknown>"), "it is no blob: {all}");
     let json: Value = serde_json::from_str(&show(&["--json"])).unwrap();
     let same = colibri_common::merkle::build(b"same").id.to_string();
     assert_eq!((&json[0]["hash"], &json[0]["size"]), (&same.as_str().into(), &4.into()));

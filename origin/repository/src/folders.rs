@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use colibri_common::merkle::{Builder, Tree};
 use colibri_common::{BlobId, UnixSeconds};
 use colibri_metadata::{Answer, MetadataError, Role, Start, Step, TrustAnchor, TrustedSet, Update};
 use colibri_package::MetaFar;
-use colibri_package::delivery::{self, DeliveryType, Encoding, Layout};
+use colibri_package::delivery::{self, DeliveryType, Encoding, Layout, UNIT_H_PROBE_BYTES};
 
 use crate::error::RepositoryError;
 use crate::{layout, limits, offer};
@@ -240,6 +241,23 @@ impl Form {
                 found => Err(format!("its content is blob {found}")),
             },
         }
+    }
+
+    /// Length of the content in bytes, as the form claims.
+    pub fn content_bytes(&self) -> Result<u64, String> {
+        if self.encoding == Encoding::Raw {
+            return Ok(self.bytes);
+        }
+        let mut head = Vec::new();
+        let read = File::open(&self.path).and_then(|file| file.take(UNIT_H_PROBE_BYTES).read_to_end(&mut head));
+        read.map_err(|error| error.to_string())?;
+        Layout::claimed_content_bytes(&head).map_err(|error| error.to_string())
+    }
+
+    /// When it was stored, as far as the file system tells.
+    pub fn modified(&self) -> Option<UnixSeconds> {
+        let modified = fs::metadata(&self.path).ok()?.modified().ok()?;
+        Some(UnixSeconds(modified.duration_since(UNIX_EPOCH).ok()?.as_secs()))
     }
 
     fn read(&self) -> Result<Vec<u8>, String> {

@@ -48,6 +48,13 @@ pub struct Served {
     pub path: PathBuf,
 }
 
+impl Instance {
+    /// Whether it answers at this port.
+    pub fn is_at(&self, port: u16) -> bool {
+        self.address.ends_with(&format!(":{port}"))
+    }
+}
+
 /// The folder of records.
 #[derive(Debug)]
 pub struct Instances {

@@ -69,10 +69,9 @@ pub(super) fn run(args: &Stop, instances: &Instances, out: &mut dyn Write) -> Re
 }
 
 fn is_meant(args: &Stop, instance: &Instance) -> bool {
-    let port = |port: &u16| instance.address.ends_with(&format!(":{port}"));
     let bundle = |path: &PathBuf| path.canonicalize().ok() == instance.product_bundle;
     args.name.as_ref().is_none_or(|name| instance.name == *name)
-        && args.port.as_ref().is_none_or(port)
+        && args.port.is_none_or(|port| instance.is_at(port))
         && args.product_bundle.as_ref().is_none_or(bundle)
 }
 

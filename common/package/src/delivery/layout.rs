@@ -63,6 +63,16 @@ impl Layout {
         if Header::parse(prefix)?.compressed { archive::unit_h_bytes(prefix) } else { Ok(HEADER_BYTES) }
     }
 
+    /// How many bytes of content `head`, the beginning of a delivery blob with at least unit H in it, claims; nothing but the
+    /// blob's leaves can prove it.
+    pub fn claimed_content_bytes(head: &[u8]) -> Result<u64, StrictError> {
+        let header = Header::parse(head)?;
+        if !header.compressed {
+            return Ok(header.payload_bytes);
+        }
+        Ok(archive::parse(head, header.payload_bytes)?.last().map_or(0, Frame::content_end))
+    }
+
     /// The layout that `head`, the beginning of a delivery blob with at least unit H in it, gives; more bytes are ignored.
     /// Header and seek table are checked against the strict rules and against the leaves.
     pub fn from_unit_h(expected: DeliveryType, leaves: Leaves, head: &[u8]) -> Result<Self, StrictError> {
