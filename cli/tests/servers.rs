@@ -375,6 +375,15 @@ fn a_package_is_pushed_to_a_running_origin_by_whoever_has_a_token() {
     let report: Value = serde_json::from_str(&report).unwrap();
     assert_eq!((&report["packages"], &report["blobs_sent"]), (&1.into(), &2.into()), "{report}");
     assert!(done(dir, &["repo", "package", "list", "--repo-path", "repo"]).contains("greeting"));
+    // A folder is built on the way; a whole repository is taken as it is.
+    done(dir, &["repo", "create", "--dev", "other"]);
+    done(dir, &["repo", "publish", "--level", "1", "--from-dir", "theirs=files", "other"]);
+    let more = ["repo", "push", "--to", &to, "--pin", &pin, "--token-file", "ci.token", "--json"];
+    let more = done(dir, &[&more[..], &["--from-dir", "built=files", "--product-bundle", "other"]].concat());
+    let more: Value = serde_json::from_str(&more).unwrap();
+    assert_eq!((&more["packages"], &more["blobs_sent"]), (&2.into(), &2.into()), "only meta.fars are new: {more}");
+    let offered = done(dir, &["repo", "package", "list", "--repo-path", "repo"]);
+    assert!(["built/0", "greeting/0", "theirs/0"].iter().all(|name| offered.contains(name)), "{offered}");
     done(dir, &["origin", "token", "revoke", "ci", "--token-file", "tokens"]);
     let revoked = run(dir, &[&push[..], &["--token-file", "ci.token"]].concat());
     assert!(!revoked.status.success() && stderr(&revoked).contains("revoked"), "{}", stderr(&revoked));

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use colibri_common::{Clock, SystemClock, UnixSeconds};
 use colibri_package::delivery::DeliveryType;
-use colibri_repository::{PublishProgress, PublishReport};
+use colibri_repository::{CopyMode, PublishProgress, PublishReport, sources};
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -20,10 +20,16 @@ use crate::progress::{bytes, step};
 
 /// Arguments of `repo publish`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  colibri repo publish --package out/package_manifest.json repo\n  \
+    colibri repo publish --watch --from-dir hello=app --level 3 repo\n  \
+    colibri repo publish --product-bundle pb --copy-mode hard-link repo")]
 pub struct Publish {
     /// What to publish
     #[command(flatten)]
     pub inputs: Inputs,
+    /// A product bundle, or a repository's folder: every package it offers, under its name (repeatable)
+    #[arg(long, value_name = "DIR")]
+    pub product_bundle: Vec<PathBuf>,
     /// Stay, and publish again whenever an input changes
     #[arg(long, conflicts_with_all = ["json", "metadata_current_time"])]
     pub watch: bool,
@@ -42,6 +48,13 @@ pub struct Publish {
     /// The time from which expiry dates count, such as 2026-01-31T00:00:00Z; default is now
     #[arg(long, value_name = "RFC3339", value_parser = moment)]
     pub metadata_current_time: Option<UnixSeconds>,
+    /// How blobs come in. Only what is a delivery blob of the type already is taken as it is; plain files are compressed
+    #[arg(long, value_name = "MODE", default_value = "copy")]
+    pub copy_mode: Mode,
+    /// Root metadata to trust; default is the repository's own oldest root. Metadata not chained to it is an error, and
+    /// nothing is published
+    #[arg(long, value_name = "FILE")]
+    pub trusted_root: Option<PathBuf>,
     /// How blobs are stored: 1 or 2
     #[arg(long, value_name = "N", default_value = "1", value_parser = delivery_type)]
     pub delivery_blob_type: DeliveryType,
@@ -62,6 +75,18 @@ pub struct Publish {
     pub json: bool,
     /// The repository's folder
     pub repo_path: PathBuf,
+}
+
+/// How blobs come in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// Copied; what is there already stays as it is
+    #[default]
+    Copy,
+    /// Copied, also over what is there already: to compress again at another level, for instance
+    CopyOverwrite,
+    /// Another name for the same file, where one file system allows it; else copied
+    HardLink,
 }
 
 fn moment(text: &str) -> Result<UnixSeconds, String> {
@@ -91,14 +116,21 @@ pub(super) fn run(args: &Publish, out: &mut dyn Write) -> Result<ExitCode, RepoE
 }
 
 fn publish(args: &Publish, gathered: &Gathered) -> Result<PublishReport, RepoError> {
+    if let Some(root) = &args.trusted_root {
+        let root = files::read(root)?;
+        sources(&args.repo_path)?.iter().try_for_each(|source| source.check(Some(root.clone())))?;
+    }
     let repository = args.signing.open(&args.repo_path)?;
     let step = step(&format!("publishing into {}", args.repo_path.display()));
     let progress = |at: PublishProgress| step.progress(at.bytes_done, at.bytes_total);
     let publish = colibri_repository::Publish {
         manifests: gathered.manifests.clone(),
         package_archives: gathered.archives.clone(),
+        product_bundles: args.product_bundle.clone(),
         delivery_type: args.delivery_blob_type,
         compression_level: args.level,
+        copy_mode: if args.copy_mode == Mode::HardLink { CopyMode::HardLink } else { CopyMode::Copy },
+        overwrite: args.copy_mode == Mode::CopyOverwrite,
         clean: args.clean,
         refresh_root: args.refresh_root,
         time_versioning: args.time_versioning,
@@ -120,7 +152,9 @@ fn publish(args: &Publish, gathered: &Gathered) -> Result<PublishReport, RepoErr
     }
     if let Some(path) = &args.depfile {
         let timestamp = repository.served_dir().join("timestamp.json");
-        depfile::write(path, &timestamp, &gathered.named)?;
+        let bundles = args.product_bundle.iter().map(|bundle| bundle.join("product_bundle.json"));
+        let named: Vec<PathBuf> = gathered.named.iter().cloned().chain(bundles.filter(|path| path.exists())).collect();
+        depfile::write(path, &timestamp, &named)?;
     }
     Ok(report)
 }

@@ -11,14 +11,15 @@ use colibri_repository::remote::{Push as Pushed, PushProgress, PushReport, Remot
 use colibri_transport::{ClientIdentity, Trust};
 use serde_json::json;
 
-use super::{RepoError, versions_json, versions_line, watch};
+use super::watch::Inputs;
+use super::{RepoError, versions_json, versions_line};
 use crate::files;
 use crate::progress::{bytes, step};
 
 /// Arguments of `repo push`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: colibri repo push --to https://origin.example:8444/fleet.example --ca ca.pem \
-                        --token-file ci.token --package out/app/package_manifest.json")]
+                        --token-file ci.token --from-dir hello=app")]
 pub struct Push {
     /// The repository: https://HOST:PORT/NAME, of the origin's write API (plain http to this machine only)
     #[arg(long, value_name = "URL")]
@@ -38,15 +39,12 @@ pub struct Push {
     /// Its private key, PEM
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
-    /// A package_manifest.json (repeatable)
-    #[arg(long, value_name = "FILE")]
-    pub package: Vec<PathBuf>,
-    /// A list of package manifests (repeatable)
-    #[arg(long, value_name = "FILE")]
-    pub package_list: Vec<PathBuf>,
-    /// A package archive, a .far with the blobs inside (repeatable)
-    #[arg(long, value_name = "FILE")]
-    pub package_archive: Vec<PathBuf>,
+    /// What to publish
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// A product bundle, or a repository's folder: every package it offers, under its name (repeatable)
+    #[arg(long, value_name = "DIR")]
+    pub product_bundle: Vec<PathBuf>,
     /// A package no longer to offer, as NAME/VARIANT (repeatable)
     #[arg(long, value_name = "NAME/VARIANT")]
     pub remove: Vec<PackagePath>,
@@ -85,16 +83,14 @@ impl Push {
 
 /// Publishes: missing blobs travel, then the names.
 pub(super) fn run(args: &Push, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
-    let mut manifests = args.package.clone();
-    for list in &args.package_list {
-        manifests.extend(watch::listed(list)?);
-    }
+    let gathered = args.inputs.gather()?;
     let remote = args.remote()?;
     let progress = Arc::new(PushProgress::default());
     let push = Pushed {
         packages: colibri_repository::Publish {
-            manifests,
-            package_archives: args.package_archive.clone(),
+            manifests: gathered.manifests.clone(),
+            package_archives: gathered.archives.clone(),
+            product_bundles: args.product_bundle.clone(),
             clean: args.clean,
             ..colibri_repository::Publish::new(SystemClock.now())
         },

@@ -125,7 +125,7 @@ impl Inputs {
 }
 
 /// The manifests that a list names.
-pub(super) fn listed(path: &Path) -> Result<Vec<PathBuf>, FilesError> {
+fn listed(path: &Path) -> Result<Vec<PathBuf>, FilesError> {
     let list = PackageManifestList::parse(&files::read(path)?).map_err(FilesError::package(path))?;
     Ok(list.manifests.iter().map(|manifest| list.paths_relative.resolve(path, manifest)).collect())
 }

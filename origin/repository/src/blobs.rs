@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -14,12 +15,12 @@ use colibri_common::merkle::{Leaves, Tree};
 use colibri_common::{BlobId, ByteRange, UnixSeconds};
 use colibri_package::MetaFar;
 use colibri_package::delivery::{self, DeliveryType, Identity, Layout, UNIT_H_PROBE_BYTES};
-use colibri_store::{DocumentName, StoreError};
+use colibri_store::{DocumentName, OsDisk, StoreError};
 
 use crate::error::RepositoryError;
 use crate::receipts::{Contents, Entry, Receipt, Receipts};
 use crate::storage::Storage;
-use crate::{layout, limits, parallel};
+use crate::{layout, limits, parallel, transfer};
 
 /// Most bytes of an encoded blob: an encoding that is larger than its content is stored uncompressed, with a header.
 const ENCODED_BYTES_MAX: u64 = limits::BLOB_CONTENT_BYTES_MAX + 4096;
@@ -164,6 +165,21 @@ impl BlobFolder {
             return Err(error);
         }
         Ok(())
+    }
+
+    /// Gives a delivery blob outside a second name in here, durably and proven; false if that cannot be done, as on another
+    /// file system, and nothing is left of the attempt.
+    pub fn link(&self, source: &Path, ty: DeliveryType, id: BlobId, now: UnixSeconds) -> Result<bool, RepositoryError> {
+        let name = layout::blob(ty, id)?;
+        let target = self.storage.place().join(name.as_str());
+        if self.storage.length(&name)?.is_some() || !transfer::link(&OsDisk, source, &target)? {
+            return Ok(false);
+        }
+        if self.standing(ty, id, now)? == Standing::Proven {
+            return Ok(true);
+        }
+        self.storage.remove_all(&[name])?;
+        Ok(false)
     }
 
     /// Stores content whose tree is known, durably and proven.

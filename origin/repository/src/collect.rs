@@ -1,4 +1,4 @@
-//! What a publish names: packages and blobs of manifests and archives, subpackages followed recursively.
+//! What a publish names: packages and blobs of manifests, archives and product bundles, subpackages followed recursively.
 //!
 //! Nothing is stored here and no content blob is read: claims are checked when blobs are brought in.
 
@@ -8,20 +8,24 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use colibri_common::{BlobId, merkle};
+use colibri_package::delivery::Encoding;
 use colibri_package::far::FarBytes;
 use colibri_package::manifest::{META_FAR_PATH, ManifestBlob, PackageManifest};
 use colibri_package::{MetaFar, PackagePath};
 
+use crate::bundle;
 use crate::error::RepositoryError;
+use crate::folders::{Folders, Listed};
 use crate::ingest::{Source, SourceBlob};
 use crate::limits;
+use crate::publish::Publish;
 
 /// A package that becomes a target.
 #[derive(Debug)]
 pub(crate) struct Named {
     pub path: PackagePath,
     pub hash: BlobId,
-    /// Its manifest or archive.
+    /// Its manifest or archive, or the metadata that offers it elsewhere.
     from: PathBuf,
     /// Its own blobs by path, to explain a conflict.
     blobs: BTreeMap<String, BlobId>,
@@ -36,17 +40,25 @@ pub(crate) struct Collected {
     packages: BTreeSet<(PathBuf, BlobId)>,
 }
 
-/// Reads manifests and archives.
-pub(crate) fn collect(manifests: &[PathBuf], archives: &[PathBuf]) -> Result<Collected, RepositoryError> {
+/// Reads manifests, archives and whole repositories.
+pub(crate) fn collect(publish: &Publish<'_>) -> Result<Collected, RepositoryError> {
     let mut collected = Collected::default();
-    for path in manifests {
+    for path in &publish.manifests {
         let mut stack = Vec::new();
         let named = collected.manifest(path, None, &mut stack)?;
         collected.name(named)?;
     }
-    for path in archives {
+    for path in &publish.package_archives {
         let named = collected.archive(path)?;
         collected.name(named)?;
+    }
+    for path in &publish.product_bundles {
+        for source in bundle::sources(path)? {
+            for package in source.folders.listed(&source.folders.trusted()?) {
+                let named = collected.stored(&source.folders, &package)?;
+                collected.name(named)?;
+            }
+        }
     }
     Ok(collected)
 }
@@ -172,6 +184,36 @@ impl Collected {
             // The same archive was given twice.
             None => self.archived_before(path, hash).ok_or_else(|| bad(&"it was given twice")),
         }
+    }
+
+    /// A package of a repository that lies somewhere, under the name that it has there.
+    fn stored(&mut self, folders: &Folders, package: &Listed) -> Result<Named, RepositoryError> {
+        let from = folders.metadata.clone();
+        let bad = |e: &dyn std::fmt::Display| RepositoryError::manifest(&from, &format_args!("{}: {e}", package.name));
+        let path: PackagePath = package.name.parse().map_err(|e| bad(&e))?;
+        let own = folders.names(package.hash)?.contents;
+        let mut blobs: BTreeMap<String, BlobId> = own.into_iter().collect();
+        blobs.insert(META_FAR_PATH.to_owned(), package.hash);
+        let mut open = vec![package.hash];
+        while let Some(hash) = open.pop() {
+            if !self.is_new(&from, hash)? {
+                continue;
+            }
+            let names = folders.names(hash)?;
+            let of_package = [(META_FAR_PATH.to_owned(), hash)].into_iter().chain(names.contents);
+            for (at, id) in of_package {
+                let form = folders.forms(id)?.into_iter().next();
+                let form = form.ok_or_else(|| bad(&format_args!("blob {id} ({at}) is missing")))?;
+                let size = form.content_bytes().map_err(|e| bad(&format_args!("{}: {e}", form.path.display())))?;
+                let source = match form.encoding {
+                    Encoding::Raw => Source::File(form.path),
+                    Encoding::Delivery(_) => Source::DeliveryFile(form.path),
+                };
+                self.blobs.push(SourceBlob { path: at, id, size, source, named_by: from.clone() });
+            }
+            open.extend(names.subpackages.into_iter().map(|(_, id)| id));
+        }
+        Ok(Named { path, hash: package.hash, from, blobs })
     }
 
     fn archived_before(&self, path: &Path, hash: BlobId) -> Option<Named> {

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use colibri_common::{BlobId, UnixSeconds, merkle};
-use colibri_package::delivery::{self, DeliveryType};
+use colibri_package::delivery::{self, DeliveryType, Layout};
 
 use crate::blobs::{BlobFolder, Encoded, Standing};
 use crate::error::RepositoryError;
+use crate::receipts::Entry;
+use crate::transfer::CopyMode;
 use crate::{limits, parallel};
 
 /// Where a blob's content is.
@@ -45,6 +47,10 @@ pub(crate) struct SourceBlob {
 pub(crate) struct Encoding {
     pub ty: DeliveryType,
     pub level: Option<i32>,
+    /// How what is a delivery blob of this type already comes in.
+    pub copy_mode: CopyMode,
+    /// What is here is stored again.
+    pub overwrite: bool,
 }
 
 /// What became of one blob.
@@ -64,17 +70,17 @@ impl SourceBlob {
         }
     }
 
-    /// The content, proven to be the claimed blob, with its tree.
-    pub fn read(&self) -> Result<(Bytes, merkle::Tree), RepositoryError> {
-        let (path, content) = match &self.source {
-            Source::File(path) => (path, self.read_file(path)?),
+    /// The content, proven to be the claimed blob.
+    pub fn read(&self) -> Result<Content, RepositoryError> {
+        let (path, content, encoded) = match &self.source {
+            Source::File(path) => (path, self.read_file(path)?, None),
             Source::DeliveryFile(path) => {
                 let encoded = self.read_file(path)?;
                 let content = delivery::decode(&encoded);
                 let failed = |source| RepositoryError::Delivery { path: path.clone(), source };
-                (path, content.map_err(failed)?.into())
+                (path, content.map_err(failed)?.into(), Some(encoded))
             }
-            Source::Archive(path, content) => (path, content.clone()),
+            Source::Archive(path, content) => (path, content.clone(), None),
         };
         let tree = merkle::build(&content);
         let (path, manifest) = (path.clone(), self.named_by.clone());
@@ -85,7 +91,7 @@ impl SourceBlob {
         if found != self.size {
             return Err(RepositoryError::WrongSize { path, manifest, claimed: self.size, found });
         }
-        Ok((content, tree))
+        Ok(Content { content, tree, encoded })
     }
 
     fn read_file(&self, path: &PathBuf) -> Result<Bytes, RepositoryError> {
@@ -106,10 +112,27 @@ impl SourceBlob {
     }
 }
 
+/// Content that is the blob it was said to be.
+pub(crate) struct Content {
+    pub content: Bytes,
+    pub tree: merkle::Tree,
+    /// The delivery blob that it was decoded from.
+    encoded: Option<Bytes>,
+}
+
+impl Content {
+    /// The delivery blob that it came as, if that is one of type `ty` in the strict form.
+    fn as_it_came(&self, ty: DeliveryType) -> Option<Bytes> {
+        let encoded = self.encoded.clone()?;
+        let layout = Layout::from_unit_h(ty, self.tree.leaves.clone(), &encoded).ok()?;
+        (layout.encoded_length().0 == encoded.len() as u64).then_some(encoded)
+    }
+}
+
 /// What one blob needs before it can be stored.
 enum Prepared {
-    /// Nothing: it is here and proven. The length of its content.
-    Here(u64),
+    /// Nothing: it is here and proven.
+    Here(Stored),
     New(Encoded),
 }
 
@@ -120,19 +143,29 @@ fn prepare(
     encoding: Encoding,
     now: UnixSeconds,
 ) -> Result<Prepared, RepositoryError> {
-    let Some((blob, others)) = sources.split_first() else { return Ok(Prepared::Here(0)) };
+    let Some((blob, others)) = sources.split_first() else {
+        return Ok(Prepared::Here(Stored { bytes: 0, new_bytes: None }));
+    };
     for other in others {
         other.read()?;
     }
-    let (content, tree) = blob.read()?;
+    let read = blob.read()?;
+    let bytes = read.content.len() as u64;
     match blobs.standing(encoding.ty, blob.id, now)? {
-        Standing::Proven => return Ok(Prepared::Here(content.len() as u64)),
-        Standing::Absent => {}
+        Standing::Proven if !encoding.overwrite => return Ok(Prepared::Here(Stored { bytes, new_bytes: None })),
+        Standing::Proven | Standing::Absent => {}
         Standing::Wrong(reason) => {
             tracing::warn!(id = %blob.id, %reason, "a stored blob that is not what its name says is replaced");
         }
     }
-    Encoded::of(tree, &content, encoding.ty, encoding.level).map(Prepared::New).map_err(|error| match error {
+    if let Some(encoded) = read.as_it_came(encoding.ty) {
+        let new_bytes = Some(encoded.len() as u64);
+        if encoding.copy_mode == CopyMode::HardLink && blobs.link(blob.file(), encoding.ty, blob.id, now)? {
+            return Ok(Prepared::Here(Stored { bytes, new_bytes }));
+        }
+        return Ok(Prepared::New(Encoded { tree: read.tree, ty: encoding.ty, bytes: encoded }));
+    }
+    Encoded::of(read.tree, &read.content, encoding.ty, encoding.level).map(Prepared::New).map_err(|error| match error {
         RepositoryError::Delivery { source, .. } => RepositoryError::Delivery { path: blob.file().to_owned(), source },
         error => error,
     })
@@ -142,6 +175,7 @@ fn prepare(
 struct Batch<'a> {
     blobs: &'a BlobFolder,
     now: UnixSeconds,
+    overwrite: bool,
     waiting: Vec<Encoded>,
     bytes: u64,
 }
@@ -160,6 +194,11 @@ impl Batch<'_> {
     fn store(&mut self, done: &mut impl FnMut(BlobId, Stored)) -> Result<(), RepositoryError> {
         let waiting = std::mem::take(&mut self.waiting);
         self.bytes = 0;
+        if self.overwrite {
+            // What was said of the old form must not vouch for the new one, whatever crashes between.
+            self.blobs.receipts.note(waiting.iter().map(|blob| Entry::Forgotten(blob.tree.id)));
+            self.blobs.receipts.flush()?;
+        }
         self.blobs.store_all(&waiting, self.now)?;
         for blob in waiting {
             let stored = Stored { bytes: blob.tree.length.bytes(), new_bytes: Some(blob.bytes.len() as u64) };
@@ -179,7 +218,7 @@ pub(crate) fn ingest(
     mut done: impl FnMut(BlobId, Stored),
 ) -> Result<(), RepositoryError> {
     let items: Vec<(&BlobId, &Vec<SourceBlob>)> = wanted.iter().collect();
-    let mut batch = Batch { blobs, now, waiting: Vec::new(), bytes: 0 };
+    let mut batch = Batch { blobs, now, overwrite: encoding.overwrite, waiting: Vec::new(), bytes: 0 };
     let mut failed = None;
     parallel::each(
         &items,
@@ -187,8 +226,8 @@ pub(crate) fn ingest(
         |(_, sources)| prepare(blobs, sources, encoding, now),
         |(id, _), prepared| {
             let stored = match prepared {
-                Ok(Prepared::Here(bytes)) => {
-                    done(**id, Stored { bytes, new_bytes: None });
+                Ok(Prepared::Here(stored)) => {
+                    done(**id, stored);
                     Ok(())
                 }
                 Ok(Prepared::New(blob)) => {

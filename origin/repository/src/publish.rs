@@ -22,6 +22,7 @@ use crate::named_targets::{self, ExtraTarget, NamedTargets};
 use crate::offer::Offer;
 use crate::profile::{NearCap, Profile};
 use crate::repository::{Repository, Versions};
+use crate::transfer::CopyMode;
 
 /// What to publish and how.
 #[derive(Clone)]
@@ -30,12 +31,19 @@ pub struct Publish<'a> {
     pub manifests: Vec<PathBuf>,
     /// Package archives (`.far`).
     pub package_archives: Vec<PathBuf>,
+    /// Product bundles, or folders of repositories: every package that is offered there, under its name.
+    pub product_bundles: Vec<PathBuf>,
     /// Other files to be offered, under any names.
     pub extra_targets: Vec<ExtraTarget>,
     /// How blobs are stored.
     pub delivery_type: DeliveryType,
-    /// zstd level; without it the level that the type stands for. Blobs already there are not compressed again.
+    /// zstd level; without it the level that the type stands for. Blobs that are there, or come as delivery blobs of the type,
+    /// are not compressed again.
     pub compression_level: Option<i32>,
+    /// How delivery blobs of the type come in.
+    pub copy_mode: CopyMode,
+    /// Blobs that are there already are stored again, in the form they have now.
+    pub overwrite: bool,
     /// Offer only these packages instead of adding them to those offered now.
     pub clean: bool,
     /// Sign the root again too.
@@ -58,9 +66,12 @@ impl Publish<'_> {
         Self {
             manifests: Vec::new(),
             package_archives: Vec::new(),
+            product_bundles: Vec::new(),
             extra_targets: Vec::new(),
             delivery_type: DeliveryType::Type1,
             compression_level: None,
+            copy_mode: CopyMode::default(),
+            overwrite: false,
             clean: false,
             refresh_root: false,
             time_versioning: false,
@@ -77,6 +88,7 @@ impl fmt::Debug for Publish<'_> {
         f.debug_struct("Publish")
             .field("manifests", &self.manifests)
             .field("package_archives", &self.package_archives)
+            .field("product_bundles", &self.product_bundles)
             .field("extra_targets", &self.extra_targets)
             .field("delivery_type", &self.delivery_type)
             .field("compression_level", &self.compression_level)
@@ -129,7 +141,7 @@ impl Repository {
     /// # Errors
     /// Names the file or package at fault; what was visible before stays visible.
     pub fn publish(&self, publish: &Publish<'_>) -> Result<PublishReport, RepositoryError> {
-        let collected = collect::collect(&publish.manifests, &publish.package_archives)?;
+        let collected = collect::collect(publish)?;
         let committed = self.metadata.committed()?;
         // A missing key is found before hours of compression.
         for role in publish.signs() {
@@ -170,7 +182,7 @@ impl Repository {
     /// # Errors
     /// As [`Self::publish`].
     pub fn prepare(&self, publish: &Publish<'_>) -> Result<(PublishReport, Ceremony), RepositoryError> {
-        let collected = collect::collect(&publish.manifests, &publish.package_archives)?;
+        let collected = collect::collect(publish)?;
         let committed = self.metadata.committed()?;
         publish.check_names(Profile::of(&committed))?;
         let _announced = Announcement::make(self.storage.as_ref(), &announced(&collected), publish.now)?;
@@ -195,7 +207,12 @@ impl Repository {
                 sources.push(blob.clone());
             }
         }
-        let encoding = Encoding { ty: publish.delivery_type, level: publish.compression_level };
+        let encoding = Encoding {
+            ty: publish.delivery_type,
+            level: publish.compression_level,
+            copy_mode: publish.copy_mode,
+            overwrite: publish.overwrite,
+        };
         let mut progress = PublishProgress {
             blobs_done: 0,
             blobs_total: distinct.len(),

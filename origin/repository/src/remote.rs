@@ -51,7 +51,7 @@ pub struct RemoteConfig {
 /// What to publish.
 #[derive(Debug, Clone)]
 pub struct Push {
-    /// Manifests, archives and `clean` count; how blobs are stored is the origin's to say.
+    /// Manifests, archives, product bundles and `clean` count; how blobs are stored is the origin's to say.
     pub packages: Publish<'static>,
     /// Packages no longer to offer.
     pub remove: Vec<PackagePath>,
@@ -155,8 +155,10 @@ impl Remote {
     /// # Errors
     /// Names the file, the blob and the package at fault. What was uploaded stays: the next try sends the rest.
     pub async fn push(&self, push: &Push) -> Result<PushReport, RemoteError> {
-        let (manifests, archives) = (push.packages.manifests.clone(), push.packages.package_archives.clone());
-        let collecting = tokio::task::spawn_blocking(move || collect::collect(&manifests, &archives));
+        let Publish { manifests, package_archives, product_bundles, now, .. } = push.packages.clone();
+        let collecting = tokio::task::spawn_blocking(move || {
+            collect::collect(&Publish { manifests, package_archives, product_bundles, ..Publish::new(now) })
+        });
         let collected = collecting.await.map_err(|_| RemoteError::Stopped)??;
         let mut blobs: BTreeMap<BlobId, SourceBlob> = BTreeMap::new();
         for blob in &collected.blobs {

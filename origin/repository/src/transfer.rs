@@ -251,22 +251,27 @@ pub(crate) fn place(
     mode: CopyMode,
 ) -> Result<(), RepositoryError> {
     let (source, target) = (&form.path, documents.path(name));
-    let mut file = File::open(source).map_err(|error| RepositoryError::read(source, error))?;
-    if mode == CopyMode::HardLink && documents.length(name)?.is_none() {
-        // Nobody may have made the other name's bytes durable.
-        file.sync_all().map_err(|error| RepositoryError::read(source, error))?;
-        match disk.hard_link(source, &target) {
-            Ok(()) => {
-                let folder = target.parent().unwrap_or(Path::new("."));
-                return disk.sync_dir(folder).map_err(|error| RepositoryError::read(folder, error));
-            }
-            // Another file system, one without links, or somebody else's file.
-            Err(error) if error.kind() != io::ErrorKind::StorageFull => {}
-            Err(error) => return Err(RepositoryError::read(&target, error)),
-        }
+    if mode == CopyMode::HardLink && documents.length(name)?.is_none() && link(disk, source, &target)? {
+        return Ok(());
     }
+    let mut file = File::open(source).map_err(|error| RepositoryError::read(source, error))?;
     documents.put_from(name, &mut file, limits::BLOB_CONTENT_BYTES_MAX)?;
     Ok(())
+}
+
+/// Gives a file a second name, durably; false if the system will not: on another file system, on one without links, or for
+/// somebody else's file.
+pub(crate) fn link(disk: &dyn Disk, source: &Path, target: &Path) -> Result<bool, RepositoryError> {
+    let folder = target.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(|error| RepositoryError::read(folder, error))?;
+    let file = File::open(source).map_err(|error| RepositoryError::read(source, error))?;
+    // Nobody may have made the other name's bytes durable.
+    file.sync_all().map_err(|error| RepositoryError::read(source, error))?;
+    match disk.hard_link(source, target) {
+        Ok(()) => disk.sync_dir(folder).map(|()| true).map_err(|error| RepositoryError::read(folder, error)),
+        Err(error) if error.kind() != io::ErrorKind::StorageFull => Ok(false),
+        Err(error) => Err(RepositoryError::read(target, error)),
+    }
 }
 
 /// A meta.far as a TUF target: the source's file, or its content where the source kept none.
