@@ -113,3 +113,16 @@ readinessProbe:
 {{- define "colibri.claim" -}}
 {{- .Values.origin.persistence.existingClaim | default (printf "state-%s-origin-0" (include "colibri.fullname" .)) }}
 {{- end }}
+
+{{/* What opens the private keys in the origin's volume, as an item of env; nothing without a Secret for it. */}}
+{{- define "colibri.passphrase" -}}
+{{- with .Values.origin.keys.passphraseSecret }}
+{{- if .name }}
+- name: COLIBRI_KEY_PASSPHRASE
+  valueFrom:
+    secretKeyRef:
+      name: {{ .name }}
+      key: {{ .key }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -25,6 +25,8 @@ pub fn check(binary: &Binary) -> Result<(), Failure> {
     refuses("edge.replica=3")?;
     refuses("edge.service.port=https")?;
     refuses("origin.enabled=false")?;
+    refuses("origin.write.enabled=true")?;
+    refuses("origin.write.enabled=true,origin.write.tokenSecret.name=t,origin.write.repositories={other}")?;
     for (name, values) in value_files()? {
         let mut lint = command("helm", ["lint", "--strict", CHART]);
         lint.args(&values);
@@ -100,7 +102,7 @@ impl Rendered<'_> {
         for deployment in self.of_kind("Deployment") {
             self.served_twice(deployment)?;
         }
-        Ok(())
+        self.kept_apart()
     }
 
     /// What the API server's "restricted" admission asks for, and what keeps the program's configuration its own.
@@ -139,7 +141,13 @@ impl Rendered<'_> {
             format!("the pod is killed after {grace_s} s, but pauses {pause_s} s and drains up to {drain_s} s")
         })?;
         let ports = container["ports"].as_array().ok_or("the container names no ports")?;
-        for (key, name) in [("listen", "https"), ("listen", "http3"), ("listen_admin", "admin")] {
+        let has_write =
+            role == "origin" && value(&effective, "write.listen").is_ok_and(|address| address.contains(':'));
+        let write = has_write.then_some(("write.listen", "write"));
+        ensure(write.is_some() == ports.iter().any(|port| port["name"] == "write"), || "a write port".to_owned())?;
+        for (key, name) in
+            [("listen", "https"), ("listen", "http3"), ("listen_admin", "admin")].into_iter().chain(write)
+        {
             let listened: Option<u64> =
                 value(&effective, key)?.trim_matches('"').rsplit(':').next().and_then(|port| port.parse().ok());
             let named = ports.iter().find(|port| port["name"] == name).and_then(|port| port["containerPort"].as_u64());
@@ -158,6 +166,18 @@ impl Rendered<'_> {
         };
         let (tcp, udp) = (port("TCP", "https"), port("UDP", "http3"));
         ensure(tcp.is_some() && tcp == udp, || format!("the edge is reached at TCP {tcp:?} and UDP {udp:?}"))
+    }
+
+    /// Publishing has a Service of its own, and no other leads there.
+    fn kept_apart(&self) -> Result<(), Failure> {
+        for service in self.of_kind("Service") {
+            let ports = service["spec"]["ports"].as_array().ok_or("a Service without ports")?;
+            let is_mixed = ports.len() > 1 && ports.iter().any(|port| port["targetPort"] == "write");
+            ensure(!is_mixed, || {
+                format!("the Service {} leads readers to the write API", service["metadata"]["name"])
+            })?;
+        }
+        Ok(())
     }
 
     fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {

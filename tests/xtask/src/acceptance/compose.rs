@@ -10,11 +10,20 @@ use super::binary::Binary;
 use super::lab::Lab;
 use super::sample::{self, PACKAGE_URL, REPOSITORY};
 use super::servers::get;
-use super::work::{empty_dir, ensure, json, yaml};
-use crate::run::{Failure, root, run};
+use super::work::{empty_dir, ensure, json, write, yaml};
+use crate::run::{Failure, output, root, run};
 
 /// Where `deploy/config/origin.toml` has the repository.
 const REPOSITORY_PATH: &str = "/var/lib/colibri/repositories/fleet.example";
+
+/// Where it has the tokens of the write API.
+const TOKENS: &str = "/var/lib/colibri/tokens.json";
+
+/// Where the package is in the desk.
+const MANIFEST: &str = "/package/out/package_manifest.json";
+
+/// What the private keys in the origin's volume are encrypted with.
+const PASSPHRASE: &str = "only for acceptance";
 
 /// One service, in podman's words.
 struct Service {
@@ -33,11 +42,10 @@ pub fn check(binary: &Binary) -> Result<(), Failure> {
 
     let package = sample::package(binary, &empty_dir("compose")?, 3 << 20)?;
     let mut desk = service("desk")?.flags;
-    let created = json(lab.once(&desk, &["repo", "create", "--dev", "--json", REPOSITORY_PATH]))?;
+    let created = json(lab.once(&desk, &["repo", "create", "--json", REPOSITORY_PATH]))?;
     let root_key = created["root_keys"][0].as_str().ok_or_else(|| format!("no root key in {created}"))?;
     desk.extend(["--volume".to_owned(), format!("{}:/package:ro", package.dir.display())]);
-    let manifest = "/package/out/package_manifest.json";
-    run(lab.once(&desk, &["repo", "publish", "--level", "1", "--package", manifest, REPOSITORY_PATH]))?;
+    run(lab.once(&desk, &["repo", "publish", "--level", "1", "--package", MANIFEST, REPOSITORY_PATH]))?;
 
     let edges = [("edge-1", 8443), ("edge-2", 8444)];
     for name in ["origin", "edge-1", "edge-2"] {
@@ -48,6 +56,7 @@ pub fn check(binary: &Binary) -> Result<(), Failure> {
             get(admin, path)?;
         }
     }
+    pushed(&lab, &desk, &service("origin")?)?;
     for (name, port) in edges {
         both_protocols(name, &service(name)?, port)?;
         devices(&lab, &service("desk")?, name, port, root_key, package.blob_bytes as u64)?;
@@ -58,6 +67,25 @@ pub fn check(binary: &Binary) -> Result<(), Failure> {
         let code = lab.stop(name)?;
         ensure(code == "0", || format!("{name} was stopped and ended with {code}"))?;
     }
+    Ok(())
+}
+
+/// A publisher reaches the write API where the file says, with a token and the certificate that the origin made itself.
+fn pushed(lab: &Lab, desk: &[String], origin: &Service) -> Result<(), Failure> {
+    let port = origin.ports.iter().find_map(|port| port.strip_prefix("127.0.0.1:")?.strip_suffix("/tcp"));
+    let port = port.and_then(|port| port.split_once(':')).map(|(_, inside)| inside);
+    let port =
+        port.ok_or_else(|| format!("the origin publishes {:?}, no port for this machine alone", origin.ports))?;
+    let create = ["origin", "token", "create", "--token-file", TOKENS, "--name", "me", "--role", "publisher"];
+    let token = output(lab.once(desk, &create))?;
+    let file = empty_dir("compose-token")?.join("token");
+    write(&file, token)?;
+    let mut flags = desk.to_vec();
+    flags.extend(["--volume".to_owned(), format!("{}:/token:ro", file.display())]);
+    let to = format!("https://origin:{port}/{REPOSITORY}");
+    let trust = ["--token-file", "/token", "--ca", "/var/lib/colibri/tls/tls.crt"];
+    let push = [&["repo", "push", "--json", "--to", &to][..], &trust, &["--package", MANIFEST]].concat();
+    println!("{}", json(lab.once(&flags, &push))?);
     Ok(())
 }
 
@@ -103,6 +131,14 @@ impl Service {
                     read.flags.extend(["--read-only", "--read-only-tmpfs=false"].map(str::to_owned));
                 }
                 "tmpfs" => read.flag("--tmpfs", texts(value)?),
+                // Without a value it is that of the shell that plays the file.
+                "environment" => {
+                    let given = |variable: String| match variable.as_str() {
+                        "COLIBRI_KEY_PASSPHRASE" => format!("{variable}={PASSPHRASE}"),
+                        _ => variable,
+                    };
+                    read.flag("--env", texts(value)?.into_iter().map(given).collect());
+                }
                 "cap_drop" => read.flag("--cap-drop", texts(value)?),
                 "security_opt" => {
                     let plain = |option: String| option.strip_suffix(":true").unwrap_or(&option).to_owned();
