@@ -11,7 +11,7 @@ use colibri_api::{Coding, UnknownCoding};
 use colibri_common::ByteRange;
 use colibri_transport::{Body, Client, CodingError, coding};
 use http::header::{
-    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_NONE_MATCH, RANGE, RETRY_AFTER, USER_AGENT,
+    ACCEPT_ENCODING, AGE, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_NONE_MATCH, RANGE, RETRY_AFTER, USER_AGENT,
 };
 use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -63,6 +63,8 @@ pub struct Answer {
     pub not_modified: bool,
     /// `ETag`, if it was sent.
     pub etag: Option<String>,
+    /// `Age`, in seconds; zero if it was not sent.
+    pub age_s: u64,
     /// How the body is coded: not at all, unless the request accepted it.
     pub coding: Coding,
     /// The body.
@@ -123,7 +125,9 @@ impl<'a> Attempt<'a> {
         let etag = head.headers.get(ETAG).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let coding = if head.status.is_success() { coding_of(&head.headers, decodes)? } else { Coding::Identity };
         let (skip, total_claimed, promised, not_modified) = (0, None, None, false);
-        let mut answer = Answer { skip, total_claimed, promised, not_modified, etag, coding, body, permit, head_at };
+        let age_s = head.headers.get(AGE).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+        let mut answer =
+            Answer { skip, total_claimed, promised, not_modified, etag, age_s, coding, body, permit, head_at };
         match head.status {
             StatusCode::OK => self.whole(&mut answer, &head.headers, range)?,
             StatusCode::PARTIAL_CONTENT => partial(&mut answer, &head.headers, range)?,

@@ -92,6 +92,11 @@ impl BlobFetcher {
         self
     }
 
+    /// The fields of every request.
+    pub const fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     /// The sources.
     pub const fn sources(&self) -> &Arc<Sources> {
         &self.sources

@@ -112,14 +112,14 @@ impl AttemptError {
     }
 }
 
-/// Proof that a source served bad bytes.
+/// Proof that a source served bad bytes, or metadata that had to be refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blame {
     /// Authority of the source, as in its URL.
     pub source: String,
-    /// The blob it was asked for.
-    pub blob: BlobId,
-    /// The encoding it was asked for; nothing for leaves.
+    /// The blob it was asked for; nothing for metadata.
+    pub blob: Option<BlobId>,
+    /// The encoding it was asked for; nothing for leaves and metadata.
     pub encoding: Option<Encoding>,
     /// What was wrong and where, with the expected and the found hash when a leaf failed.
     pub detail: String,
@@ -127,7 +127,10 @@ pub struct Blame {
 
 impl fmt::Display for Blame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} served bad bytes for blob {}: {}", self.source, self.blob, self.detail)
+        match self.blob {
+            Some(blob) => write!(f, "{} served bad bytes for blob {blob}: {}", self.source, self.detail),
+            None => write!(f, "{} served metadata that is refused: {}", self.source, self.detail),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod budget;
 pub mod class;
 pub mod document;
 pub mod error;
+pub mod follow;
 pub mod health;
 pub mod hedge;
 pub mod limits;

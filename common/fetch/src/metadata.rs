@@ -12,10 +12,10 @@ use http::header::{ACCEPT_ENCODING, CACHE_CONTROL};
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::Semaphore;
 
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, Whole};
 use crate::class::Class;
 use crate::error::{AttemptError, FetchError};
-use crate::patience::Patience;
+use crate::follow::{Hear, Received, Terms, take_roles};
 use crate::round::{Round, Subject};
 use crate::source::Sources;
 
@@ -29,11 +29,11 @@ pub trait MetadataSource {
 }
 
 /// One mirror over HTTP.
-#[derive(Debug)]
 struct HttpMirror<'a> {
     attempt: Attempt<'a>,
     /// `/REPO` for sources with several repositories, else empty.
     place: &'a str,
+    hear: Option<Hear<'a>>,
 }
 
 impl MetadataSource for HttpMirror<'_> {
@@ -41,7 +41,14 @@ impl MetadataSource for HttpMirror<'_> {
         let url = self.attempt.source.url.join(&format!("{}/{}", self.place, want.name));
         let extra = HeaderMap::from_iter([(ACCEPT_ENCODING, Coding::ACCEPTED)]);
         match self.attempt.get(&url, None, extra).await {
-            Ok(answer) => Ok(Answer::Found(self.attempt.read_whole(answer, want.bytes_max).await?.bytes)),
+            Ok(answer) => {
+                let age_s = answer.age_s;
+                let Whole { bytes, coded } = self.attempt.read_whole(answer, want.bytes_max).await?;
+                if let Some(hear) = self.hear {
+                    hear(Received { name: &want.name, bytes: &bytes, coded: coded.as_ref(), age_s });
+                }
+                Ok(Answer::Found(bytes))
+            }
             Err(AttemptError::NotFound) => Ok(Answer::NotFound),
             Err(error) => Err(error),
         }
@@ -195,7 +202,7 @@ pub async fn refresh(
     now: UnixSeconds,
 ) -> Result<TrustedSet, Unfinished<FetchError>> {
     let mirrors = Mirrors { client, sources, place, agent };
-    mirrors.run(Task::Refresh(start), now).await.map(|(set, _)| set)
+    mirrors.run(Task::Refresh(start), &Terms::default(), now).await.map(|(set, _)| set)
 }
 
 impl Mirrors<'_> {
@@ -207,28 +214,30 @@ impl Mirrors<'_> {
         name: &TargetName,
         now: UnixSeconds,
     ) -> Result<(TrustedSet, Option<Found>), Unfinished<FetchError>> {
-        self.run(Task::Search(set, name.clone()), now).await
+        self.run(Task::Search(set, name.clone()), &Terms::default(), now).await
     }
 
-    async fn run(
+    pub(crate) async fn run(
         &self,
         mut task: Task,
+        terms: &Terms<'_>,
         now: UnixSeconds,
     ) -> Result<(TrustedSet, Option<Found>), Unfinished<FetchError>> {
         let agent = HeaderValue::from_str(self.agent).unwrap_or(HeaderValue::from_static("colibri"));
         let what = "repository metadata".to_owned();
         let mut round = Round::new(self.sources, Subject { what, blob: None, encoding: None, unit: 0 });
         // Caches on the way are asked to revalidate: what is wanted is the newest.
-        let headers = HeaderMap::from_iter([(CACHE_CONTROL, HeaderValue::from_static("no-cache"))]);
-        let (patience, memory) = (Patience::default(), Semaphore::new(Semaphore::MAX_PERMITS));
+        let mut headers = terms.headers.clone();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        let memory = Semaphore::new(Semaphore::MAX_PERMITS);
         let (mut refused, mut floor) = (None, None);
         while let Some(source) = round.next().await {
-            let pace = round.pace(&patience);
+            let pace = round.pace(&terms.patience);
             let client = self.client;
             let (class, agent, headers, memory) = (Class::Demand, &agent, &headers, &memory);
             let attempt = Attempt { client, agent, headers, source, pace, class, memory };
-            let mirror = HttpMirror { attempt, place: self.place };
-            let unfinished = match drive(&mirror, task.begin(now)).await {
+            let mirror = HttpMirror { attempt, place: self.place, hear: terms.hear };
+            let unfinished = match task.attempt(&mirror, now).await {
                 Ok(done) => {
                     source.succeeded();
                     return Ok(done);
@@ -246,7 +255,7 @@ impl Mirrors<'_> {
                 }
                 RefreshError::Refused(error) => {
                     tracing::warn!(source = %source.url, %error, "metadata refused");
-                    round.refused(source, &AttemptError::Unexpected(error.to_string()));
+                    round.refused_metadata(source, &error);
                     refused = Some((source.url.authority().to_owned(), error));
                 }
             }
@@ -260,22 +269,34 @@ impl Mirrors<'_> {
 }
 
 /// What is to be done, and from where it can begin again at another source.
-enum Task {
+pub(crate) enum Task {
     Refresh(Start),
+    /// A refresh, and so many delegated roles.
+    Follow(Start, usize),
     Search(TrustedSet, TargetName),
 }
 
 impl Task {
-    fn begin(&self, now: UnixSeconds) -> Machine {
+    async fn attempt<S: MetadataSource + Sync>(
+        &self,
+        source: &S,
+        now: UnixSeconds,
+    ) -> Result<(TrustedSet, Option<Found>), Unfinished<RefreshError>> {
         match self {
-            Self::Refresh(start) => Machine::Update(Update::start(start.clone(), now)),
-            Self::Search(set, name) => Machine::Search(Search::start(set.clone(), name.clone(), now)),
+            Self::Refresh(start) => drive(source, Machine::Update(Update::start(start.clone(), now))).await,
+            Self::Follow(start, roles_max) => {
+                let (set, _) = drive(source, Machine::Update(Update::start(start.clone(), now))).await?;
+                Ok((take_roles(source, set, *roles_max, now).await?, None))
+            }
+            Self::Search(set, name) => {
+                drive(source, Machine::Search(Search::start(set.clone(), name.clone(), now))).await
+            }
         }
     }
 
     fn go_on_from(&mut self, proven: &TrustedSet) {
         match self {
-            Self::Refresh(start) => *start = Start::FromSet(proven.clone()),
+            Self::Refresh(start) | Self::Follow(start, _) => *start = Start::FromSet(proven.clone()),
             Self::Search(set, _) => *set = proven.clone(),
         }
     }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use colibri_common::BlobId;
+use colibri_metadata::MetadataError;
 use colibri_package::delivery::Encoding;
 use colibri_transport::Backoff;
 
@@ -130,7 +131,8 @@ impl<'a> Round<'a> {
         let not_found = matches!(error, AttemptError::NotFound);
         if let (true, Some(blob)) = (bad_bytes, self.subject.blob) {
             let (encoding, detail) = (self.subject.encoding, error.to_string());
-            self.sources.blame(source, Blame { source: authority, blob, encoding, detail });
+            let blame = Blame { source: authority, blob: Some(blob), encoding, detail };
+            self.sources.blame(source, blame, true);
         }
         match error {
             AttemptError::NotFound | AttemptError::OtherIdentity | AttemptError::OverBudget { .. } => {}
@@ -146,9 +148,13 @@ impl<'a> Round<'a> {
         self.failures.push(Failure { source, cause, not_found, bad_bytes, other_form, final_here });
     }
 
-    /// Records that what a source says cannot be believed: asking it again now is pointless.
-    pub fn refused(&mut self, source: &'a Source, error: &AttemptError) {
-        self.failed(source, error);
+    /// Records that metadata cannot be believed: asking that source again now is pointless. One that only lags behind is
+    /// blamed, but keeps its place for all else.
+    pub fn refused_metadata(&mut self, source: &'a Source, error: &MetadataError) {
+        let (authority, detail) = (source.url.authority().to_owned(), error.to_string());
+        let blame = Blame { source: authority, blob: None, encoding: None, detail: detail.clone() };
+        self.sources.blame(source, blame, !error.is_lagging());
+        self.failed(source, &AttemptError::Unexpected(detail));
         if let Some(failure) = self.failures.last_mut() {
             failure.final_here = true;
         }

@@ -215,7 +215,7 @@ impl Source {
         self.counters.requests.load(Ordering::Relaxed)
     }
 
-    /// Times it served bad bytes.
+    /// Times it served bad bytes, or metadata that was refused.
     pub fn blames(&self) -> u64 {
         self.counters.blames.load(Ordering::Relaxed)
     }
@@ -303,9 +303,11 @@ impl Source {
         self.ignores_ranges.store(true, Ordering::Relaxed);
     }
 
-    fn blamed(&self) {
+    fn blamed(&self, demote: bool) {
         count(&self.counters.blames);
-        lock(&self.health).blamed(Instant::now());
+        if demote {
+            lock(&self.health).blamed(Instant::now());
+        }
     }
 
     /// Whether it is asked before or after others.
@@ -383,10 +385,10 @@ impl Sources {
         order
     }
 
-    /// Records that `source` served bad bytes and demotes it.
-    pub(crate) fn blame(&self, source: &Source, blame: Blame) {
-        tracing::warn!(source = %blame.source, blob = %blame.blob, detail = %blame.detail, "a source served bad bytes");
-        source.blamed();
+    /// Records that `source` served what is bad, and demotes it if so wished.
+    pub(crate) fn blame(&self, source: &Source, blame: Blame, demote: bool) {
+        tracing::warn!(%blame, "a source is to blame");
+        source.blamed(demote);
         let mut blames = lock(&self.blames);
         if blames.len() == BLAMES_KEPT_MAX {
             blames.pop_front();
@@ -440,8 +442,8 @@ mod tests {
         let sources = sources(SourceOrder::Listed);
         let id = BlobId::from_digest([0; 32]);
         assert_eq!(names(&sources.candidates(Some(&id), 7)), ["a:1", "b:2", "c"]);
-        let blame = Blame { source: "a:1".into(), blob: id, encoding: None, detail: String::new() };
-        sources.blame(&sources.list()[0], blame.clone());
+        let blame = Blame { source: "a:1".into(), blob: Some(id), encoding: None, detail: String::new() };
+        sources.blame(&sources.list()[0], blame.clone(), true);
         sources.list()[1].failed();
         assert_eq!(names(&sources.candidates(Some(&id), 7)), ["c", "b:2", "a:1"]);
         sources.list()[1].succeeded();

@@ -172,6 +172,12 @@ impl MetadataError {
         matches!(self.rule, Rule::Expired { .. })
     }
 
+    /// Whether the file may well be genuine, only older than what is known already, or not there yet: a source that lags
+    /// behind has such files, and needs no bad will for it.
+    pub fn is_lagging(&self) -> bool {
+        matches!(self.rule, Rule::Rollback { .. } | Rule::Disappeared(_) | Rule::Expired { .. } | Rule::Missing)
+    }
+
     /// Whether another source could have a better answer. Not for a bad anchor, a bad call or a chain that is too long.
     pub fn can_retry_elsewhere(&self) -> bool {
         !matches!(self.rule, Rule::Anchor(_) | Rule::OutOfStep(_) | Rule::ChainTooLong(_))

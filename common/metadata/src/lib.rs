@@ -6,6 +6,7 @@
 //! set is the caller's business.
 
 pub mod canonical;
+mod delegated;
 pub mod delegations;
 mod envelope;
 pub mod error;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use colibri_common::UnixSeconds;
 
+use crate::delegated;
 use crate::delegations::Next;
 use crate::error::{MetadataError, Rule};
 use crate::limits::{self, Caps};
@@ -17,7 +18,7 @@ use crate::rules::{self, Held};
 use crate::target::{TargetDescription, TargetName};
 use crate::targets::Targets;
 use crate::trust::TrustedSet;
-use crate::update::{Answer, Step, Want};
+use crate::update::{Answer, Step};
 
 /// Whose keys sign a delegated role.
 pub(crate) const BY_DELEGATOR: &str = "its delegator's keys for it";
@@ -181,9 +182,7 @@ impl Search {
         match &self.state {
             State::Wanting(_, visit, meta) => {
                 let numbered = self.set.root().consistent_snapshot();
-                let name = if numbered { visit.role.numbered_file(meta.version) } else { visit.role.file() };
-                let bytes_max = meta.length.map_or(self.caps.targets_bytes, |n| n.min(self.caps.targets_bytes));
-                Step::Want(Want { name, bytes_max, role: Role::Targets })
+                Step::Want(delegated::want(&visit.role, meta, numbered, &self.caps))
             }
             _ => Step::Done,
         }
@@ -241,16 +240,9 @@ impl Search {
         }
     }
 
-    /// §5.6.2 to §5.6.5 for a delegated role.
     fn check(&self, visit: &Visit, meta: &FileMeta, bytes: &Bytes) -> Result<Held<Targets>, Rule> {
-        let bytes_max = meta.length.map_or(self.caps.targets_bytes, |n| n.min(self.caps.targets_bytes));
-        rules::size(bytes, bytes_max)?;
-        rules::against_parent(bytes, meta, Role::Snapshot)?;
         let ring = visit.delegator.delegations().and_then(|delegations| delegations.keyring(&visit.role));
-        let held: Held<Targets> = rules::signed(bytes, ring.ok_or(Rule::NotDelegated)?, BY_DELEGATOR)?;
-        rules::expect_version(held.role.version(), meta.version)?;
-        rules::fresh(held.role.expires(), self.now)?;
-        Ok(held)
+        delegated::believe(bytes, meta, ring, &self.caps, self.now)
     }
 
     /// What was found, and the set with the roles that the search met; nothing found means that the repository has no such

@@ -99,7 +99,7 @@ async fn check(row: Row) {
     assert!(blamed.iter().all(|source| source == liar_name), "{name}: {blamed:?}");
     assert_eq!(!blamed.is_empty(), row.expect.blame, "{name}: {blamed:?}");
     assert_eq!(sources.list()[0].blames(), blamed.len() as u64, "{name}");
-    assert!(sources.blames().iter().all(|blame| blame.blob == id && !blame.detail.is_empty()), "{name}");
+    assert!(sources.blames().iter().all(|blame| blame.blob == Some(id) && !blame.detail.is_empty()), "{name}");
     assert!(!liar.asked().is_empty(), "{name}: the liar was not even asked");
     let first_unit_end = fetched.layout.unit_range(0).end();
     let taken_over = honest.asked().iter().find_map(|asked| {
