@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use colibri_edge::process::{EdgeProcess, EdgeProcessError, EdgeServerConfig};
 use colibri_edge::{Edge, EdgeConfig};
 use colibri_service::Registry;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::serve::{self, Flags, Listeners, ServeArgs, ServeError};
 
@@ -50,19 +50,33 @@ pub struct Serve {
     /// Budget of the disk tier, in bytes
     #[arg(long, value_name = "N")]
     pub disk_bytes: Option<String>,
+    /// Repository to follow as a verifying client, and its trusted root.json; others pass through (repeatable)
+    #[arg(long, value_name = "NAME=FILE", value_parser = followed)]
+    pub follow: Vec<(String, String)>,
     /// What all servers have
     #[command(flatten)]
     pub common: ServeArgs,
 }
 
+/// `NAME=FILE`.
+fn followed(text: &str) -> Result<(String, String), String> {
+    let (name, file) = text
+        .split_once('=')
+        .filter(|(name, file)| !name.is_empty() && !file.is_empty())
+        .ok_or("give the repository's name and its trusted root, as devhost=devhost.root.json")?;
+    Ok((name.to_owned(), file.to_owned()))
+}
+
 impl Serve {
     fn flags(&self) -> Flags {
+        let followed = self.follow.iter().map(|(name, file)| json!({ "name": name, "root_file": file }));
         Flags::new(&self.common)
             .list("edge.upstreams", self.upstream.iter().map(|url| Value::from(url.as_str())).collect())
             .text("edge.name", self.name.as_ref())
             .number("edge.memory_bytes", self.memory_bytes.as_ref())
             .text("edge.disk.dir", self.disk_dir.as_ref())
             .number("edge.disk.bytes", self.disk_bytes.as_ref())
+            .list("edge.repositories", followed.collect())
     }
 }
 
@@ -102,7 +116,7 @@ fn check(config: &EdgeConfig) -> Result<ExitCode, ServeError> {
 
 #[cfg(test)]
 mod tests {
-    use colibri_edge::{Admission, DiskTierConfig};
+    use colibri_edge::{Admission, DiskTierConfig, FollowedConfig};
     use colibri_service::Source;
     use colibri_service::config::load_with;
 
@@ -120,6 +134,7 @@ mod tests {
             memory_bytes: text("1000"),
             disk_dir: text("tier"),
             disk_bytes: text("2000"),
+            follow: vec![followed("devhost=root.json").unwrap()],
             common: ServeArgs {
                 listen: text("127.0.0.1:1"),
                 listen_plain: text("127.0.0.1:2"),
@@ -140,6 +155,11 @@ mod tests {
             name: "7".to_owned(),
             upstreams: vec!["https://one".to_owned(), "https://two".to_owned()],
             memory_bytes: 1000,
+            repositories: vec![FollowedConfig {
+                name: "devhost".parse().unwrap(),
+                root_file: Some("root.json".into()),
+                root: None,
+            }],
             disk: Some(DiskTierConfig { dir: "tier".into(), bytes: 2000, admission: Admission::default() }),
             ..EdgeConfig::default()
         };

@@ -38,6 +38,11 @@ impl OwnHop {
         Self(format!("{token};i={number:016x}"))
     }
 
+    /// What to send upstream for what the edge wants itself.
+    pub fn via(&self) -> Via {
+        Via(HeaderValue::try_from(&self.0).expect("visible ASCII"))
+    }
+
     /// Looks for this edge among the hops of a request; if it is not there, what to send upstream.
     pub fn check(&self, headers: &HeaderMap) -> Result<Via, Circle> {
         let values = headers.get_all(&CDN_LOOP).iter().filter_map(|value| value.to_str().ok());

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use colibri_api::RepositoryName;
 use serde::{Deserialize, Serialize};
 
 /// Configuration of one edge.
@@ -42,6 +43,32 @@ pub struct EdgeConfig {
     pub metadata_max_age_s: u64,
     /// How long metadata is served when upstream cannot be reached.
     pub metadata_stale_max_s: u64,
+    /// Repositories that the edge follows as a verifying client. Others pass through.
+    pub repositories: Vec<FollowedConfig>,
+    /// Folder for what should survive a restart: the newest metadata that was seen. Without one, a folder `state` of the disk
+    /// tier's if there is a disk tier. It may be wiped at any time.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// A repository that the edge follows. Exactly one of `root_file` and `root` is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FollowedConfig {
+    /// Its name, as in the path.
+    pub name: RepositoryName,
+    /// A root.json that is trusted.
+    #[serde(default)]
+    pub root_file: Option<PathBuf>,
+    /// The text of one.
+    #[serde(default)]
+    pub root: Option<String>,
+}
+
+impl EdgeConfig {
+    /// The folder for what should survive a restart, if there is one.
+    pub fn state_dir(&self) -> Option<PathBuf> {
+        self.state_dir.clone().or_else(|| self.disk.as_ref().map(|disk| disk.dir.join("state")))
+    }
 }
 
 impl Default for EdgeConfig {
@@ -63,6 +90,8 @@ impl Default for EdgeConfig {
             disk: None,
             metadata_max_age_s: 5,
             metadata_stale_max_s: 3600,
+            repositories: Vec::new(),
+            state_dir: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! How building an edge fails. Errors of requests are [`colibri_fetch::FetchError`]; `serve` maps them to statuses.
 
+use colibri_api::RepositoryName;
 use colibri_fetch::FetchError;
 use colibri_service::metrics::MetricsError;
 use colibri_store::StoreError;
@@ -20,6 +21,17 @@ pub enum EdgeError {
     /// `upstream_tls` is not understood.
     #[error("upstream_tls: {0}")]
     Trust(String),
+    /// A repository cannot be followed.
+    #[error("repository {repository}: {reason}")]
+    Repository {
+        /// Which.
+        repository: RepositoryName,
+        /// Why not.
+        reason: String,
+    },
+    /// The folder for state cannot be opened.
+    #[error("state_dir: {0}")]
+    State(StoreError),
     /// The disk tier cannot be opened.
     #[error("disk tier: {0}")]
     Disk(#[from] StoreError),

@@ -17,6 +17,7 @@ mod flight;
 mod forms;
 pub mod limits;
 mod memory;
+mod metadata;
 pub mod metrics;
 mod pins;
 pub mod process;
@@ -30,12 +31,16 @@ mod upstreams;
 use std::sync::Arc;
 use std::time::Duration;
 
+use colibri_common::{Clock, SystemClock};
 use colibri_fetch::{BlobFetcher, Patience, Sources};
 use colibri_service::metrics::Registry;
 use colibri_transport::{Client, ClientConfig, Handler};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use config::{Admission, DiskTierConfig, EdgeConfig, UpstreamOrder};
+use crate::cdn_loop::OwnHop;
+
+pub use config::{Admission, DiskTierConfig, EdgeConfig, FollowedConfig, UpstreamOrder};
 pub use error::EdgeError;
 pub use metrics::Metrics;
 
@@ -51,6 +56,15 @@ pub struct Edge {
 impl Edge {
     /// Builds an edge from its configuration; opens no port and asks nobody anything.
     pub fn build(config: &EdgeConfig, registry: &Registry) -> Result<Self, EdgeError> {
+        Self::build_with_clock(config, registry, Arc::new(SystemClock))
+    }
+
+    /// [`Self::build`], with another clock for the expiry of metadata.
+    pub fn build_with_clock(
+        config: &EdgeConfig,
+        registry: &Registry,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, EdgeError> {
         let sources = Arc::new(upstreams::sources(config)?);
         let trust = config.upstream_tls.parse().map_err(|error| EdgeError::Trust(format!("{error}")))?;
         let client = Client::new(ClientConfig { trust, http3: config.upstream_http3, ..ClientConfig::default() })?;
@@ -63,8 +77,27 @@ impl Edge {
         let disk = config.disk.as_ref().map(|disk| disk::DiskTier::open(disk, metrics.clone())).transpose()?;
         let cache = cache::Cache::new(config, disk, metrics.clone(), tasks.clone());
         let documents = documents::Documents::new(config, metrics.clone(), &tasks);
-        let serve = Arc::new(serve::ReadApi::new(config, fetcher.clone(), cache, documents, tasks.clone()));
+        let hop = OwnHop::new(&config.name);
+        let common = metadata::Common {
+            config,
+            clock,
+            fetcher: fetcher.clone().with_headers(hop.via().headers()),
+            agent,
+            patience,
+            forms: documents.forms.clone(),
+            metrics: metrics.clone(),
+            tasks: tasks.clone(),
+        };
+        let repositories = metadata::Repositories::open(&common)?;
+        let parts = serve::Parts { hop, fetcher: fetcher.clone(), cache, documents, repositories };
+        let serve = Arc::new(serve::ReadApi::new(config, parts, tasks.clone()));
         Ok(Self { serve, fetcher, metrics, tasks })
+    }
+
+    /// Follows the configured repositories until `stop`: refreshes by the clock and by upstream's events. Without this they
+    /// are refreshed when clients ask.
+    pub async fn follow(&self, stop: CancellationToken) {
+        self.serve.repositories().follow(&stop).await;
     }
 
     /// The handler to give to listeners.

@@ -25,6 +25,48 @@ pub const ABSENT_FLOOR_MS: u64 = 1000;
 /// once, it does not stay.
 pub const NUMBERED_RECHECK_MS: u64 = 60_000;
 
+/// After a refresh that failed, requests do not cause another for this long, ms.
+pub const AWAY_MS: u64 = 1000;
+
+/// A request waits for a refresh of followed metadata at most this long, ms; then it gets what is here.
+pub const REFRESH_WAIT_MS: u64 = 3000;
+
+/// Shortest time between two refreshes that the clock causes, ms (before jitter, which takes up to half).
+pub const REFRESH_MS_MIN: u64 = 1000;
+
+/// Longest such time while refreshes fail, ms.
+pub const REFRESH_MS_MAX: u64 = 60_000;
+
+/// After a refresh, events of upstream are not heeded for up to this long, ms.
+pub const NEWS_PAUSE_MS: u64 = 250;
+
+/// Delegated roles that are fetched with a set, so that it is served whole; of more, each when it is asked for.
+pub const DELEGATED_WITH_SET_MAX: usize = 64;
+
+/// Verified metadata files of one repository that no set holds, bytes.
+pub const EXTRA_BYTES_MAX: u64 = 64 << 20;
+
+/// Roots of one repository that are kept; of more, the newest.
+pub const ROOTS_KEPT_MAX: usize = 4096;
+
+/// Sets of one repository that were served and stay reachable, at most.
+pub const PAST_SETS_MAX: usize = 4096;
+
+/// What such sets take in memory for each repository, bytes.
+pub const PAST_BYTES_MAX: u64 = 256 << 20;
+
+/// What was served stays reachable at least this long, s; longer if its timestamp lives longer.
+pub const PAST_LIFE_S_MIN: u64 = 24 * 3600;
+
+/// Longest pause before upstream's events are asked for again, ms.
+pub const AUTO_BACKOFF_MS_MAX: u64 = 30_000;
+
+/// The same, when no upstream has events, ms.
+pub const AUTO_ABSENT_MS: u64 = 300_000;
+
+/// A stream of events that is silent for this long is given up, ms.
+pub const AUTO_SILENCE_MS_MAX: u64 = 90_000;
+
 /// Fills of units under way at once, and openings of blobs, and fetches of documents; more wait for a place.
 pub const FLIGHTS_MAX: u32 = 256;
 
@@ -83,6 +125,20 @@ pub const ALL: &[(&str, u64)] = &[
     ("ABSENT_BYTES_MAX", ABSENT_BYTES_MAX),
     ("ABSENT_FLOOR_MS", ABSENT_FLOOR_MS),
     ("NUMBERED_RECHECK_MS", NUMBERED_RECHECK_MS),
+    ("AWAY_MS", AWAY_MS),
+    ("REFRESH_WAIT_MS", REFRESH_WAIT_MS),
+    ("REFRESH_MS_MIN", REFRESH_MS_MIN),
+    ("REFRESH_MS_MAX", REFRESH_MS_MAX),
+    ("NEWS_PAUSE_MS", NEWS_PAUSE_MS),
+    ("DELEGATED_WITH_SET_MAX", DELEGATED_WITH_SET_MAX as u64),
+    ("EXTRA_BYTES_MAX", EXTRA_BYTES_MAX),
+    ("ROOTS_KEPT_MAX", ROOTS_KEPT_MAX as u64),
+    ("PAST_SETS_MAX", PAST_SETS_MAX as u64),
+    ("PAST_BYTES_MAX", PAST_BYTES_MAX),
+    ("PAST_LIFE_S_MIN", PAST_LIFE_S_MIN),
+    ("AUTO_BACKOFF_MS_MAX", AUTO_BACKOFF_MS_MAX),
+    ("AUTO_ABSENT_MS", AUTO_ABSENT_MS),
+    ("AUTO_SILENCE_MS_MAX", AUTO_SILENCE_MS_MAX),
     ("FLIGHTS_MAX", FLIGHTS_MAX as u64),
     ("FILL_BYTES_MIN", FILL_BYTES_MIN),
     ("PIN_BYTES_MIN", PIN_BYTES_MIN),

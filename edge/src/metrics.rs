@@ -1,6 +1,6 @@
 //! [`Metrics`]: one counter for each arrow of the read path. Cheap to clone.
 
-use colibri_service::metrics::{IntCounter, IntGauge, MetricsError, Registry};
+use colibri_service::metrics::{IntCounter, IntGauge, IntGaugeVec, MetricsError, Registry};
 
 /// What an edge counts.
 #[derive(Debug, Clone)]
@@ -41,6 +41,18 @@ pub struct Metrics {
     pub documents_fetched: IntCounter,
     /// Of these, answered stale because upstream was away.
     pub documents_stale: IntCounter,
+    /// Refreshes of followed repositories.
+    pub metadata_refreshes: IntCounter,
+    /// Of these, failed.
+    pub metadata_refresh_failures: IntCounter,
+    /// Sources whose metadata was refused: forged, broken or older than what is known.
+    pub metadata_refused: IntCounter,
+    /// New sets of followed repositories that were taken over.
+    pub metadata_swaps: IntCounter,
+    /// Versions served, by repository and role.
+    pub metadata_version: IntGaugeVec,
+    /// Events of upstream that told of something new.
+    pub auto_heard: IntCounter,
 }
 
 impl Metrics {
@@ -69,6 +81,19 @@ impl Metrics {
             documents_asked: counter("colibri_edge_documents_asked_total", "metadata documents asked for")?,
             documents_fetched: counter("colibri_edge_documents_fetched_total", "metadata questions upstream")?,
             documents_stale: counter("colibri_edge_documents_stale_total", "metadata answered stale")?,
+            metadata_refreshes: counter("colibri_edge_metadata_refreshes_total", "refreshes of followed repositories")?,
+            metadata_refresh_failures: counter(
+                "colibri_edge_metadata_refresh_failures_total",
+                "refreshes that failed",
+            )?,
+            metadata_refused: counter("colibri_edge_metadata_refused_total", "sources whose metadata was refused")?,
+            metadata_swaps: counter("colibri_edge_metadata_swaps_total", "new metadata sets taken over")?,
+            metadata_version: registry.gauge_vec(
+                "colibri_edge_metadata_versions",
+                "version that is served of each role",
+                &["repository", "role"],
+            )?,
+            auto_heard: counter("colibri_edge_auto_heard_total", "events of upstream")?,
         })
     }
 

@@ -132,7 +132,7 @@ impl EdgeProcess {
                 plain.serve(stop.clone(), self.drain).await;
             }
         };
-        let serving = async { tokio::join!(secure, plain) };
+        let serving = async { tokio::join!(secure, plain, self.edge.follow(stop.clone())) };
         tokio::select! { _ = serving => {}, () = certificates => {} }
         self.edge.finish().await;
         self.health.set_ready(false);

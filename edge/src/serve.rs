@@ -8,11 +8,11 @@ use colibri_api::{
     ApiError, BlobForm, CacheStatus, Coding, ETag, Forward, Representation, ResponsePlan, Route,
     cache as cache_control, head_for, negotiate, parse_path,
 };
-use colibri_common::BlobId;
+use colibri_common::{BlobId, Digest};
 use colibri_fetch::{BlobFetcher, FetchError};
 use colibri_package::delivery::{DeliveryType, Encoding};
 use colibri_transport::{Body, Request, Response};
-use http::header::{CACHE_CONTROL, HeaderMap};
+use http::header::{AGE, CACHE_CONTROL, HeaderMap};
 use http::{HeaderValue, Method};
 use serde_json::{Map, Value};
 use tokio_util::task::TaskTracker;
@@ -21,6 +21,7 @@ use crate::cache::{Cache, Freshness};
 use crate::cdn_loop::{self, OwnHop};
 use crate::config::EdgeConfig;
 use crate::documents::{Documents, Life, Wish};
+use crate::metadata::{Answered, Repositories};
 use crate::reader::Reader;
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -34,8 +35,18 @@ pub(crate) struct ReadApi {
     fetcher: BlobFetcher,
     cache: Arc<Cache>,
     documents: Documents,
+    repositories: Repositories,
     tasks: TaskTracker,
     metadata_max_age_s: u64,
+}
+
+/// What a [`ReadApi`] is made of.
+pub(crate) struct Parts {
+    pub hop: OwnHop,
+    pub fetcher: BlobFetcher,
+    pub cache: Cache,
+    pub documents: Documents,
+    pub repositories: Repositories,
 }
 
 /// What every answer needs of its request.
@@ -49,16 +60,15 @@ struct Asked {
 }
 
 impl ReadApi {
-    pub fn new(
-        config: &EdgeConfig,
-        fetcher: BlobFetcher,
-        cache: Cache,
-        documents: Documents,
-        tasks: TaskTracker,
-    ) -> Self {
-        let (name, hop) = (config.name.clone(), OwnHop::new(&config.name));
-        let metadata_max_age_s = config.metadata_max_age_s;
-        Self { name, hop, fetcher, cache: Arc::new(cache), documents, tasks, metadata_max_age_s }
+    pub fn new(config: &EdgeConfig, parts: Parts, tasks: TaskTracker) -> Self {
+        let Parts { hop, fetcher, cache, documents, repositories } = parts;
+        let (name, metadata_max_age_s) = (config.name.clone(), config.metadata_max_age_s);
+        Self { name, hop, fetcher, cache: Arc::new(cache), documents, repositories, tasks, metadata_max_age_s }
+    }
+
+    /// The repositories that are followed.
+    pub const fn repositories(&self) -> &Repositories {
+        &self.repositories
     }
 
     /// The answer to one request.
@@ -95,7 +105,17 @@ impl ReadApi {
                     }
                 }
             }
-            Route::Metadata { file, .. } => {
+            Route::Metadata { repository, file } => {
+                if let Some(followed) = self.repositories.get(repository) {
+                    let Answered { file, freshness, age_s } =
+                        followed.answer(file, asked.insists(), &asked.fetcher).await?;
+                    let mut response =
+                        self.send_document(route, JSON, &file.bytes, file.sha256, freshness, asked).await?;
+                    if let Some(age_s) = age_s {
+                        response.headers_mut().insert(AGE, age_s.into());
+                    }
+                    return Ok(response);
+                }
                 let life = if file.is_numbered() { Life::Numbered } else { Life::Short };
                 self.document(route, life, JSON, asked).await
             }
@@ -128,13 +148,25 @@ impl ReadApi {
         let wish = Wish { path: route.path(), life, insists: asked.insists() };
         let (document, freshness) = self.documents.get(&asked.fetcher, wish).await;
         let document = document.map_err(|error| api_error(&error))?;
+        self.send_document(route, content_type, &document.bytes, document.sha256, freshness, asked).await
+    }
+
+    async fn send_document(
+        &self,
+        route: &Route,
+        content_type: HeaderValue,
+        bytes: &Bytes,
+        sha256: Digest,
+        freshness: Freshness,
+        asked: &Asked,
+    ) -> Result<Response, ApiError> {
         // Metadata is coded and sent whole, targets are neither.
         let is_metadata = matches!(route, Route::Metadata { .. });
         let coding = if is_metadata { negotiate(&asked.headers)? } else { Coding::Identity };
-        let form = self.documents.forms.of(document.sha256, coding, &document.bytes).await?;
+        let form = self.documents.forms.of(sha256, coding, bytes).await?;
         let representation = Representation {
             length: form.len() as u64,
-            etag: Some(ETag::coded(&document.sha256, coding)),
+            etag: Some(ETag::coded(&sha256, coding)),
             cache_control: cache_control::for_route(route, self.metadata_max_age_s),
             content_type,
             accept_ranges: !is_metadata,
@@ -283,7 +315,7 @@ fn blob_representation(length: u64, etag: ETag) -> Representation {
 }
 
 /// What a failed fetch means to the client.
-fn api_error(error: &FetchError) -> ApiError {
+pub(crate) fn api_error(error: &FetchError) -> ApiError {
     let text = error.to_string();
     match error {
         FetchError::NotFound { .. } => ApiError::NotFound(text),

@@ -2,8 +2,10 @@
 
 mod blobs;
 mod chains;
+mod desk;
 mod documents;
 mod liars;
+mod metadata;
 mod site;
 mod sources;
 mod tiers;

@@ -1,12 +1,16 @@
 //! The edge under test and a client of it: through its handler, without sockets in between.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use bytes::Bytes;
 use colibri_edge::{Admission, DiskTierConfig, Edge, EdgeConfig};
 use colibri_service::metrics::Registry;
-use colibri_transport::{Body, Handler, Request};
+use colibri_transport::{Body, Handler, Request, Server, ServerConfig};
 use http::{HeaderMap, Method};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, loopback};
 
 /// An edge over these upstreams with defaults for the rest.
 pub fn config(upstreams: &[&Upstream]) -> EdgeConfig {
@@ -20,6 +24,14 @@ pub fn build(config: &EdgeConfig) -> Edge {
 
 pub fn disk(dir: &std::path::Path, bytes: u64, admission: Admission) -> Option<DiskTierConfig> {
     Some(DiskTierConfig { dir: dir.to_owned(), bytes, admission })
+}
+
+/// The edge at an address of its own, until the guard is dropped.
+pub fn listen(edge: &Edge) -> (SocketAddr, DropGuard) {
+    let server = Server::bind(ServerConfig::plain(loopback(0)), edge.handler()).unwrap();
+    let (address, stop) = (server.address(), CancellationToken::new());
+    tokio::spawn(server.serve(stop.clone(), Duration::ZERO));
+    (address, stop.drop_guard())
 }
 
 /// What a client received.

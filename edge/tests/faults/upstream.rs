@@ -88,6 +88,11 @@ impl Upstream {
         self.state.lock().unwrap().files.insert(path.to_owned(), (form, etag, coding));
     }
 
+    /// Forgets all files.
+    pub fn clear(&self) {
+        self.state.lock().unwrap().files.clear();
+    }
+
     pub fn remove(&self, path: &str) {
         self.state.lock().unwrap().files.remove(path);
     }
