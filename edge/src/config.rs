@@ -45,6 +45,8 @@ pub struct EdgeConfig {
     pub metadata_stale_max_s: u64,
     /// Repositories that the edge follows as a verifying client. Others pass through.
     pub repositories: Vec<FollowedConfig>,
+    /// How many clients may listen to `/REPO/auto` at a time; more get 429.
+    pub auto_listeners_max: usize,
     /// Folder for what should survive a restart: the newest metadata that was seen. Without one, a folder `state` of the disk
     /// tier's if there is a disk tier. It may be wiped at any time.
     pub state_dir: Option<PathBuf>,
@@ -91,6 +93,7 @@ impl Default for EdgeConfig {
             metadata_max_age_s: 5,
             metadata_stale_max_s: 3600,
             repositories: Vec::new(),
+            auto_listeners_max: 10_000,
             state_dir: None,
         }
     }

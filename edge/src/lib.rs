@@ -6,6 +6,7 @@
 //!
 //! What an edge deliberately does not do: sign, decide what is current, or keep anything it cannot fetch again.
 
+mod auto;
 mod cache;
 mod catalog;
 mod cdn_loop;
@@ -89,15 +90,18 @@ impl Edge {
             tasks: tasks.clone(),
         };
         let repositories = metadata::Repositories::open(&common)?;
-        let parts = serve::Parts { hop, fetcher: fetcher.clone(), cache, documents, repositories };
+        let listeners = auto::Listeners::new(config.auto_listeners_max, metrics.clone(), tasks.clone());
+        let parts = serve::Parts { hop, fetcher: fetcher.clone(), cache, documents, repositories, listeners };
         let serve = Arc::new(serve::ReadApi::new(config, parts, tasks.clone()));
         Ok(Self { serve, fetcher, metrics, tasks })
     }
 
     /// Follows the configured repositories until `stop`: refreshes by the clock and by upstream's events. Without this they
-    /// are refreshed when clients ask.
+    /// are refreshed when clients ask. In the end the streams of those who listen end, too.
     pub async fn follow(&self, stop: CancellationToken) {
         self.serve.repositories().follow(&stop).await;
+        stop.cancelled().await;
+        self.serve.end_events();
     }
 
     /// The handler to give to listeners.
@@ -121,6 +125,7 @@ impl Edge {
 
     /// Waits for flights and bodies that are still under way; call after the listeners have drained.
     pub async fn finish(&self) {
+        self.serve.end_events();
         self.tasks.close();
         self.tasks.wait().await;
     }

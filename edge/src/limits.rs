@@ -58,6 +58,12 @@ pub const PAST_BYTES_MAX: u64 = 256 << 20;
 /// What was served stays reachable at least this long, s; longer if its timestamp lives longer.
 pub const PAST_LIFE_S_MIN: u64 = 24 * 3600;
 
+/// How often somebody who listens to `/REPO/auto` hears that the connection lives, ms.
+pub const AUTO_HEARTBEAT_MS: u64 = 15_000;
+
+/// When somebody who found no place there may come back, s.
+pub const AUTO_RETRY_AFTER_S: u64 = 30;
+
 /// Longest pause before upstream's events are asked for again, ms.
 pub const AUTO_BACKOFF_MS_MAX: u64 = 30_000;
 
@@ -136,6 +142,8 @@ pub const ALL: &[(&str, u64)] = &[
     ("PAST_SETS_MAX", PAST_SETS_MAX as u64),
     ("PAST_BYTES_MAX", PAST_BYTES_MAX),
     ("PAST_LIFE_S_MIN", PAST_LIFE_S_MIN),
+    ("AUTO_HEARTBEAT_MS", AUTO_HEARTBEAT_MS),
+    ("AUTO_RETRY_AFTER_S", AUTO_RETRY_AFTER_S),
     ("AUTO_BACKOFF_MS_MAX", AUTO_BACKOFF_MS_MAX),
     ("AUTO_ABSENT_MS", AUTO_ABSENT_MS),
     ("AUTO_SILENCE_MS_MAX", AUTO_SILENCE_MS_MAX),

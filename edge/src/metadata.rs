@@ -174,6 +174,11 @@ impl Followed {
         })
     }
 
+    /// The version of the timestamp that is served, as it changes.
+    pub fn versions(&self) -> watch::Receiver<Option<u32>> {
+        self.versions.subscribe()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

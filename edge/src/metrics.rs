@@ -53,6 +53,10 @@ pub struct Metrics {
     pub metadata_version: IntGaugeVec,
     /// Events of upstream that told of something new.
     pub auto_heard: IntCounter,
+    /// Clients who listen to `/REPO/auto`.
+    pub auto_listeners: IntGauge,
+    /// Clients who found no place there.
+    pub auto_turned_away: IntCounter,
 }
 
 impl Metrics {
@@ -94,6 +98,8 @@ impl Metrics {
                 &["repository", "role"],
             )?,
             auto_heard: counter("colibri_edge_auto_heard_total", "events of upstream")?,
+            auto_listeners: registry.gauge("colibri_edge_auto_listeners", "clients who listen for new metadata")?,
+            auto_turned_away: counter("colibri_edge_auto_turned_away_total", "clients for whom there was no place")?,
         })
     }
 

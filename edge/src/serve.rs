@@ -5,18 +5,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use colibri_api::problem::VARY_CODING;
 use colibri_api::{
-    ApiError, BlobForm, CacheStatus, Coding, ETag, Forward, Representation, ResponsePlan, Route,
+    ApiError, BlobForm, CacheStatus, Coding, ETag, Forward, RepositoryName, Representation, ResponsePlan, Route,
     cache as cache_control, head_for, negotiate, parse_path,
 };
 use colibri_common::{BlobId, Digest};
 use colibri_fetch::{BlobFetcher, FetchError};
 use colibri_package::delivery::{DeliveryType, Encoding};
 use colibri_transport::{Body, Request, Response};
-use http::header::{AGE, CACHE_CONTROL, HeaderMap};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Method};
 use serde_json::{Map, Value};
 use tokio_util::task::TaskTracker;
 
+use crate::auto::{EVENT_STREAM, Listeners};
 use crate::cache::{Cache, Freshness};
 use crate::cdn_loop::{self, OwnHop};
 use crate::config::EdgeConfig;
@@ -36,6 +37,7 @@ pub(crate) struct ReadApi {
     cache: Arc<Cache>,
     documents: Documents,
     repositories: Repositories,
+    listeners: Listeners,
     tasks: TaskTracker,
     metadata_max_age_s: u64,
 }
@@ -47,6 +49,7 @@ pub(crate) struct Parts {
     pub cache: Cache,
     pub documents: Documents,
     pub repositories: Repositories,
+    pub listeners: Listeners,
 }
 
 /// What every answer needs of its request.
@@ -61,9 +64,24 @@ struct Asked {
 
 impl ReadApi {
     pub fn new(config: &EdgeConfig, parts: Parts, tasks: TaskTracker) -> Self {
-        let Parts { hop, fetcher, cache, documents, repositories } = parts;
+        let Parts { hop, fetcher, cache, documents, repositories, listeners } = parts;
         let (name, metadata_max_age_s) = (config.name.clone(), config.metadata_max_age_s);
-        Self { name, hop, fetcher, cache: Arc::new(cache), documents, repositories, tasks, metadata_max_age_s }
+        Self {
+            name,
+            hop,
+            fetcher,
+            cache: Arc::new(cache),
+            documents,
+            repositories,
+            listeners,
+            tasks,
+            metadata_max_age_s,
+        }
+    }
+
+    /// Ends the streams of everybody who listens.
+    pub fn end_events(&self) {
+        self.listeners.end();
     }
 
     /// The repositories that are followed.
@@ -123,10 +141,8 @@ impl ReadApi {
                 let life = hash_in(name).map_or(Life::Short, |hash| Life::Hashed(hash.to_owned()));
                 self.document(route, life, OCTETS, asked).await
             }
-            Route::RepoConfig { repository } => self.repo_config(route, repository.as_str(), asked).await,
-            Route::Auto { .. } => Err(ApiError::NotFound(
-                "an edge has no /REPO/auto: ask for the timestamp, or ask the origin".to_owned(),
-            )),
+            Route::RepoConfig { repository } => self.repo_config(route, repository, asked).await,
+            Route::Auto { repository } => self.auto(repository, asked),
             Route::PmConfig => {
                 Err(ApiError::NotFound("an edge has no /config.json: ask for /REPO/repo.config".to_owned()))
             }
@@ -135,6 +151,25 @@ impl ReadApi {
                 Ok(self.send_plain(&text.into(), asked))
             }
         }
+    }
+
+    /// The events of a followed repository.
+    fn auto(&self, repository: &RepositoryName, asked: &Asked) -> Result<Response, ApiError> {
+        let followed = self.repositories.get(repository).ok_or_else(|| {
+            ApiError::NotFound(format!(
+                "this edge does not follow {repository}, so it has no events of it: ask for the timestamp, or ask the origin"
+            ))
+        })?;
+        let body = match asked.method {
+            Method::HEAD => Body::empty(),
+            _ => self.listeners.listen(followed.versions())?,
+        };
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, EVENT_STREAM);
+        headers.insert(CACHE_CONTROL, cache_control::NO_STORE);
+        CacheStatus::entry(&self.name).append_to(headers);
+        Ok(response)
     }
 
     /// A small file as upstream has it. The route names it, not the request: there are many ways to write one path.
@@ -179,14 +214,22 @@ impl ReadApi {
     }
 
     /// The configuration that upstream gives, with this edge as the mirror. It is only as trusted as whoever adds it.
-    async fn repo_config(&self, route: &Route, repository: &str, asked: &Asked) -> Result<Response, ApiError> {
+    async fn repo_config(
+        &self,
+        route: &Route,
+        repository: &RepositoryName,
+        asked: &Asked,
+    ) -> Result<Response, ApiError> {
         let here = asked.here.as_ref().ok_or_else(|| ApiError::BadRequest("the request names no host".to_owned()))?;
         let wish = Wish { path: route.path(), life: Life::Short, insists: asked.insists() };
         let document = self.documents.get(&asked.fetcher, wish).await.0.map_err(|error| api_error(&error))?;
         let config: Result<Map<String, Value>, _> = serde_json::from_slice(&document.bytes);
         let mut config =
             config.map_err(|error| ApiError::BadGateway(format!("upstream's {} is not one: {error}", route.path())))?;
-        let mirror = serde_json::json!({ "mirror_url": format!("{here}/{repository}"), "subscribe": false });
+        // Events are promised only where there are any, and if upstream's operator wants them used.
+        let subscribes = config.get("mirrors").and_then(|mirrors| mirrors.get(0)?.get("subscribe")?.as_bool());
+        let subscribe = subscribes == Some(true) && self.repositories.get(repository).is_some();
+        let mirror = serde_json::json!({ "mirror_url": format!("{here}/{repository}"), "subscribe": subscribe });
         config.insert("mirrors".to_owned(), Value::Array(vec![mirror]));
         let text: Bytes = Value::Object(config).to_string().into();
         Ok(self.send_built(&text, &built(text.len() as u64, cache_control::NO_STORE, JSON), asked))

@@ -1,5 +1,6 @@
 //! The edge under faults: what it promises its readers and its upstream when everybody around it misbehaves.
 
+mod auto;
 mod blobs;
 mod chains;
 mod desk;
