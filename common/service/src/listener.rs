@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use colibri_transport::{ServerConfig, ServerCounters, ServerTls};
+use colibri_transport::{ServerConfig, ServerCounters, ServerLimits, ServerTls, ShareLimits};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, Opts};
@@ -28,11 +28,41 @@ pub struct ListenerConfig {
     pub client_ca_file: Option<PathBuf>,
     /// For how long new connections are still taken when the process is told to end, in seconds.
     pub drain_pause_s: u64,
+    /// Connections at a time, TCP and QUIC together.
+    pub connections_max: usize,
+    /// Connections at a time of one client: an IPv4 address or an IPv6 /64; 0 for no bound.
+    pub client_connections_max: usize,
+    /// Requests at a time of all clients; 0 for no bound. Of this and the bounds below a part is kept free for what is more
+    /// important: warming is turned away first, then background, then read-ahead (429 with `Retry-After`).
+    pub requests_max: usize,
+    /// Requests a second of all clients; 0 for no bound.
+    pub requests_per_s: u64,
+    /// Body bytes a second to all clients; 0 for no bound.
+    pub bytes_per_s: u64,
+    /// Requests at a time of one client; 0 for no bound.
+    pub client_requests_max: usize,
+    /// Requests a second of one client; 0 for no bound.
+    pub client_requests_per_s: u64,
+    /// Body bytes a second to one client; 0 for no bound.
+    pub client_bytes_per_s: u64,
 }
 
 impl Default for ListenerConfig {
     fn default() -> Self {
-        Self { tls_reload_s: 10, client_ca_file: None, drain_pause_s: 1 }
+        let limits = ServerLimits::default();
+        Self {
+            tls_reload_s: 10,
+            client_ca_file: None,
+            drain_pause_s: 1,
+            connections_max: limits.connections_max,
+            client_connections_max: limits.client_connections_max,
+            requests_max: limits.total.requests_max,
+            requests_per_s: limits.total.requests_per_s,
+            bytes_per_s: limits.total.bytes_per_s,
+            client_requests_max: limits.client.requests_max,
+            client_requests_per_s: limits.client.requests_per_s,
+            client_bytes_per_s: limits.client.bytes_per_s,
+        }
     }
 }
 
@@ -65,7 +95,25 @@ impl ListenerConfig {
 
     fn chosen(&self, config: ServerConfig, counters: &Arc<ServerCounters>) -> ServerConfig {
         let drain_pause = Duration::from_secs(self.drain_pause_s);
-        ServerConfig { drain_pause, counters: counters.clone(), ..config }
+        ServerConfig { drain_pause, counters: counters.clone(), limits: self.limits(), ..config }
+    }
+
+    fn limits(&self) -> ServerLimits {
+        ServerLimits {
+            connections_max: self.connections_max.max(1),
+            client_connections_max: self.client_connections_max,
+            total: ShareLimits {
+                requests_max: self.requests_max,
+                requests_per_s: self.requests_per_s,
+                bytes_per_s: self.bytes_per_s,
+            },
+            client: ShareLimits {
+                requests_max: self.client_requests_max,
+                requests_per_s: self.client_requests_per_s,
+                bytes_per_s: self.client_bytes_per_s,
+            },
+            ..ServerLimits::default()
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod handler;
 mod http3_body;
 mod hyper_body;
 pub mod limits;
+pub mod priority;
 mod quic;
 #[cfg(feature = "server")]
 pub mod server;
@@ -30,6 +31,9 @@ pub use body::{Body, BodySender};
 pub use client::{Client, ClientConfig, RequestCounts};
 pub use error::{BodyError, ClientError, ClientErrorKind, CodingError, ReaderGone, TransportError};
 pub use handler::{ClientCertificate, Handler, Peer, Protocol, Request, Response, Secure, authority, handler};
+pub use priority::{Class, Priority};
+#[cfg(feature = "server")]
+pub use server::admission::ShareLimits;
 #[cfg(feature = "server")]
 pub use server::counters::ServerCounters;
 #[cfg(feature = "server")]

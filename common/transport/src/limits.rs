@@ -10,6 +10,14 @@ pub const HEADER_BYTES_MAX: usize = 32 * 1024;
 pub const HEADER_FIELDS_MAX: usize = 100;
 /// Connections of a server, TCP and QUIC together.
 pub const CONNECTIONS_MAX: usize = 10_000;
+/// Connections of one client (IPv4 address or IPv6 /64) by default: half of all.
+pub const CLIENT_CONNECTIONS_MAX: usize = CONNECTIONS_MAX / 2;
+/// Clients of a server whose use is remembered; those that use nothing are forgotten first.
+pub const CLIENTS_MAX: usize = 65_536;
+/// Requests that a client may give up per second on one connection; more are an attack.
+pub const RESETS_PER_S_MAX: u64 = 200;
+/// Largest HTTP/3 PRIORITY_UPDATE frame that is looked at, in bytes.
+pub const PRIORITY_UPDATE_BYTES_MAX: usize = 64;
 /// Largest request body by default, in bytes (uploads raise it).
 pub const REQUEST_BODY_BYTES_MAX: u64 = 1 << 20;
 /// Chunks that wait in a [`crate::Body::channel`].
@@ -56,6 +64,10 @@ pub const ALL: &[(&str, u64)] = &[
     ("HEADER_BYTES_MAX", HEADER_BYTES_MAX as u64),
     ("HEADER_FIELDS_MAX", HEADER_FIELDS_MAX as u64),
     ("CONNECTIONS_MAX", CONNECTIONS_MAX as u64),
+    ("CLIENT_CONNECTIONS_MAX", CLIENT_CONNECTIONS_MAX as u64),
+    ("CLIENTS_MAX", CLIENTS_MAX as u64),
+    ("RESETS_PER_S_MAX", RESETS_PER_S_MAX),
+    ("PRIORITY_UPDATE_BYTES_MAX", PRIORITY_UPDATE_BYTES_MAX as u64),
     ("REQUEST_BODY_BYTES_MAX", REQUEST_BODY_BYTES_MAX),
     ("BODY_CHANNEL_CHUNKS", BODY_CHANNEL_CHUNKS as u64),
     ("PIECE_BYTES", PIECE_BYTES as u64),

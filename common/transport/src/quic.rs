@@ -6,10 +6,11 @@
 mod frames;
 pub(crate) mod socket;
 mod streams;
+mod urgency;
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -20,6 +21,8 @@ use quinn::{ConnectionError, RecvStream as QuinnRecv, SendStream as QuinnSend, V
 use tokio::sync::Notify;
 
 pub(crate) use frames::FrameWatch;
+use urgency::Urgency;
+
 pub(crate) use streams::{BidiStream, RecvStream, SendStream};
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + Sync>>;
@@ -31,9 +34,16 @@ pub(crate) struct StreamState {
     /// The peer has ended its side, cleanly, and every byte of it was handed up.
     received_all: AtomicBool,
     stopped: Mutex<Option<BoxFuture<()>>>,
+    urgency: Urgency,
 }
 
 impl StreamState {
+    /// The request says how urgent it is. What the client said in a PRIORITY_UPDATE frame counts more (RFC 9218 §7).
+    #[cfg(feature = "server")]
+    pub(crate) fn ask_urgency(&self, urgency: u8) {
+        self.urgency.ask(urgency);
+    }
+
     /// Whether the stream was received to its clean end. `h3` alone takes an empty DATA frame for the end, too.
     pub(crate) fn received_all(&self) -> bool {
         self.received_all.load(Ordering::Relaxed)
@@ -53,6 +63,10 @@ pub(crate) struct Shared {
     header_bytes_max: u64,
     going_away: AtomicBool,
     going_away_notify: Notify,
+    /// How many streams of each urgency wait for room to send.
+    waiting: [AtomicUsize; 8],
+    /// What PRIORITY_UPDATE frames said of requests that have not come yet.
+    announced: Mutex<HashMap<u64, u8>>,
 }
 
 impl Shared {
@@ -82,6 +96,18 @@ impl Shared {
         self.going_away_notify.notify_waiters();
     }
 
+    /// A PRIORITY_UPDATE frame arrived (RFC 9218 §7.2).
+    fn priority_update(&self, stream: u64, urgency: u8) {
+        if let Some(state) = self.lock().get(&stream) {
+            return state.urgency.update(urgency);
+        }
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        // Request streams only, and no more than can be open at a time.
+        if stream.is_multiple_of(4) && announced.len() < crate::limits::STREAMS_MAX as usize {
+            announced.insert(stream, urgency);
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<StreamState>>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,10 +117,16 @@ impl Shared {
         let state = Arc::new(StreamState {
             received_all: AtomicBool::new(false),
             stopped: Mutex::new(Some(Box::pin(async move { drop(stopped.await) }))),
+            urgency: Urgency::default(),
         });
-        self.lock().insert(send.id().into(), state.clone());
+        let id = send.id().into();
+        self.lock().insert(id, state.clone());
+        let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Some(urgency) = announced {
+            state.urgency.update(urgency);
+        }
         BidiStream {
-            send: SendStream::new(send, Some(self.clone())),
+            send: SendStream::new(send, Some((self.clone(), state.clone()))),
             recv: RecvStream::request(recv, self.header_bytes_max, state),
         }
     }
@@ -115,6 +147,8 @@ impl Connection {
             header_bytes_max: header_bytes_max as u64,
             going_away: AtomicBool::new(false),
             going_away_notify: Notify::new(),
+            waiting: Default::default(),
+            announced: Mutex::default(),
         });
         let opener = Opener { connection, shared, opening_bi: None, opening_uni: None };
         Self { opener, accepting_bi: None, accepting_uni: None }

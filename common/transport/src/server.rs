@@ -1,5 +1,6 @@
 //! [`Server`]: one port number, every protocol, one handler; bounded, and drained on request.
 
+pub mod admission;
 pub mod counters;
 mod dispatch;
 mod http3;
@@ -24,6 +25,7 @@ use crate::handler::Handler;
 use crate::limits;
 use crate::quic::socket;
 use crate::tls::identity::ServerTls;
+use admission::{Admission, ShareLimits};
 use counters::ServerCounters;
 use dispatch::Dispatch;
 use identity::TlsHandle;
@@ -78,6 +80,12 @@ impl ServerConfig {
 pub struct ServerLimits {
     /// Connections at a time, TCP and QUIC together. TCP beyond waits in the backlog, QUIC beyond is refused.
     pub connections_max: usize,
+    /// Connections at a time of one client: an IPv4 address or an IPv6 /64. Zero stands for no bound.
+    pub client_connections_max: usize,
+    /// What one client may have.
+    pub client: ShareLimits,
+    /// What all clients together may have.
+    pub total: ShareLimits,
     /// Requests at a time on one HTTP/3 or HTTP/2 connection, at most [`limits::STREAMS_MAX`].
     pub streams_max: u32,
     /// Largest header section of a request in bytes.
@@ -96,6 +104,9 @@ impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections_max: limits::CONNECTIONS_MAX,
+            client_connections_max: limits::CLIENT_CONNECTIONS_MAX,
+            client: ShareLimits::default(),
+            total: ShareLimits::default(),
             streams_max: limits::STREAMS_MAX,
             header_bytes_max: limits::HEADER_BYTES_MAX,
             request_body_bytes_max: limits::REQUEST_BODY_BYTES_MAX,
@@ -111,6 +122,7 @@ struct Context {
     dispatch: Arc<Dispatch>,
     limits: ServerLimits,
     connections: Arc<Semaphore>,
+    admission: Admission,
     counters: Arc<ServerCounters>,
     tracker: TaskTracker,
     /// GOAWAY, finish, close.
@@ -167,6 +179,7 @@ impl Server {
                 counters: config.counters.clone(),
             }),
             connections: Arc::new(Semaphore::new(config.limits.connections_max.min(Semaphore::MAX_PERMITS))),
+            admission: Admission::new(config.limits.total, config.limits.client, config.limits.client_connections_max),
             limits: config.limits,
             counters: config.counters,
             tracker: TaskTracker::new(),

@@ -6,8 +6,13 @@
 
 use std::fmt;
 
+use crate::limits::PRIORITY_UPDATE_BYTES_MAX;
+use crate::priority::Priority;
+
 const DATA: u64 = 0x0;
 const GOAWAY: u64 = 0x7;
+/// PRIORITY_UPDATE for a request (RFC 9218 §7.2).
+const PRIORITY_UPDATE: u64 = 0xf0700;
 
 /// Why a stream's framing is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +80,20 @@ pub(crate) struct FrameWatch {
     number: VarIntReader,
     frame_bytes_max: u64,
     saw_goaway: bool,
+    /// The payload of a PRIORITY_UPDATE frame, as far as it is here.
+    update: Vec<u8>,
 }
 
 impl FrameWatch {
     /// Frames other than DATA may have at most `frame_bytes_max` bytes of payload.
     pub(crate) fn new(frame_bytes_max: u64) -> Self {
-        Self { state: State::Type, number: VarIntReader::default(), frame_bytes_max, saw_goaway: false }
+        Self {
+            state: State::Type,
+            number: VarIntReader::default(),
+            frame_bytes_max,
+            saw_goaway: false,
+            update: Vec::new(),
+        }
     }
 
     /// Follows the next received bytes up to the end of an element, and says how many those are: the header of a DATA frame,
@@ -106,6 +119,10 @@ impl FrameWatch {
                 }
                 State::Payload { kind, left } => {
                     let here = left.min((bytes.len() - taken) as u64);
+                    if kind == PRIORITY_UPDATE {
+                        let room = PRIORITY_UPDATE_BYTES_MAX.saturating_sub(self.update.len());
+                        self.update.extend(bytes[taken..].iter().take(room.min(here as usize)));
+                    }
                     taken += here as usize;
                     self.state = if here == left { State::Type } else { State::Payload { kind, left: left - here } };
                     break;
@@ -120,8 +137,22 @@ impl FrameWatch {
             return Err(FrameFault::FrameTooLarge { announced_bytes: length, bytes_max: self.frame_bytes_max });
         }
         self.saw_goaway |= kind == GOAWAY;
+        self.update.clear();
         self.state = if length == 0 { State::Type } else { State::Payload { kind, left: length } };
         Ok(())
+    }
+
+    /// The request stream and the urgency that a PRIORITY_UPDATE frame named; once, when it has arrived whole.
+    pub(crate) fn priority_update(&mut self) -> Option<(u64, u8)> {
+        if self.state != State::Type || self.update.is_empty() {
+            return None;
+        }
+        let update = std::mem::take(&mut self.update);
+        let mut number = VarIntReader::default();
+        let mut bytes = update.iter();
+        let stream = bytes.by_ref().find_map(|byte| number.push(*byte))?;
+        let priority = Priority::parse(std::str::from_utf8(bytes.as_slice()).ok()?);
+        Some((stream, priority.urgency))
     }
 
     /// The stream has ended: was that between two frames?
@@ -169,6 +200,25 @@ mod tests {
                 assert_eq!(all, piece.len());
             }
             assert_eq!((watch.saw_goaway(), watch.end()), (true, Ok(())), "step {step}");
+        }
+    }
+
+    #[test]
+    fn priority_updates_are_read_however_they_are_cut() {
+        // Type 0xf0700 in four bytes, eight bytes of payload: stream 256 in two bytes, `u=1, i`.
+        let frame: Vec<u8> = [&[0x80, 0x0f, 0x07, 0, 8, 0x41, 0][..], b"u=1, i"].concat();
+        let stream = [&frame[..], &[4, 0], &frame].concat();
+        for step in 1..=stream.len() {
+            let mut watch = FrameWatch::new(100);
+            let mut seen = Vec::new();
+            for mut piece in stream.chunks(step) {
+                while !piece.is_empty() {
+                    let taken = watch.element(piece).unwrap();
+                    seen.extend(watch.priority_update());
+                    piece = &piece[taken..];
+                }
+            }
+            assert_eq!(seen, [(256, 1), (256, 1)], "step {step}");
         }
     }
 

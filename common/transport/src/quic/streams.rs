@@ -11,6 +11,7 @@ use h3::quic::{self, StreamErrorIncoming, StreamId, WriteBuf};
 use quinn::{ReadError, VarInt, WriteError};
 
 use super::frames::{FrameFault, VarIntReader};
+use super::urgency::Turn;
 use super::{FrameWatch, Shared, StreamState, stream_error};
 
 /// Stream type of the HTTP/3 control stream (RFC 9114 §6.2.1).
@@ -32,19 +33,25 @@ pub(crate) struct SendStream<B: Buf> {
     stream: quinn::SendStream,
     writing: Option<WriteBuf<B>>,
     /// Present on request streams.
-    shared: Option<Arc<Shared>>,
+    shared: Option<(Arc<Shared>, Arc<StreamState>)>,
+    turn: Turn,
     finished: bool,
 }
 
 impl<B: Buf> SendStream<B> {
-    pub(super) fn new(stream: quinn::SendStream, shared: Option<Arc<Shared>>) -> Self {
-        Self { stream, writing: None, shared, finished: false }
+    pub(super) fn new(stream: quinn::SendStream, shared: Option<(Arc<Shared>, Arc<StreamState>)>) -> Self {
+        if shared.is_none() {
+            // What steers the connection goes before everything.
+            _ = stream.set_priority(i32::MAX);
+        }
+        Self { stream, writing: None, shared, turn: Turn::default(), finished: false }
     }
 }
 
 impl<B: Buf> Drop for SendStream<B> {
     fn drop(&mut self) {
-        if let Some(shared) = &self.shared {
+        if let Some((shared, _)) = &self.shared {
+            self.turn.leave(&shared.waiting);
             shared.lock().remove(&self.stream.id().into());
             if !self.finished {
                 _ = self.stream.reset(code(Code::H3_REQUEST_CANCELLED.value()));
@@ -60,8 +67,14 @@ impl<B: Buf> quic::SendStream<B> for SendStream<B> {
                 self.writing = None;
                 break;
             }
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, data.chunk())).map_err(write_error)?;
-            data.advance(written);
+            if let Some((shared, state)) = &self.shared {
+                ready!(self.turn.poll(cx, &self.stream, &state.urgency, &shared.waiting));
+            }
+            let written = Pin::new(&mut self.stream).poll_write(cx, data.chunk());
+            if let Some((shared, state)) = &self.shared {
+                self.turn.wrote(written.is_ready(), &state.urgency, &shared.waiting);
+            }
+            data.advance(ready!(written).map_err(write_error)?);
         }
         Poll::Ready(Ok(()))
     }
@@ -128,6 +141,9 @@ impl RecvStream {
                 let length = frames.element(&self.pending)?;
                 if frames.saw_goaway() {
                     shared.set_going_away();
+                }
+                if let Some((stream, urgency)) = frames.priority_update() {
+                    shared.priority_update(stream, urgency);
                 }
                 length
             }

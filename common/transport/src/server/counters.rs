@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::handler::Protocol;
+use crate::priority::Class;
 
 /// Counts since the start. Every field only goes up.
 #[derive(Debug, Default)]
@@ -17,7 +18,12 @@ pub struct ServerCounters {
     pub(super) tls_handshake_failures: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) refused_full: AtomicU64,
+    pub(super) refused_client: AtomicU64,
     pub(super) refused_draining: AtomicU64,
+    /// Connections closed because their client gave up requests without end.
+    pub(super) refused_resets: AtomicU64,
+    /// Requests turned away, by [`Class`].
+    pub(super) shed: [AtomicU64; 4],
     /// By [`Protocol`].
     pub(super) requests: [AtomicU64; 3],
 }
@@ -41,6 +47,7 @@ impl ServerCounters {
         let count = |name, label, kind, value: &AtomicU64| Count { name, label, kind, value: read(value) };
         let requests =
             |protocol: Protocol| count("requests", "protocol", protocol.name(), &self.requests[protocol as usize]);
+        let shed = |class: Class| count("shed", "class", class.name(), &self.shed[class as usize]);
         vec![
             count("connections", "transport", "quic", &self.quic_connections),
             count("connections", "transport", "tls", &self.tls_connections),
@@ -48,11 +55,17 @@ impl ServerCounters {
             count("handshake_failures", "transport", "quic", &self.quic_handshake_failures),
             count("handshake_failures", "transport", "tls", &self.tls_handshake_failures),
             count("refused", "reason", "full", &self.refused_full),
+            count("refused", "reason", "client", &self.refused_client),
+            count("refused", "reason", "resets", &self.refused_resets),
             count("refused", "reason", "draining", &self.refused_draining),
             count("refused", "reason", "retry", &self.retries),
             requests(Protocol::Http3),
             requests(Protocol::Http2),
             requests(Protocol::Http1),
+            shed(Class::Demand),
+            shed(Class::ReadAhead),
+            shed(Class::Background),
+            shed(Class::Warm),
         ]
     }
 

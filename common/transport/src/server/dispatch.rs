@@ -2,15 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::header::{ALT_SVC, CONTENT_LENGTH, HeaderValue};
+use http::header::{ALT_SVC, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
 
 use super::ServerLimits;
+use super::admission::Seat;
 use super::counters::{ServerCounters, count};
 use crate::body::Body;
 use crate::content_length::content_length;
 use crate::handler::{ClientCertificate, Handler, Peer, Protocol, Request, Response, Secure};
+use crate::priority::Priority;
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy)]
@@ -32,15 +35,24 @@ pub(super) struct Dispatch {
 
 impl Dispatch {
     /// Answers one request.
-    pub(super) async fn answer(&self, mut request: Request, origin: Origin) -> Response {
+    pub(super) async fn answer(&self, mut request: Request, origin: Origin, seat: &Seat) -> Response {
         count(&self.counters.requests[origin.protocol as usize]);
         let head = request.method() == Method::HEAD;
+        let priority = Priority::of(request.headers());
+        let admitted = match seat.request(priority.class()) {
+            Ok(admitted) => admitted,
+            Err(wait) => {
+                count(&self.counters.shed[priority.class() as usize]);
+                return too_many_requests(wait, head);
+            }
+        };
         let mut response = match self.admit(&mut request) {
             Ok(()) => {
                 let extensions = request.extensions_mut();
                 extensions.insert(origin.protocol);
                 extensions.insert(Peer(origin.peer));
                 extensions.insert(Secure(origin.secure));
+                extensions.insert(priority);
                 if let Some(client) = origin.client {
                     extensions.insert(client);
                 }
@@ -49,6 +61,7 @@ impl Dispatch {
             Err(refusal) => *refusal,
         };
         settle_body(&mut response, head);
+        let mut response = response.map(|body| seat.metered(body, admitted));
         if let Some(alt_svc) = &self.alt_svc
             && origin.secure
             && origin.protocol != Protocol::Http3
@@ -98,9 +111,24 @@ fn settle_body(response: &mut Response, head: bool) {
     }
 }
 
+/// The server, or this client's part of it, has enough to do (RFC 6585 §4).
+fn too_many_requests(wait: Duration, head: bool) -> Response {
+    let seconds = wait.as_millis().div_ceil(1000).max(1);
+    let detail = format!("this server has too much to do: ask again in {seconds} s");
+    let text = format!(r#"{{"type":"about:blank","title":"Too Many Requests","status":429,"detail":"{detail}"}}"#);
+    let mut response = Response::new(Body::full(text));
+    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from(seconds as u64));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    settle_body(&mut response, head);
+    response
+}
+
 fn refusal(status: StatusCode, reason: &str) -> Box<Response> {
     let mut response = Response::new(Body::full(format!("{reason}\n")));
     *response.status_mut() = status;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     Box::new(response)
 }

@@ -13,13 +13,15 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::admission::{Bucket, Seat};
 use super::counters::count;
 use super::dispatch::Origin;
 use super::identity::TlsHandle;
 use crate::body::Body;
 use crate::handler::{ClientCertificate, Protocol, Response};
 use crate::http3_body;
-use crate::limits::PIECE_BYTES;
+use crate::limits::{PIECE_BYTES, RESETS_PER_S_MAX};
+use crate::priority::Priority;
 use crate::quic::{BidiStream, Connection, RecvStream, SendStream, Shared};
 use crate::tls::pin_of;
 
@@ -47,8 +49,13 @@ pub(super) async fn accept(endpoint: quinn::Endpoint, tls: Option<TlsHandle>, co
             continue;
         }
         let config = tls.as_ref().and_then(TlsHandle::quic);
+        let Some(seat) = context.admission.connection(incoming.remote_address()) else {
+            count(&context.counters.refused_client);
+            incoming.refuse();
+            continue;
+        };
         match context.connections.clone().try_acquire_owned() {
-            Ok(permit) => drop(context.tracker.spawn(connection(incoming, config, context.clone(), permit))),
+            Ok(permit) => drop(context.tracker.spawn(connection(incoming, config, seat, context.clone(), permit))),
             Err(_) => {
                 count(&context.counters.refused_full);
                 incoming.refuse();
@@ -71,6 +78,7 @@ pub(super) async fn refuse(endpoint: Option<&quinn::Endpoint>, context: &Context
 async fn connection(
     incoming: quinn::Incoming,
     config: Option<Arc<quinn::ServerConfig>>,
+    seat: Seat,
     context: Arc<Context>,
     _permit: OwnedSemaphorePermit,
 ) {
@@ -105,10 +113,10 @@ async fn connection(
     let origin = Origin { protocol: Protocol::Http3, peer, secure: true, client: client_certificate(&quic) };
     tokio::select! {
         () = context.abort.cancelled() => {}
-        () = serve(http3, &shared, origin, &context, &farewell) => {}
+        () = serve(http3, (&quic, &shared), (origin, Arc::new(seat)), &context, &farewell) => {}
     }
     // Whatever still runs was aborted with `serve`; the peer learns of the end now and not after a time-out.
-    quic.close(Code::H3_NO_ERROR.value().try_into().unwrap_or_default(), b"");
+    close(&quic, Code::H3_NO_ERROR);
 }
 
 /// The certificate that the client showed. Only one that the handshake has verified gets here.
@@ -119,11 +127,12 @@ fn client_certificate(quic: &quinn::Connection) -> Option<ClientCertificate> {
 
 async fn serve(
     mut http3: h3::server::Connection<Connection, Bytes>,
-    shared: &Arc<Shared>,
-    origin: Origin,
+    (quic, shared): (&quinn::Connection, &Arc<Shared>),
+    (origin, seat): (Origin, Arc<Seat>),
     context: &Arc<Context>,
     farewell: &CancellationToken,
 ) {
+    let given_up = Bucket::new(RESETS_PER_S_MAX);
     let mut requests = JoinSet::new();
     let mut draining = false;
     loop {
@@ -131,7 +140,7 @@ async fn serve(
         tokio::select! {
             accepted = http3.accept() => match accepted {
                 Ok(Some(resolver)) => {
-                    requests.spawn(request(resolver, shared.clone(), origin, context.clone()));
+                    requests.spawn(request(resolver, shared.clone(), (origin, seat.clone()), context.clone()));
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -139,7 +148,13 @@ async fn serve(
                     return;
                 }
             },
-            Some(_) = requests.join_next() => {}
+            Some(ended) = requests.join_next() => {
+                if matches!(ended, Ok(Ended::GivenUp)) && given_up.take(0).is_err() {
+                    count(&context.counters.refused_resets);
+                    tracing::debug!(peer = %origin.peer, "closed: the client gives up requests without end");
+                    return close(quic, Code::H3_EXCESSIVE_LOAD);
+                }
+            }
             () = ending(context, farewell, idle), if !draining => {
                 draining = true;
                 // One more than the last accepted: no request that is being answered may seem refused.
@@ -153,6 +168,17 @@ async fn serve(
     while requests.join_next().await.is_some() {}
 }
 
+fn close(quic: &quinn::Connection, code: Code) {
+    quic.close(code.value().try_into().unwrap_or_default(), b"");
+}
+
+/// How a request ended.
+enum Ended {
+    Answered,
+    /// The client no longer wanted it.
+    GivenUp,
+}
+
 /// Completes when the server drains, or when an idle connection has been so for too long.
 async fn ending(context: &Context, farewell: &CancellationToken, idle: bool) {
     tokio::select! {
@@ -164,28 +190,35 @@ async fn ending(context: &Context, farewell: &CancellationToken, idle: bool) {
 async fn request(
     resolver: RequestResolver<Connection, Bytes>,
     shared: Arc<Shared>,
-    origin: Origin,
+    (origin, seat): (Origin, Arc<Seat>),
     context: Arc<Context>,
-) {
+) -> Ended {
     let peer = origin.peer;
     let resolved = timeout(context.limits.header_timeout, resolver.resolve_request()).await;
     let (head, stream): (http::Request<()>, RequestStream<BidiStream<Bytes>, Bytes>) = match resolved {
         Ok(Ok(resolved)) => resolved,
-        Ok(Err(error)) => return tracing::debug!(%peer, %error, "request refused"),
-        Err(_) => return tracing::debug!(%peer, "request header took too long"),
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "request refused");
+            return Ended::GivenUp;
+        }
+        Err(_) => {
+            tracing::debug!(%peer, "request header took too long");
+            return Ended::GivenUp;
+        }
     };
     let state = shared.stream(stream.id());
     let mut stopped = state.stopped();
+    state.ask_urgency(Priority::of(head.headers()).urgency);
     let (mut send, receive): (Send, Receive) = stream.split();
     let request = head.map(|()| http3_body::server(receive, state));
     let respond = async {
-        let response = context.dispatch.answer(request, origin).await.map(Body::in_pieces);
+        let response = context.dispatch.answer(request, origin, &seat).await.map(Body::in_pieces);
         respond(&mut send, response, context.limits.stall_timeout).await
     };
     // The handler, and what it holds, goes when the client no longer wants the answer.
     let result = tokio::select! {
         result = respond => result,
-        () = &mut stopped => return,
+        () = &mut stopped => return Ended::GivenUp,
     };
     match result {
         // The request counts as in flight until the client has acknowledged every byte.
@@ -195,6 +228,7 @@ async fn request(
             send.stop_stream(Code::H3_INTERNAL_ERROR);
         }
     }
+    Ended::Answered
 }
 
 async fn respond(send: &mut Send, response: Response, stall: Duration) -> Result<(), String> {

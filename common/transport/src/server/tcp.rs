@@ -14,12 +14,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::admission::{Bucket, Seat};
 use super::counters::count;
 use super::dispatch::Origin;
 use super::identity::TlsHandle;
@@ -50,8 +51,12 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<TlsHandle>, contex
         match accepted {
             None => return,
             Some((permit, Ok((stream, peer)))) => {
+                let Some(seat) = context.admission.connection(peer) else {
+                    count(&context.counters.refused_client);
+                    continue;
+                };
                 let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.tcp()));
-                let connection = connection(stream, peer, acceptor, context.clone(), permit);
+                let connection = connection(stream, (peer, seat), acceptor, context.clone(), permit);
                 context.tracker.spawn(connection);
             }
             Some((_, Err(error))) => {
@@ -64,7 +69,7 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<TlsHandle>, contex
 
 async fn connection(
     stream: TcpStream,
-    peer: SocketAddr,
+    (peer, seat): (SocketAddr, Seat),
     acceptor: Option<TlsAcceptor>,
     context: Arc<Context>,
     _permit: OwnedSemaphorePermit,
@@ -77,7 +82,7 @@ async fn connection(
         match acceptor {
             None => {
                 let origin = Origin { protocol: Protocol::Http1, peer, secure: false, client: None };
-                serve(stream, origin, None, &context, &farewell).await;
+                serve(stream, (origin, seat), None, &context, &farewell).await;
             }
             Some(acceptor) => match timeout(context.limits.header_timeout, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
@@ -86,7 +91,7 @@ async fn connection(
                     // Only a certificate that the handshake has verified gets here.
                     let client = shown.and_then(|certificate| pin_of(certificate).ok()).map(ClientCertificate);
                     let origin = Origin { protocol: Protocol::Http1, peer, secure: true, client };
-                    serve(stream, origin, Some(http2), &context, &farewell).await;
+                    serve(stream, (origin, seat), Some(http2), &context, &farewell).await;
                 }
                 Ok(Err(error)) => {
                     count(&context.counters.tls_handshake_failures);
@@ -106,24 +111,30 @@ async fn connection(
 }
 
 /// Serves one connection; `http2` is what ALPN chose, `None` finds out from the first bytes.
-async fn serve<S>(stream: S, origin: Origin, http2: Option<bool>, context: &Arc<Context>, farewell: &CancellationToken)
-where
+async fn serve<S>(
+    stream: S,
+    (origin, seat): (Origin, Seat),
+    http2: Option<bool>,
+    context: &Arc<Context>,
+    farewell: &CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::new());
-    let patience = Arc::new(Patience::default());
+    let (patience, seat) = (Arc::new(Patience::default()), Arc::new(seat));
     let builder = builder(context, http2);
     let service = {
         let (dispatch, activity, patience) = (context.dispatch.clone(), activity.clone(), patience.clone());
         service_fn(move |request: http::Request<Incoming>| {
             let (dispatch, patience, busy) = (dispatch.clone(), patience.clone(), Busy::new(activity.clone()));
+            let seat = seat.clone();
             async move {
                 let version = request.version();
                 let protocol = if version == http::Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
                 let request = request.map(hyper_body::incoming);
-                let response = dispatch.answer(request, Origin { protocol, ..origin }).await;
+                let response = dispatch.answer(request, Origin { protocol, ..origin }, &seat).await;
                 let response = response.map(|body| match body.is_end_stream() {
-                    true => body,
+                    true => body.holding(busy.done()),
                     false => patience.watch(body.in_pieces()).holding(busy),
                 });
                 Ok::<http::Response<Body>, Infallible>(response)
@@ -145,6 +156,10 @@ where
                 connection.as_mut().graceful_shutdown();
             }
             () = patience.end_after(context.limits.stall_timeout) => {}
+            () = activity.flooded.notified() => {
+                count(&context.counters.refused_resets);
+                return tracing::debug!(peer = %origin.peer, "closed: the client gives up requests without end");
+            }
             () = activity.idle_for(context.limits.idle_timeout) => {
                 if closing {
                     return;
@@ -189,11 +204,21 @@ struct Activity {
     in_flight: AtomicUsize,
     start: Instant,
     last_ms: AtomicU64,
+    /// Requests that the client gave up.
+    given_up: Bucket,
+    /// They are too many.
+    flooded: Notify,
 }
 
 impl Activity {
     fn new() -> Self {
-        Self { in_flight: AtomicUsize::new(0), start: Instant::now(), last_ms: AtomicU64::new(0) }
+        Self {
+            in_flight: AtomicUsize::new(0),
+            start: Instant::now(),
+            last_ms: AtomicU64::new(0),
+            given_up: Bucket::new(limits::RESETS_PER_S_MAX),
+            flooded: Notify::new(),
+        }
     }
 
     fn touch(&self) {
@@ -217,22 +242,36 @@ impl Activity {
 }
 
 /// One request in flight, from its arrival to the last byte of its response.
-struct Busy(Arc<Activity>);
+struct Busy {
+    activity: Arc<Activity>,
+    whole: bool,
+}
 
 impl Busy {
     fn new(activity: Arc<Activity>) -> Self {
         activity.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(activity)
+        Self { activity, whole: false }
+    }
+
+    /// There is no body to wait for.
+    fn done(mut self) -> Self {
+        self.whole = true;
+        self
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.touch();
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.activity.touch();
+        self.activity.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if !self.whole && self.activity.given_up.take(0).is_err() {
+            self.activity.flooded.notify_one();
+        }
     }
 }
 
 impl Held for Busy {
-    fn read_to_end(&mut self) {}
+    fn read_to_end(&mut self) {
+        self.whole = true;
+    }
 }

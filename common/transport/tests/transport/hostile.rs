@@ -112,7 +112,7 @@ async fn http3_headers_without_end_are_refused_by_the_client() {
 }
 
 /// A QUIC connection to `address` with an HTTP/3 control stream and nothing else.
-async fn http3_by_hand(address: SocketAddr) -> (quinn::Connection, quinn::SendStream) {
+pub async fn http3_by_hand(address: SocketAddr) -> (quinn::Connection, quinn::SendStream) {
     let mut tls = crate::trust::accepts_anything();
     tls.alpn_protocols = vec![b"h3".to_vec()];
     let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
