@@ -14,9 +14,12 @@ use time::format_description::well_known::Rfc3339;
 use super::signing::SigningArgs;
 use super::watch::{self, Gathered, Inputs};
 use super::{RepoError, versions_json, versions_line};
-use crate::files;
+use crate::files::{self, FilesError};
 use crate::package::depfile;
 use crate::progress::{bytes, step};
+
+/// The file that makes a folder a product bundle.
+const PRODUCT_BUNDLE: &str = "product_bundle.json";
 
 /// Arguments of `repo publish`.
 #[derive(Debug, clap::Args)]
@@ -51,6 +54,9 @@ pub struct Publish {
     /// How blobs come in. Only what is a delivery blob of the type already is taken as it is; plain files are compressed
     #[arg(long, value_name = "MODE", default_value = "copy")]
     pub copy_mode: Mode,
+    /// Folder of the private keys that the root trusts; what --signing-keys is here, which goes before it
+    #[arg(long, value_name = "DIR")]
+    pub trusted_keys: Option<PathBuf>,
     /// Root metadata to trust; default is the repository's own oldest root. Metadata not chained to it is an error, and
     /// nothing is published
     #[arg(long, value_name = "FILE")]
@@ -116,11 +122,17 @@ pub(super) fn run(args: &Publish, out: &mut dyn Write) -> Result<ExitCode, RepoE
 }
 
 fn publish(args: &Publish, gathered: &Gathered) -> Result<PublishReport, RepoError> {
+    if args.repo_path.join(PRODUCT_BUNDLE).exists() {
+        let reason = "it is a product bundle, which stays as it was made: publish its packages into another repository \
+                      with --product-bundle, or import it with `repo import`";
+        return Err(FilesError::Refused { path: args.repo_path.clone(), reason }.into());
+    }
     if let Some(root) = &args.trusted_root {
         let root = files::read(root)?;
         sources(&args.repo_path)?.iter().try_for_each(|source| source.check(Some(root.clone())))?;
     }
-    let repository = args.signing.open(&args.repo_path)?;
+    let keys = args.signing.signing_keys.clone().or_else(|| args.trusted_keys.clone());
+    let repository = args.signing.open_with_keys(&args.repo_path, keys)?;
     let step = step(&format!("publishing into {}", args.repo_path.display()));
     let progress = |at: PublishProgress| step.progress(at.bytes_done, at.bytes_total);
     let publish = colibri_repository::Publish {
@@ -152,7 +164,7 @@ fn publish(args: &Publish, gathered: &Gathered) -> Result<PublishReport, RepoErr
     }
     if let Some(path) = &args.depfile {
         let timestamp = repository.served_dir().join("timestamp.json");
-        let bundles = args.product_bundle.iter().map(|bundle| bundle.join("product_bundle.json"));
+        let bundles = args.product_bundle.iter().map(|bundle| bundle.join(PRODUCT_BUNDLE));
         let named: Vec<PathBuf> = gathered.named.iter().cloned().chain(bundles.filter(|path| path.exists())).collect();
         depfile::write(path, &timestamp, &named)?;
     }

@@ -57,8 +57,12 @@ impl SigningArgs {
 
     /// Opens a repository to sign in it.
     pub fn open(&self, dir: &Path) -> Result<Repository, RepoError> {
-        let repository = Repository::open_with(dir, self.signing_keys.clone(), self.sources()?)?;
-        Ok(repository.with_act(self.act()))
+        self.open_with_keys(dir, self.signing_keys.clone())
+    }
+
+    /// Opens a repository to sign in it with the private keys of a folder; without one, with those beside it.
+    pub fn open_with_keys(&self, dir: &Path, keys: Option<PathBuf>) -> Result<Repository, RepoError> {
+        Ok(Repository::open_with(dir, keys, self.sources()?)?.with_act(self.act()))
     }
 }
 

@@ -185,6 +185,8 @@ fn keys_may_be_elsewhere() {
     let error = repo(&["publish", &desk.repository, "--package", &a]).0.unwrap_err();
     assert!(error.to_string().contains("private keys"), "{error}");
     desk.publish(&["--signing-keys", text(&keys), "--package", &a]);
+    desk.publish(&["--trusted-keys", text(&keys), "--package", &a]);
+    desk.publish(&["--trusted-keys", "nowhere", "--signing-keys", text(&keys), "--package", &a]);
     assert_eq!(desk.names(), ["a/0"]);
 }
 

@@ -56,6 +56,11 @@ fn packages_of_a_product_bundle_are_published_as_they_are_compressed() {
     // The bundle itself is only read, and can be looked at.
     assert!(!from.dir.path("pb/blobs/leaves").exists());
     assert!(done(&["package", "list", "--repo-path", &bundle]).contains("bundled/0"));
+    // It is not published into, also by whoever has its keys.
+    fs::rename(from.dir.path("repo/keys"), from.dir.path("pb/keys")).unwrap();
+    let refused = repo(&["publish", "--package", &mine, &bundle]).0.unwrap_err().to_string();
+    assert!(refused.contains(&bundle) && refused.contains("--product-bundle"), "{refused}");
+    assert!(!done(&["package", "list", "--repo-path", &bundle]).contains("mine"));
     // A blob that is not what it is called, or is gone.
     let damaged = blob(&from.dir.path("pb/blobs"), &content);
     fs::write(&damaged, b"damaged").unwrap();
