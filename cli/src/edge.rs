@@ -116,7 +116,7 @@ fn check(config: &EdgeConfig) -> Result<ExitCode, ServeError> {
 
 #[cfg(test)]
 mod tests {
-    use colibri_edge::{Admission, DiskTierConfig, FollowedConfig};
+    use colibri_edge::{DiskTierConfig, FollowedConfig};
     use colibri_service::Source;
     use colibri_service::config::load_with;
 
@@ -160,7 +160,7 @@ mod tests {
                 root_file: Some("root.json".into()),
                 root: None,
             }],
-            disk: Some(DiskTierConfig { dir: "tier".into(), bytes: 2000, admission: Admission::default() }),
+            disk: Some(DiskTierConfig::new("tier".into(), 2000)),
             ..EdgeConfig::default()
         };
         let expected = EdgeServerConfig {

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::catalog::Catalog;
 use crate::config::{Admission, EdgeConfig};
-use crate::disk::{Content, DiskTier};
+use crate::disk::{Content, DiskTier, Part};
 use crate::flight::Flight;
 use crate::limits::{FILL_BYTES_MIN, FLIGHTS_MAX, PIN_BYTES_MIN};
 use crate::memory::{Evicted, MemoryTier};
@@ -67,6 +67,15 @@ impl Freshness {
     pub const fn of_flight(joined: bool) -> Self {
         if joined { Self::Joined } else { Self::Miss }
     }
+}
+
+/// Where a unit is kept that is fetched now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// In memory, and on disk as is configured.
+    AsConfigured,
+    /// On disk at once besides.
+    OnDisk,
 }
 
 /// A unit that was found or is coming.
@@ -134,7 +143,7 @@ impl Cache {
         });
         let keeping = tiers.clone();
         let keep_early = Box::new(move |opened: &Opened, early| keeping.keep_early(opened, early));
-        let catalog = Catalog::new(shapes, &tiers.tasks, keep_early);
+        let catalog = Catalog::new(shapes, tiers.disk.clone(), &tiers.tasks, keep_early);
         Self { catalog, pins: Pins::new((config.memory_bytes / 4).max(PIN_BYTES_MIN)), tiers }
     }
 
@@ -178,8 +187,37 @@ impl Cache {
         self.tiers.metrics.served_bytes.inc_by(bytes as u64);
     }
 
+    /// Brings a unit that nobody has asked for yet onto the disk, or into memory where there is no disk tier.
+    pub async fn warm(
+        &self,
+        fetcher: &BlobFetcher,
+        place: &str,
+        opened: &Arc<Opened>,
+        unit: u32,
+    ) -> Result<(), FetchError> {
+        let key = UnitKey::of(&opened.layout, unit);
+        let disk = self.tiers.disk.as_ref();
+        if disk.is_some_and(|disk| disk.has(&key)) {
+            return Ok(());
+        }
+        let unit = match self.unit(fetcher, place, opened, unit, Keep::OnDisk) {
+            Found::Ready(unit) => unit,
+            Found::Filling(flight, joined) => {
+                flight.ended().await?;
+                if !joined {
+                    return Ok(());
+                }
+                Arc::new(Unit::new(flight.segments()))
+            }
+        };
+        if let Some(disk) = disk {
+            disk.write(key, opened.layout.clone(), Content::FromMemory(unit), &self.tiers.tasks);
+        }
+        Ok(())
+    }
+
     /// One unit of an opened blob: decides once between memory, joining a flight, and starting one.
-    pub fn unit(&self, fetcher: &BlobFetcher, place: &str, opened: &Arc<Opened>, unit: u32) -> Found {
+    pub fn unit(&self, fetcher: &BlobFetcher, place: &str, opened: &Arc<Opened>, unit: u32, keep: Keep) -> Found {
         let metrics = &self.tiers.metrics;
         metrics.units_asked.inc();
         let key = UnitKey::of(&opened.layout, unit);
@@ -203,7 +241,7 @@ impl Cache {
         let entry = FlightEntry { tiers: self.tiers.clone(), key, flight: flight.clone(), outcome: None };
         let (fetcher, opened, place) = (fetcher.clone(), opened.clone(), place.to_owned());
         self.tiers.tasks.spawn(async move {
-            let outcome = entry.tiers.fill(&fetcher, &place, &opened, &entry).await;
+            let outcome = entry.tiers.fill(&fetcher, &place, &opened, &entry, keep).await;
             if let Err(error) = &outcome {
                 tracing::warn!(blob = %key.id, encoding = %key.encoding, unit, %error, "a fill failed");
                 entry.tiers.metrics.fill_failures.inc();
@@ -250,19 +288,18 @@ impl Tiers {
         place: &str,
         opened: &Opened,
         entry: &FlightEntry,
+        keep: Keep,
     ) -> Result<(), FetchError> {
         let (key, flight, layout) = (entry.key, &entry.flight, &opened.layout);
         let _room = self.room(layout.unit_range(key.unit).len()).await?;
         if let Some(disk) = &self.disk
-            && let Some(segments) = disk.read(key).await
+            && let Some(parts) = disk.read(key).await
         {
-            self.metrics.disk_hits.inc();
-            segments.into_iter().for_each(|segment| flight.push(segment));
-            self.insert(key, Arc::new(Unit::new(flight.segments())));
-            return Ok(());
+            return self.fill_from_disk(fetcher, place, opened, entry, parts).await;
         }
         self.metrics.fills.inc();
-        let for_disk = self.disk.as_ref().is_some_and(|disk| disk.admission() == Admission::Always);
+        let at_once = |disk: &DiskTier| keep == Keep::OnDisk || disk.admission() == Admission::Always;
+        let for_disk = self.disk.as_ref().is_some_and(at_once);
         let mut fresh = Vec::new();
         let mut sink = |pieces: VerifiedPieces| {
             self.metrics.filled_bytes.inc_by(pieces.encoded().len() as u64);
@@ -273,6 +310,41 @@ impl Tiers {
         };
         fetcher.pieces(place, layout, key.unit, layout.pieces_of(key.unit), &mut sink).await?;
         self.publish(key, Unit::new(flight.segments()), fresh);
+        Ok(())
+    }
+
+    /// What is right on disk, and from upstream only what is not; the disk gets that back.
+    async fn fill_from_disk(
+        &self,
+        fetcher: &BlobFetcher,
+        place: &str,
+        opened: &Opened,
+        entry: &FlightEntry,
+        parts: Vec<Part>,
+    ) -> Result<(), FetchError> {
+        let (key, flight, layout) = (entry.key, &entry.flight, &opened.layout);
+        let mut repaired = Vec::new();
+        for part in parts {
+            let pieces = match part {
+                Part::Here(segment) => {
+                    flight.push(segment);
+                    continue;
+                }
+                Part::Missing(pieces) => pieces,
+            };
+            let mut sink = |pieces: VerifiedPieces| {
+                self.metrics.filled_bytes.inc_by(pieces.encoded().len() as u64);
+                flight.push(Segment::verified(&pieces));
+                repaired.push(pieces.without_content());
+            };
+            fetcher.pieces(place, layout, key.unit, pieces, &mut sink).await?;
+        }
+        self.metrics.disk_hits.inc();
+        if let (Some(disk), false) = (&self.disk, repaired.is_empty()) {
+            self.metrics.disk_repaired.inc_by(repaired.iter().map(|run| u64::from(run.piece_count())).sum());
+            disk.write(key, layout.clone(), Content::Fresh(repaired), &self.tasks);
+        }
+        self.insert(key, Arc::new(Unit::new(flight.segments())));
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use colibri_package::delivery::{Encoding, VerifiedPieces};
 use tokio_util::task::TaskTracker;
 
 use crate::cache::Freshness;
+use crate::disk::DiskTier;
 use crate::shapes::{Opened, Shapes};
 use crate::single_flight::SingleFlight;
 
@@ -18,6 +19,7 @@ type KeepEarly = Box<dyn Fn(&Opened, Vec<VerifiedPieces>) + Send + Sync>;
 /// Opens blobs upstream and keeps what it finds in [`Shapes`].
 pub(crate) struct Catalog {
     shapes: Arc<Shapes>,
+    disk: Option<DiskTier>,
     keep_early: KeepEarly,
     leaves_flights: SingleFlight<BlobId, Leaves>,
     open_flights: SingleFlight<(BlobId, Encoding), Arc<Opened>>,
@@ -30,9 +32,9 @@ impl std::fmt::Debug for Catalog {
 }
 
 impl Catalog {
-    pub fn new(shapes: Arc<Shapes>, tasks: &TaskTracker, keep_early: KeepEarly) -> Arc<Self> {
+    pub fn new(shapes: Arc<Shapes>, disk: Option<DiskTier>, tasks: &TaskTracker, keep_early: KeepEarly) -> Arc<Self> {
         let (leaves_flights, open_flights) = (SingleFlight::new(tasks.clone()), SingleFlight::new(tasks.clone()));
-        Arc::new(Self { shapes, keep_early, leaves_flights, open_flights })
+        Arc::new(Self { shapes, disk, keep_early, leaves_flights, open_flights })
     }
 
     /// The leaves, and whether upstream had to be asked. `expected` is the encoding that will be asked for next.
@@ -49,6 +51,12 @@ impl Catalog {
         let (this, fetcher, place) = (self.clone(), fetcher.clone(), place.to_owned());
         let work = async move {
             if let Some(leaves) = this.shapes.leaves(id) {
+                return Ok(leaves);
+            }
+            if let Some(disk) = &this.disk
+                && let Some(leaves) = disk.leaves(id).await
+            {
+                this.shapes.keep_leaves(leaves.clone());
                 return Ok(leaves);
             }
             let ProvenLeaves { leaves, shown } = fetcher.leaves(&place, id, expected).await?;
@@ -75,6 +83,9 @@ impl Catalog {
         }
         let (this, fetcher, place) = (self.clone(), fetcher.clone(), place.to_owned());
         let work = async move {
+            if let Some(opened) = this.open_from_disk(id, encoding).await {
+                return Ok(opened);
+            }
             let leaves = match this.leaves(&fetcher, &place, id, encoding).await.0 {
                 Ok(leaves) => Some(leaves),
                 // Somebody without leaves may have the blob: a plain file server.
@@ -91,6 +102,15 @@ impl Catalog {
         };
         let (answer, joined) = self.open_flights.join((id, encoding), work).await;
         (answer, Freshness::of_flight(joined))
+    }
+
+    /// A blob whose length the disk tier can prove. One whose last piece is not there costs a small request upstream.
+    async fn open_from_disk(&self, id: BlobId, encoding: Encoding) -> Option<Arc<Opened>> {
+        let known = self.disk.as_ref()?.known(id, encoding).await?;
+        self.shapes.keep_leaves(known.layout.leaves().clone());
+        let opened = Arc::new(Opened { layout: known.layout, length: known.length? });
+        self.shapes.keep(opened.clone());
+        Some(opened)
     }
 
     /// Pieces first: whoever sees the shape finds them.

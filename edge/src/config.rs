@@ -116,11 +116,38 @@ pub enum UpstreamOrder {
 pub struct DiskTierConfig {
     /// Its folder. Everything in it belongs to the edge and may be deleted at any time.
     pub dir: PathBuf,
-    /// Its budget.
+    /// Its budget, in blocks of the file system.
     pub bytes: u64,
+    /// Most files; each takes about 150 bytes of memory besides.
+    #[serde(default = "files_by_default")]
+    pub files: u64,
     /// What gets onto it.
     #[serde(default)]
     pub admission: Admission,
+    /// How fast what is at rest is verified again, bytes per second; 0 for never.
+    #[serde(default = "scrub_by_default")]
+    pub scrub_bytes_per_s: u64,
+}
+
+impl DiskTierConfig {
+    /// Defaults for everything but place and budget.
+    pub fn new(dir: PathBuf, bytes: u64) -> Self {
+        Self {
+            dir,
+            bytes,
+            files: files_by_default(),
+            admission: Admission::default(),
+            scrub_bytes_per_s: scrub_by_default(),
+        }
+    }
+}
+
+const fn files_by_default() -> u64 {
+    1_000_000
+}
+
+const fn scrub_by_default() -> u64 {
+    4 << 20
 }
 
 /// When a unit is written to disk.

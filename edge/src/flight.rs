@@ -46,6 +46,19 @@ impl Flight {
         });
     }
 
+    /// Waits for the end of the fill.
+    pub async fn ended(&self) -> Result<(), FetchError> {
+        let mut progress = self.progress.subscribe();
+        loop {
+            let outcome = progress.borrow_and_update().outcome.clone();
+            match outcome {
+                Some(outcome) => return outcome,
+                // Cannot fail while the flight itself is borrowed: it owns the sender.
+                None => _ = progress.changed().await,
+            }
+        }
+    }
+
     /// The next verified bytes of `wanted` from offset `from` on, as soon as there are some.
     pub async fn read(&self, from: u64, wanted: ByteRange) -> Result<Bytes, FetchError> {
         let mut progress = self.progress.subscribe();

@@ -29,11 +29,13 @@ mod single_flight;
 mod unit;
 mod upstreams;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use colibri_common::{Clock, SystemClock};
-use colibri_fetch::{BlobFetcher, Patience, Sources};
+use colibri_common::{BlobId, Clock, SystemClock};
+use colibri_fetch::{BlobFetcher, Class, FetchError, Patience, Sources};
+use colibri_package::delivery::Encoding;
 use colibri_service::metrics::Registry;
 use colibri_transport::{Client, ClientConfig, Handler};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +52,8 @@ pub use metrics::Metrics;
 pub struct Edge {
     serve: Arc<serve::ReadApi>,
     fetcher: BlobFetcher,
+    cache: Arc<cache::Cache>,
+    disk: Option<disk::DiskTier>,
     metrics: Metrics,
     tasks: TaskTracker,
 }
@@ -76,7 +80,7 @@ impl Edge {
         upstreams::export(config, fetcher.sources(), registry)?;
         let tasks = TaskTracker::new();
         let disk = config.disk.as_ref().map(|disk| disk::DiskTier::open(disk, metrics.clone())).transpose()?;
-        let cache = cache::Cache::new(config, disk, metrics.clone(), tasks.clone());
+        let cache = Arc::new(cache::Cache::new(config, disk.clone(), metrics.clone(), tasks.clone()));
         let documents = documents::Documents::new(config, metrics.clone(), &tasks);
         let hop = OwnHop::new(&config.name);
         let common = metadata::Common {
@@ -91,9 +95,10 @@ impl Edge {
         };
         let repositories = metadata::Repositories::open(&common)?;
         let listeners = auto::Listeners::new(config.auto_listeners_max, metrics.clone(), tasks.clone());
-        let parts = serve::Parts { hop, fetcher: fetcher.clone(), cache, documents, repositories, listeners };
+        let parts =
+            serve::Parts { hop, fetcher: fetcher.clone(), cache: cache.clone(), documents, repositories, listeners };
         let serve = Arc::new(serve::ReadApi::new(config, parts, tasks.clone()));
-        Ok(Self { serve, fetcher, metrics, tasks })
+        Ok(Self { serve, fetcher, cache, disk, metrics, tasks })
     }
 
     /// Follows the configured repositories until `stop`: refreshes by the clock and by upstream's events. Without this they
@@ -123,10 +128,35 @@ impl Edge {
         self.fetcher.sources()
     }
 
-    /// Waits for flights and bodies that are still under way; call after the listeners have drained.
+    /// Brings all of a blob, in one encoding, onto the disk before anybody asks for it; gives its encoded length, bytes.
+    /// `place` is `/REPO` for upstreams that serve several repositories, else empty. What is there already is not fetched.
+    pub async fn warm(&self, place: &str, id: BlobId, encoding: Encoding) -> Result<u64, FetchError> {
+        let fetcher = self.fetcher.clone().with_class(Class::Warm);
+        let opened = self.cache.open(&fetcher, place, id, encoding).await.0?;
+        for unit in 0..opened.layout.unit_count() {
+            if !opened.layout.unit_range(unit).is_empty() {
+                self.cache.warm(&fetcher, place, &opened, unit).await?;
+            }
+        }
+        Ok(opened.layout.encoded_length().0)
+    }
+
+    /// The blobs that the disk tier is to keep longest: those of the current release. What was named before and is not
+    /// named now goes when others go.
+    pub fn keep_longest(&self, blobs: HashSet<BlobId>) {
+        if let Some(disk) = &self.disk {
+            disk.prefer(blobs);
+        }
+    }
+
+    /// Waits for flights and bodies that are still under way, and closes the disk tier; call after the listeners have
+    /// drained.
     pub async fn finish(&self) {
         self.serve.end_events();
         self.tasks.close();
         self.tasks.wait().await;
+        if let Some(disk) = &self.disk {
+            disk.close().await;
+        }
     }
 }

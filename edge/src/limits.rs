@@ -89,14 +89,38 @@ pub const DISK_QUEUE_BYTES_MAX: u64 = 32 << 20;
 /// Units being read from disk at once; more come from upstream.
 pub const DISK_READS_MAX: usize = 64;
 
-/// A unit that the disk has not given after this comes from upstream, ms.
-pub const DISK_READ_MS_MAX: u64 = 5000;
+/// A unit that the disk has not given after this comes from upstream, and the disk is left alone for a while, ms.
+pub const DISK_READ_MS_MAX: u64 = 2000;
 
-/// After a failed write, nothing is written for this long, ms.
+/// Longest that a clean stop waits for the disk, ms; after that the next start verifies more.
+pub const DISK_CLOSE_MS_MAX: u64 = 10_000;
+
+/// Units being written to disk at once; more wait.
+pub const DISK_WRITERS: usize = 4;
+
+/// After a failed write nothing is written for this long, and nothing read after a read that took too long, ms.
 pub const DISK_PAUSE_MS: u64 = 5000;
 
-/// Files of the disk tier, at most; and at most a quarter of the files that the process may open.
-pub const DISK_FILES_MAX: u64 = 65_536;
+/// Open files of the disk tier, at most; and at most a quarter of the files that the process may open.
+pub const DISK_OPEN_FILES_MAX: u64 = 4096;
+
+/// Disks hand out blocks of this size, bytes; smaller things take one all the same.
+pub const DISK_BLOCK_BYTES: u64 = 4096;
+
+/// What a file's name takes in its folder, bytes, rounded up.
+pub const DISK_NAME_BYTES: u64 = 160;
+
+/// Largest document about how the last process ended, bytes.
+pub const DISK_EPOCH_BYTES_MAX: u64 = 4096;
+
+/// Units that went lately and are remembered, so that those that come back stay longer.
+pub const DISK_GHOSTS_MAX: usize = 65_536;
+
+/// Units that somebody is reading which are passed over when room is made; after that there is none.
+pub const DISK_HELD_VICTIMS_MAX: u32 = 64;
+
+/// The disk tier is looked after this often, ms.
+pub const DISK_UPKEEP_MS: u64 = 500;
 
 /// Leaves and seek tables that files of the disk tier keep in memory, bytes.
 pub const DISK_LAYOUT_BYTES_MAX: u64 = 256 << 20;
@@ -154,7 +178,15 @@ pub const ALL: &[(&str, u64)] = &[
     ("DISK_READS_MAX", DISK_READS_MAX as u64),
     ("DISK_READ_MS_MAX", DISK_READ_MS_MAX),
     ("DISK_PAUSE_MS", DISK_PAUSE_MS),
-    ("DISK_FILES_MAX", DISK_FILES_MAX),
+    ("DISK_CLOSE_MS_MAX", DISK_CLOSE_MS_MAX),
+    ("DISK_WRITERS", DISK_WRITERS as u64),
+    ("DISK_OPEN_FILES_MAX", DISK_OPEN_FILES_MAX),
+    ("DISK_BLOCK_BYTES", DISK_BLOCK_BYTES),
+    ("DISK_NAME_BYTES", DISK_NAME_BYTES),
+    ("DISK_EPOCH_BYTES_MAX", DISK_EPOCH_BYTES_MAX),
+    ("DISK_GHOSTS_MAX", DISK_GHOSTS_MAX as u64),
+    ("DISK_HELD_VICTIMS_MAX", DISK_HELD_VICTIMS_MAX as u64),
+    ("DISK_UPKEEP_MS", DISK_UPKEEP_MS),
     ("DISK_LAYOUT_BYTES_MAX", DISK_LAYOUT_BYTES_MAX),
     ("READ_AHEAD_UNITS", READ_AHEAD_UNITS as u64),
     ("READ_AHEAD_AFTER_BYTES", READ_AHEAD_AFTER_BYTES),

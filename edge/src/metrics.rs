@@ -27,8 +27,26 @@ pub struct Metrics {
     pub lapses: IntCounter,
     /// Bytes of units in memory.
     pub memory_bytes: IntGauge,
-    /// Bytes of units on disk.
+    /// Bytes that the disk tier takes, in blocks of the file system, with what is promised to units being written.
     pub disk_bytes: IntGauge,
+    /// Files of the disk tier.
+    pub disk_files: IntGauge,
+    /// Folders of files that an earlier process left and that are still to be taken into the books.
+    pub disk_unseen_folders: IntGauge,
+    /// 1 while the disk fails, is full or does not answer.
+    pub disk_alarm: IntGauge,
+    /// Units that the disk tier let go.
+    pub disk_evictions: IntCounter,
+    /// Leaves and frames that the disk changed or lost.
+    pub disk_damaged: IntCounter,
+    /// Of these, fetched again while the unit was read.
+    pub disk_repaired: IntCounter,
+    /// Bytes that were verified at rest.
+    pub disk_scrubbed_bytes: IntCounter,
+    /// How far the scrub under way has come, in thousandths.
+    pub disk_scrub_permille: IntGauge,
+    /// Seconds that a scrub of everything takes at the configured rate; 0 if none is configured.
+    pub disk_scrub_pass_s: IntGauge,
     /// Bytes written to disk.
     pub disk_written_bytes: IntCounter,
     /// Units not written because the disk did not keep up.
@@ -78,7 +96,25 @@ impl Metrics {
             evictions: counter("colibri_edge_evictions_total", "units that memory let go")?,
             lapses: counter("colibri_edge_lapses_total", "readers whose unit was let go before they had read it")?,
             memory_bytes: registry.gauge("colibri_edge_memory_bytes", "bytes of units in memory")?,
-            disk_bytes: registry.gauge("colibri_edge_disk_bytes", "bytes of units on disk")?,
+            disk_bytes: registry.gauge("colibri_edge_disk_bytes", "bytes of disk that the tier takes")?,
+            disk_files: registry.gauge("colibri_edge_disk_files", "files of the disk tier")?,
+            disk_unseen_folders: registry
+                .gauge("colibri_edge_disk_unseen_folders", "folders left by an earlier process, still to be counted")?,
+            disk_alarm: registry
+                .gauge("colibri_edge_disk_alarms", "1 while the disk fails, is full or does not answer")?,
+            disk_evictions: counter("colibri_edge_disk_evictions_total", "units that the disk tier let go")?,
+            disk_damaged: counter(
+                "colibri_edge_disk_damaged_total",
+                "leaves and frames that the disk changed or lost",
+            )?,
+            disk_repaired: counter("colibri_edge_disk_repaired_total", "of these, fetched again while being read")?,
+            disk_scrubbed_bytes: counter("colibri_edge_disk_scrubbed_bytes_total", "bytes verified at rest")?,
+            disk_scrub_permille: registry
+                .gauge("colibri_edge_disk_scrub_permilles", "how far the scrub under way has come, in thousandths")?,
+            disk_scrub_pass_s: registry.gauge(
+                "colibri_edge_disk_scrub_pass_seconds",
+                "what a scrub of everything takes at the configured rate",
+            )?,
             disk_written_bytes: counter("colibri_edge_disk_written_bytes_total", "bytes written to disk")?,
             disk_dropped: counter("colibri_edge_disk_dropped_total", "units the disk did not keep up with")?,
             disk_errors: counter("colibri_edge_disk_errors_total", "failed reads and writes of the disk tier")?,

@@ -10,7 +10,7 @@ use colibri_common::ByteRange;
 use colibri_fetch::{BlobFetcher, FetchError};
 use colibri_transport::BodySender;
 
-use crate::cache::{Cache, Found, Freshness, UnitAccess};
+use crate::cache::{Cache, Found, Freshness, Keep, UnitAccess};
 use crate::limits::{READ_AHEAD_AFTER_BYTES, WHOLE_ANSWER_BYTES_MAX};
 use crate::shapes::Opened;
 
@@ -142,7 +142,7 @@ impl Reader {
     }
 
     fn ask(&self, unit: u32) -> Found {
-        self.cache.unit(&self.fetcher, &self.place, &self.opened, unit)
+        self.cache.unit(&self.fetcher, &self.place, &self.opened, unit, Keep::AsConfigured)
     }
 
     fn hold(&self, found: &Found, unit: u32) -> UnitAccess {

@@ -46,7 +46,7 @@ pub(crate) struct ReadApi {
 pub(crate) struct Parts {
     pub hop: OwnHop,
     pub fetcher: BlobFetcher,
-    pub cache: Cache,
+    pub cache: Arc<Cache>,
     pub documents: Documents,
     pub repositories: Repositories,
     pub listeners: Listeners,
@@ -66,17 +66,7 @@ impl ReadApi {
     pub fn new(config: &EdgeConfig, parts: Parts, tasks: TaskTracker) -> Self {
         let Parts { hop, fetcher, cache, documents, repositories, listeners } = parts;
         let (name, metadata_max_age_s) = (config.name.clone(), config.metadata_max_age_s);
-        Self {
-            name,
-            hop,
-            fetcher,
-            cache: Arc::new(cache),
-            documents,
-            repositories,
-            listeners,
-            tasks,
-            metadata_max_age_s,
-        }
+        Self { name, hop, fetcher, cache, documents, repositories, listeners, tasks, metadata_max_age_s }
     }
 
     /// Ends the streams of everybody who listens.

@@ -1,10 +1,13 @@
 //! [`BlobFile`]: verified unit I/O on one partially present file: the raw bytes or one encoded form of one blob.
 //!
-//! For cache tiers. Only [`VerifiedPieces`] get in. A CRC-32C for each 8 KiB, kept in memory, guards what comes out; when one
-//! does not match, the merkle leaves decide, and a unit that is really damaged is absent from then on. A unit is forgotten
-//! by giving its whole file-system blocks back, and never while somebody holds it. Nothing here ever syncs: after a crash
-//! [`BlobFile::adopt`] verifies what is left. Deliberately absent: the choice of what to evict, and an index of files.
+//! For cache tiers. Only [`VerifiedPieces`] get in. A CRC-32C for each piece (leaf or frame) guards what comes out; when one
+//! does not match, or its guard is in doubt, the merkle leaves decide, and a piece that is really damaged is absent from then
+//! on. A unit is forgotten by giving its whole file-system blocks back, and never while somebody holds it. Leaves, guards and
+//! what is present stand behind the form ([`trailer`]), so that [`BlobFile::recover`] finds them after a restart. Nothing here
+//! ever syncs. Deliberately absent: the choice of what to evict, and an index of files.
 
+mod recover;
+mod trailer;
 mod units;
 
 use std::io;
@@ -13,17 +16,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use colibri_common::ByteRange;
+use colibri_common::{ByteRange, VerifiedLength};
 use colibri_package::delivery::{Layout, VerifiedPieces};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{AtPath, StoreError};
 use crate::hole_punching::HolePunching;
-use crate::limits::GUARDED_BYTES;
+use crate::limits::RUN_BYTES_MAX;
+pub use recover::Glance;
+pub(crate) use trailer::Tail;
+#[cfg(test)]
+pub(crate) use trailer::check_of;
 use units::Units;
 
-/// A partially present file. Cheap to clone; clones are the same file. Removing its name ([`BlobFile::remove`]) frees the
-/// space once the last clone and the last [`UnitGuard`] are dropped.
+/// A partially present file. Cheap to clone; clones are the same file. Two that were opened apart are not: who opens the
+/// same path twice at the same time loses the promise about holds. Removing its name ([`BlobFile::remove`]) frees the space
+/// once the last clone and the last [`UnitGuard`] are dropped.
 #[derive(Debug, Clone)]
 pub struct BlobFile {
     shared: Arc<Shared>,
@@ -35,6 +43,7 @@ struct Shared {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
     layout: Layout,
+    tail: Tail,
     punching: HolePunching,
     units: Mutex<Units>,
 }
@@ -46,8 +55,36 @@ pub struct UnitGuard {
     units: Range<u32>,
 }
 
+/// What decides whether bytes at rest are right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Belief {
+    /// The guards; the leaves where one does not match.
+    Guards,
+    /// The leaves alone.
+    Leaves,
+}
+
+/// Neighbouring pieces of a unit, as [`BlobFile::read_unit`] found them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Run {
+    /// These bytes of the encoded form, as they were verified.
+    Here {
+        /// Offset of the first in the encoded form.
+        offset: u64,
+        /// In memory of their own.
+        bytes: Bytes,
+    },
+    /// These pieces are not here.
+    Missing {
+        /// Which.
+        pieces: Range<u32>,
+        /// They were, and the disk changed them or cannot read them; they are absent from now on.
+        damaged: bool,
+    },
+}
+
 impl BlobFile {
-    /// Makes the file, with unit H in it; a file of that name is replaced. `punching` is what
+    /// Makes the file, with unit H and leaves in it; a file of that name is replaced. `punching` is what
     /// [`HolePunching::probe`] found for this file system.
     pub fn create(
         disk: Arc<dyn Disk>,
@@ -60,43 +97,48 @@ impl BlobFile {
             removed => removed.at(path)?,
         }
         let file = disk.open(path, OpenMode::CreateNew).at(path)?;
-        file.write_at(0, layout.unit_h()).at(path)?;
-        Ok(Self::new(disk, file, path, layout, punching))
+        let tail = Tail::of(&layout);
+        let write =
+            |offset, bytes: &[u8]| if bytes.is_empty() { Ok(()) } else { file.write_at(offset, bytes).at(path) };
+        write(0, layout.unit_h())?;
+        write(tail.leaves_at(), &layout.leaves().wire())?;
+        // Last, so that a file without it was never finished.
+        write(tail.tail_at(), &tail.to_bytes())?;
+        Ok(Self::new(disk, file, path, layout, punching, Units::default()))
     }
 
-    /// Takes over a file that an earlier process left, verifying every piece of it; what does not verify is absent, its
-    /// space goes with the file. Nothing if the file is of another form.
-    pub fn adopt(
+    fn new(
         disk: Arc<dyn Disk>,
+        file: Arc<dyn DiskFile>,
         path: &Path,
         layout: Layout,
         punching: HolePunching,
-    ) -> Result<Option<Self>, StoreError> {
-        let file = disk.open(path, OpenMode::Write).at(path)?;
-        let length = file.length().at(path)?;
-        let mut unit_h = vec![0; layout.unit_h().len()];
-        if length < unit_h.len() as u64 || length > layout.encoded_length().0 {
-            return Ok(None);
-        }
-        file.read_exact_at(0, &mut unit_h).at(path)?;
-        if unit_h != *layout.unit_h() {
-            return Ok(None);
-        }
-        let adopted = Self::new(disk, file, path, layout, punching);
-        for unit in 0..adopted.layout().unit_count() {
-            adopted.adopt_unit(unit, length)?;
-        }
-        Ok(Some(adopted))
+        units: Units,
+    ) -> Self {
+        let tail = Tail::of(&layout);
+        let path = path.to_owned();
+        Self { shared: Arc::new(Shared { disk, file, path, layout, tail, punching, units: Mutex::new(units) }) }
     }
 
-    fn new(disk: Arc<dyn Disk>, file: Arc<dyn DiskFile>, path: &Path, layout: Layout, punching: HolePunching) -> Self {
-        let shared = Shared { disk, file, path: path.to_owned(), layout, punching, units: Mutex::default() };
-        Self { shared: Arc::new(shared) }
+    /// Bytes that a file of this form takes besides the form itself: guards, leaves, what is present.
+    pub fn overhead_bytes(layout: &Layout) -> u64 {
+        let tail = Tail::of(layout);
+        tail.file_bytes() - tail.encoded_bytes
     }
 
     /// What the file holds a form of.
     pub fn layout(&self) -> &Layout {
         &self.shared.layout
+    }
+
+    /// True if both are the same opening of the same file.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// True if nobody has another clone or a [`UnitGuard`].
+    pub fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.shared) == 1
     }
 
     /// True if every piece of the unit is here (of a window in which no frame starts, always).
@@ -122,18 +164,22 @@ impl BlobFile {
             return Err(StoreError::WrongForm { id: layout.id(), path: self.shared.path.clone() });
         }
         let run = pieces.first_piece()..pieces.first_piece() + pieces.piece_count();
-        let _held = self.hold(layout.unit_of(run.start)..layout.unit_of(run.end - 1) + 1);
+        let touched = layout.unit_of(run.start)..layout.unit_of(run.end - 1) + 1;
+        let _held = self.hold(touched.clone());
         let claimed: Vec<u32> = {
             let mut units = self.shared.units();
             run.filter(|piece| units.claim(layout, *piece)).collect()
         };
         let encoded = |piece| &pieces.encoded()[layout.piece_range(piece).within(pieces.encoded_offset())];
         let written = self.write_runs(&claimed, pieces);
-        let mut units = self.shared.units();
-        for piece in claimed {
-            units.settle(layout, piece, written.is_ok().then(|| encoded(piece)));
+        {
+            let mut units = self.shared.units();
+            for piece in claimed {
+                units.settle(layout, piece, written.is_ok().then(|| encoded(piece)));
+            }
         }
-        written
+        written?;
+        touched.into_iter().try_for_each(|unit| self.record(unit))
     }
 
     /// Writes the claimed pieces, neighbours at once.
@@ -141,9 +187,21 @@ impl BlobFile {
         for run in claimed.chunk_by(|one, next| one + 1 == *next) {
             let range = self.layout().pieces_range(run[0]..run[run.len() - 1] + 1);
             let bytes = &pieces.encoded()[range.within(pieces.encoded_offset())];
-            self.shared.file.write_at(range.start(), bytes).at(&self.shared.path)?;
+            self.shared.write_at(range.start(), bytes)?;
         }
         Ok(())
+    }
+
+    /// Says behind the form that a held unit is whole, if it is.
+    fn record(&self, unit: u32) -> Result<(), StoreError> {
+        let guards: Option<Vec<u8>> = {
+            let units = self.shared.units();
+            units.whole(unit).map(|guards| guards.iter().flat_map(|guard| guard.to_le_bytes()).collect())
+        };
+        let Some(guards) = guards.filter(|guards| !guards.is_empty()) else { return Ok(()) };
+        let (tail, first) = (&self.shared.tail, self.layout().pieces_of(unit).start);
+        self.shared.write_at(tail.guard_at(first), &guards)?;
+        self.shared.write_at(tail.check_at(unit), &trailer::check_of(unit, &guards).to_le_bytes())
     }
 
     /// Keeps these units from being evicted until the guard is dropped.
@@ -153,104 +211,96 @@ impl BlobFile {
         UnitGuard { shared: self.shared.clone(), units }
     }
 
-    /// Bytes of the encoded form (unit H included), as they were verified. All pieces in the range must be here:
-    /// [`StoreError::UnitAbsent`]. [`StoreError::UnitCorrupt`] means that the disk changed them; the unit is absent now.
-    pub fn read(&self, encoded: ByteRange) -> Result<Bytes, StoreError> {
+    /// The pieces of a unit, in order: what is right and what is missing. [`StoreError::UnitAbsent`] if nothing is there.
+    pub fn read_unit(&self, unit: u32, belief: Belief) -> Result<Vec<Run>, StoreError> {
         let layout = self.layout();
-        let whole = ByteRange::whole(layout.encoded_length().0);
-        if !whole.contains(encoded) {
-            let (start, end) = (encoded.start(), encoded.end());
-            return Err(StoreError::OutOfRange { id: layout.id(), length_bytes: whole.end(), start, end });
+        let _held = self.hold(unit..unit + 1);
+        let (guards, belief) = {
+            let units = self.shared.units();
+            let guards: Vec<_> = layout.pieces_of(unit).map(|piece| (piece, units.guard(layout, piece))).collect();
+            (guards, if units.is_proven(unit) { belief } else { Belief::Leaves })
+        };
+        if guards.iter().all(|(_, guard)| guard.is_none()) {
+            return Err(StoreError::UnitAbsent { id: layout.id(), unit });
         }
-        let head = layout.unit_h();
-        let in_head = encoded.intersect(ByteRange::whole(head.len() as u64));
-        let in_pieces = ByteRange::new(encoded.start().max(head.len() as u64), encoded.end());
-        if in_pieces.is_empty() {
-            return Ok(if in_head.is_empty() { Bytes::new() } else { head.slice(in_head.within(0)) });
-        }
-        let content = self.read_pieces(in_pieces)?;
-        if in_head.is_empty() {
-            return Ok(content);
-        }
-        let mut joined = BytesMut::from(&head[in_head.within(0)]);
-        joined.extend_from_slice(&content);
-        Ok(joined.freeze())
-    }
-
-    /// Reads a range that lies behind unit H, with the blocks around it that its guards need.
-    fn read_pieces(&self, wanted: ByteRange) -> Result<Bytes, StoreError> {
-        let layout = self.layout();
-        let _held = self.hold(layout.units_of(wanted));
-        let blocks = self.guarded_blocks(wanted)?;
-        let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { return Ok(Bytes::new()) };
-        let span = ByteRange::new(first.range.start(), last.range.end());
-        let mut bytes = BytesMut::zeroed(usize::try_from(span.len()).expect("callers' ranges fit memory"));
-        match self.shared.file.read_exact_at(span.start(), &mut bytes) {
-            // Cut short by somebody else: the guards tell which units are hurt.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-            done => done.at(&self.shared.path)?,
-        }
-        let mut mended = None;
-        for block in &blocks {
-            let place = block.range.within(span.start());
-            if crc32c::crc32c(&bytes[place.clone()]) == block.guard {
+        let mut runs = Vec::new();
+        for part in guards.chunk_by(|one, next| one.1.is_some() == next.1.is_some()) {
+            if part[0].1.is_none() {
+                push_missing(&mut runs, part[0].0..part[part.len() - 1].0 + 1, false);
                 continue;
             }
-            if mended.as_ref().is_none_or(|(piece, _)| *piece != block.piece) {
-                mended = Some((block.piece, self.mend(block.piece)?));
-            }
-            if let Some((piece, content)) = &mended {
-                bytes[place].copy_from_slice(&content[block.range.within(layout.piece_range(*piece).start())]);
-            }
-        }
-        Ok(bytes.freeze().slice(wanted.within(span.start())))
-    }
-
-    /// The guarded blocks that a range touches; an error if one of them is absent.
-    fn guarded_blocks(&self, wanted: ByteRange) -> Result<Vec<GuardedBlock>, StoreError> {
-        let layout = self.layout();
-        let units = self.shared.units();
-        let mut blocks = Vec::new();
-        for piece in layout.pieces_at(wanted) {
-            let range = layout.piece_range(piece);
-            let Some(guards) = units.guards(layout, piece) else {
-                return Err(StoreError::UnitAbsent { id: layout.id(), unit: layout.unit_of(piece) });
-            };
-            for (index, guard) in guards.iter().enumerate() {
-                let start = range.start() + (index * GUARDED_BYTES) as u64;
-                let range = ByteRange::new(start, range.end().min(start + GUARDED_BYTES as u64));
-                if !range.intersect(wanted).is_empty() {
-                    blocks.push(GuardedBlock { piece, range, guard: *guard });
-                }
+            let mut rest = part;
+            while !rest.is_empty() {
+                let (run, after) = rest.split_at(self.pieces_in_a_run(rest));
+                self.read_run(run, belief, &mut runs);
+                rest = after;
             }
         }
-        Ok(blocks)
+        if belief == Belief::Leaves {
+            self.shared.units().set_proven(unit);
+        }
+        Ok(runs)
     }
 
-    /// A guard did not match: reads the piece again and asks the leaves. They decide: the bytes are right after all, or the
-    /// unit is damaged.
-    fn mend(&self, piece: u32) -> Result<Bytes, StoreError> {
+    /// How many of these neighbouring pieces are read at once.
+    fn pieces_in_a_run(&self, pieces: &[(u32, Option<u32>)]) -> usize {
+        let start = self.layout().piece_range(pieces[0].0).start();
+        let fits = |(piece, _): &&(u32, _)| self.layout().piece_range(*piece).end() - start <= RUN_BYTES_MAX;
+        pieces.iter().take_while(fits).count().max(1)
+    }
+
+    /// Reads neighbouring pieces, which are present, and says which of them are right.
+    fn read_run(&self, pieces: &[(u32, Option<u32>)], belief: Belief, runs: &mut Vec<Run>) {
         let layout = self.layout();
-        let range = layout.piece_range(piece);
-        let mut bytes = vec![0; usize::try_from(range.len()).expect("a piece fits memory")];
+        let range = layout.pieces_range(pieces[0].0..pieces[pieces.len() - 1].0 + 1);
+        let mut bytes = BytesMut::zeroed(usize::try_from(range.len()).expect("a run fits memory"));
+        // Cut short or unreadable: the bytes that are not there do not verify.
         let read = self.shared.file.read_exact_at(range.start(), &mut bytes);
-        let verified = layout.verify(piece, Bytes::from(bytes));
-        let mut units = self.shared.units();
-        match (read, verified) {
-            (Ok(()), Ok(pieces)) => {
-                units.settle(layout, piece, Some(pieces.encoded()));
-                Ok(pieces.encoded().clone())
+        let bytes = bytes.freeze();
+        let part_of = |piece: u32| bytes.slice(layout.piece_range(piece).within(range.start()));
+        let is_right = |(piece, guard): &(u32, Option<u32>)| {
+            let part = part_of(*piece);
+            let matches = *guard == Some(crc32c::crc32c(&part));
+            let right = matches && belief == Belief::Guards || layout.verify(*piece, part.clone()).is_ok();
+            if right && !matches {
+                // Its guard was the damage.
+                self.shared.units().settle(layout, *piece, Some(&part));
             }
-            _ => {
-                let unit = layout.unit_of(piece);
-                units.drop_pieces(unit);
-                Err(StoreError::UnitCorrupt { id: layout.id(), unit })
+            right && read.is_ok()
+        };
+        let judged: Vec<(u32, bool)> = pieces.iter().map(|piece| (piece.0, is_right(piece))).collect();
+        for same in judged.chunk_by(|one, next| one.1 == next.1) {
+            let same_pieces = same[0].0..same[same.len() - 1].0 + 1;
+            if same[0].1 {
+                let here = layout.pieces_range(same_pieces);
+                runs.push(Run::Here { offset: here.start(), bytes: bytes.slice(here.within(range.start())) });
+            } else {
+                let mut units = self.shared.units();
+                same_pieces.clone().for_each(|piece| units.drop_piece(layout, piece));
+                push_missing(runs, same_pieces, true);
             }
         }
+    }
+
+    /// Proves the length of the content with the last piece, if that is here and right.
+    pub fn prove_length(&self) -> Option<VerifiedLength> {
+        let last = self.layout().piece_count() - 1;
+        let unit = self.layout().unit_of(last);
+        let _held = self.hold(unit..unit + 1);
+        self.shared.units().guard(self.layout(), last)?;
+        let range = self.layout().piece_range(last);
+        let mut bytes = vec![0; usize::try_from(range.len()).ok()?];
+        self.shared.file.read_exact_at(range.start(), &mut bytes).ok()?;
+        self.layout().verify(last, Bytes::from(bytes)).ok()?.length()
+    }
+
+    /// Asks that what is read next comes from the disk itself. A hint.
+    pub fn forget_cached(&self) -> Result<(), StoreError> {
+        self.shared.file.forget_cached().at(&self.shared.path)
     }
 
     /// Forgets a unit and gives its space back; nothing (and nothing happens) while somebody holds it. The bytes freed are
-    /// those the file system says: 0 where holes are not supported, until the last unit goes.
+    /// those the file system says: 0 where holes are not supported.
     pub fn evict(&self, unit: u32) -> Result<Option<u64>, StoreError> {
         let mut units = self.shared.units();
         if units.is_held(unit) {
@@ -259,7 +309,21 @@ impl BlobFile {
         if !units.forget(unit) {
             return Ok(Some(0));
         }
-        self.shared.free(&units, unit).at(&self.shared.path).map(Some)
+        self.shared.free(&units, unit).map(Some)
+    }
+
+    /// Gives back what a process that was killed left of units it did not finish.
+    pub fn trim(&self) -> Result<(), StoreError> {
+        let units = self.shared.units();
+        let absent: Vec<u32> = (0..self.layout().unit_count()).filter(|unit| units.is_free(*unit)).collect();
+        for run in absent.chunk_by(|one, next| one + 1 == *next) {
+            let range = ByteRange::new(
+                self.layout().unit_range(run[0]).start(),
+                self.layout().unit_range(run[run.len() - 1]).end(),
+            );
+            self.shared.punch(&units, range)?;
+        }
+        Ok(())
     }
 
     /// Bytes of disk the file takes.
@@ -271,33 +335,16 @@ impl BlobFile {
     pub fn remove(&self) -> Result<(), StoreError> {
         self.shared.disk.remove_file(&self.shared.path).at(&self.shared.path)
     }
-
-    /// Finds out which pieces of a unit a left-over file has.
-    fn adopt_unit(&self, unit: u32, file_bytes: u64) -> Result<(), StoreError> {
-        let layout = self.layout();
-        for piece in layout.pieces_of(unit) {
-            let range = layout.piece_range(piece);
-            if range.is_empty() || range.end() > file_bytes {
-                continue;
-            }
-            let mut bytes = vec![0; usize::try_from(range.len()).expect("a piece fits memory")];
-            self.shared.file.read_exact_at(range.start(), &mut bytes).at(&self.shared.path)?;
-            if let Ok(verified) = layout.verify(piece, Bytes::from(bytes)) {
-                let _held = self.hold(unit..unit + 1);
-                let mut units = self.shared.units();
-                units.claim(layout, piece);
-                units.settle(layout, piece, Some(verified.encoded()));
-            }
-        }
-        Ok(())
-    }
 }
 
-/// 8 KiB (or less, at the end) of a piece, in encoded bytes.
-struct GuardedBlock {
-    piece: u32,
-    range: ByteRange,
-    guard: u32,
+fn push_missing(runs: &mut Vec<Run>, more: Range<u32>, more_damaged: bool) {
+    match runs.last_mut() {
+        Some(Run::Missing { pieces, damaged }) if pieces.end == more.start => {
+            pieces.end = more.end;
+            *damaged |= more_damaged;
+        }
+        _ => runs.push(Run::Missing { pieces: more, damaged: more_damaged }),
+    }
 }
 
 impl Shared {
@@ -305,26 +352,29 @@ impl Shared {
         self.units.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives back the blocks of a unit that was forgotten, as far as no other unit is in them. The caller keeps `units`
-    /// locked, so nobody starts to write there meanwhile.
-    fn free(&self, units: &Units, unit: u32) -> io::Result<u64> {
-        let before = self.file.allocated_bytes()?;
-        let head_bytes = self.layout.unit_h().len() as u64;
-        if units.is_empty() {
-            self.file.set_len(head_bytes)?;
-        } else {
-            let range = self.layout.unit_range(unit);
-            let grown = self.punching.grown(range);
-            let start_is_free = units.are_free(&self.layout, ByteRange::new(grown.start(), range.start()));
-            let start = if start_is_free && grown.start() >= head_bytes { grown.start() } else { range.start() };
-            let end_is_free = units.are_free(&self.layout, ByteRange::new(range.end(), grown.end()));
-            let end = if end_is_free { grown.end() } else { range.end() };
-            let blocks = self.punching.whole_blocks(ByteRange::new(start, end));
-            if !blocks.is_empty() {
-                self.file.punch(blocks)?;
-            }
-        }
-        Ok(before.saturating_sub(self.file.allocated_bytes()?))
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        self.file.write_at(offset, bytes).at(&self.path)
+    }
+
+    /// Gives back the blocks of a unit that was forgotten. The caller keeps `units` locked, so nobody starts to write there
+    /// meanwhile.
+    fn free(&self, units: &Units, unit: u32) -> Result<u64, StoreError> {
+        let before = self.file.allocated_bytes().at(&self.path)?;
+        // In this order: on a full disk the first makes room for the second.
+        self.punch(units, self.layout.unit_range(unit))?;
+        self.write_at(self.tail.check_at(unit), &0_u32.to_le_bytes())?;
+        Ok(before.saturating_sub(self.file.allocated_bytes().at(&self.path)?))
+    }
+
+    /// Punches the whole blocks of `range`, and those at its ends that no other unit is in.
+    fn punch(&self, units: &Units, range: ByteRange) -> Result<(), StoreError> {
+        let form = ByteRange::new(self.layout.unit_h().len() as u64, self.tail.encoded_bytes);
+        let grown = self.punching.grown(range);
+        let is_free = |part: ByteRange| form.contains(part) && units.are_free(&self.layout, part);
+        let start = if is_free(ByteRange::new(grown.start(), range.start())) { grown.start() } else { range.start() };
+        let end = if is_free(ByteRange::new(range.end(), grown.end())) { grown.end() } else { range.end() };
+        let blocks = self.punching.whole_blocks(ByteRange::new(start, end));
+        if blocks.is_empty() { Ok(()) } else { self.file.punch(blocks).at(&self.path) }
     }
 }
 

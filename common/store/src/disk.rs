@@ -41,6 +41,12 @@ pub trait Disk: Send + Sync + Debug {
     fn sync_files(&self, files: &[&dyn DiskFile]) -> Result<(), (usize, io::Error)> {
         files.iter().enumerate().try_for_each(|(index, file)| file.sync().map_err(|error| (index, error)))
     }
+    /// Makes everything on the file system that holds `path` durable, names and contents. `Unsupported` where that cannot be
+    /// asked for. May take long: for a clean stop only.
+    fn sync_everything(&self, path: &Path) -> io::Result<()> {
+        _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// What a folder holds, in no order.
     fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
     /// Length of a regular file; nothing if there is none of that name.
@@ -217,6 +223,10 @@ impl Disk for OsDisk {
             let workers: Vec<_> = (0..SYNCS_AT_A_TIME.min(files.len())).map(|_| scope.spawn(work)).collect();
             workers.into_iter().map(|worker| worker.join().expect("syncing does not panic")).fold(Ok(()), Result::and)
         })
+    }
+
+    fn sync_everything(&self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(path)?)?)
     }
 
     fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {

@@ -21,7 +21,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use blob_file::{BlobFile, UnitGuard};
+pub use blob_file::{Belief, BlobFile, Glance, Run, UnitGuard};
 pub use blob_reader::BlobReader;
 pub use disk::{Disk, DiskFile, OsDisk};
 pub use document_name::DocumentName;

@@ -32,10 +32,14 @@ pub const PIN_NAME_BYTES_MAX: usize = 1024;
 /// Buffer for copying and re-verifying, in bytes.
 pub const COPY_BUFFER_BYTES: usize = 256 << 10;
 
-/// Bytes that one CRC-32C of a partially present file guards (4 bytes of memory each).
-pub const GUARDED_BYTES: usize = LEAF_BYTES as usize;
+/// Bytes of a partially present file that are read at once; a larger frame is read alone.
+pub const RUN_BYTES_MAX: u64 = 64 << 10;
+
+/// Bytes at the end of a partially present file that keeping books about it reads first.
+pub const GLANCE_BYTES: u64 = 4096;
 
 const _: () = assert!(UNIT_BYTES.is_multiple_of(COPY_BUFFER_BYTES as u64), "buffers tile a unit");
+const _: () = assert!(RUN_BYTES_MAX >= LEAF_BYTES, "a run has at least a leaf");
 const _: () = assert!(DOCUMENT_NAME_PART_BYTES_MAX <= DOCUMENT_NAME_BYTES_MAX, "a name has at least one part");
 
 /// Name and value of each limit, for the documentation and its test.
@@ -49,6 +53,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("PINS_MAX", PINS_MAX),
     ("PINNED_BLOBS_MAX", PINNED_BLOBS_MAX),
     ("PIN_NAME_BYTES_MAX", PIN_NAME_BYTES_MAX as u64),
-    ("GUARDED_BYTES", GUARDED_BYTES as u64),
+    ("RUN_BYTES_MAX", RUN_BYTES_MAX),
+    ("GLANCE_BYTES", GLANCE_BYTES),
     ("COPY_BUFFER_BYTES", COPY_BUFFER_BYTES as u64),
 ];

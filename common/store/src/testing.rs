@@ -201,6 +201,14 @@ impl Disk for CrashDisk {
         state.make(Change::SyncDir { folder, path: path.to_owned() })
     }
 
+    fn sync_everything(&self, _path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        for change in state.live.syncs_of_everything() {
+            state.make(change)?;
+        }
+        Ok(())
+    }
+
     fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         let state = self.state();
         let folder = state.live.folder(path)?;

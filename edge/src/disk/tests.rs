@@ -1,14 +1,17 @@
-//! The disk tier on disks that fail, hang, have no holes, or are asked for too many files.
+//! The disk tier on disks that fail, hang, have no holes, lose power, or are asked for too much.
+
+mod budgets;
+mod restarts;
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
-use colibri_common::merkle;
+use colibri_common::{ByteRange, merkle};
 use colibri_service::metrics::Registry;
-use colibri_store::disk::{DirEntry, DiskFile, Lock, OpenMode};
-use tokio_util::task::TaskTracker;
+use colibri_store::HolePunching;
+use colibri_store::disk::{DirEntry, Lock, OpenMode};
 
 use super::*;
 
@@ -19,6 +22,7 @@ struct Trouble(Arc<Switches>);
 #[derive(Debug, Default)]
 struct Switches {
     writes_fail: AtomicBool,
+    syncs: AtomicUsize,
     /// Reads wait while this is held.
     reads_wait: Mutex<()>,
 }
@@ -42,8 +46,12 @@ impl Disk for Trouble {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         OsDisk.create_dir(path)
     }
-    fn sync_dir(&self, _path: &Path) -> io::Result<()> {
-        panic!("the disk tier never syncs")
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.syncs.fetch_add(1, Ordering::SeqCst);
+        OsDisk.sync_dir(path)
+    }
+    fn sync_everything(&self, path: &Path) -> io::Result<()> {
+        OsDisk.sync_everything(path)
     }
     fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         OsDisk.list_dir(path)
@@ -74,6 +82,7 @@ impl DiskFile for TroubledFile {
         self.0.set_len(length_bytes)
     }
     fn sync(&self) -> io::Result<()> {
+        self.1.syncs.fetch_add(1, Ordering::SeqCst);
         self.0.sync()
     }
     fn punch(&self, range: ByteRange) -> io::Result<()> {
@@ -90,7 +99,7 @@ impl DiskFile for TroubledFile {
     }
 }
 
-/// A tier with what a test needs around it.
+/// A tier with what a test needs around it. Nobody looks after it but the test.
 struct Desk {
     dir: tempfile::TempDir,
     trouble: Trouble,
@@ -100,33 +109,72 @@ struct Desk {
 
 impl Desk {
     fn new(bytes: u64, adjust: impl FnOnce(&mut Inner)) -> Self {
+        Self::with(bytes, 1000, adjust)
+    }
+
+    fn with(bytes: u64, files: u64, adjust: impl FnOnce(&mut Inner)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (trouble, metrics) = (Trouble::default(), Metrics::register(&Registry::new()).unwrap());
-        let config = DiskTierConfig { dir: dir.path().to_owned(), bytes, admission: Admission::Always };
-        let mut tier = DiskTier::open_on(Arc::new(trouble.clone()), &config, metrics.clone()).unwrap();
+        let config = DiskTierConfig { files, ..DiskTierConfig::new(dir.path().to_owned(), bytes) };
+        let mut tier =
+            DiskTier::open_on(&(Arc::new(trouble.clone()) as Arc<dyn Disk>), &config, metrics.clone()).unwrap();
         adjust(Arc::get_mut(&mut tier.inner).unwrap());
         Self { dir, trouble, tier, metrics }
     }
 
-    /// Writes a unit and waits for the disk.
     async fn write(&self, blob: &Blob, unit: u32) {
-        let tasks = TaskTracker::new();
-        self.tier.write(blob.key(unit), blob.0.clone(), Content::Fresh(blob.unit(unit)), &tasks);
-        tasks.close();
-        tasks.wait().await;
+        write(&self.tier, blob, unit).await;
     }
 
     async fn has(&self, blob: &Blob, unit: u32) -> bool {
-        let Some(segments) = self.tier.read(blob.key(unit)).await else { return false };
-        let joined: Vec<u8> = segments.iter().flat_map(|segment| segment.bytes().to_vec()).collect();
-        assert!(joined == blob.1[blob.0.unit_range(unit).within(0)], "right or absent");
-        assert!(segments.iter().all(|segment| segment.bytes().len() as u64 <= SEGMENT_BYTES));
-        true
+        has(&self.tier, blob, unit).await
     }
 
     fn files(&self) -> usize {
-        std::fs::read_dir(self.dir.path()).unwrap().count()
+        unit_files(self.dir.path()).len()
     }
+}
+
+/// Writes a unit and waits for the disk.
+async fn write(tier: &DiskTier, blob: &Blob, unit: u32) {
+    let tasks = TaskTracker::new();
+    tier.write(blob.key(unit), blob.0.clone(), Content::Fresh(blob.unit(unit)), &tasks);
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// True if all of the unit is there; what is there is right in any case.
+async fn has(tier: &DiskTier, blob: &Blob, unit: u32) -> bool {
+    let Some(parts) = tier.read(blob.key(unit)).await else { return false };
+    let mut whole = true;
+    for part in parts {
+        let Part::Here(segment) = part else {
+            whole = false;
+            continue;
+        };
+        assert!(segment.bytes()[..] == blob.1[segment.range().within(0)], "right or absent");
+        assert!(segment.bytes().len() <= 64 << 10);
+    }
+    whole
+}
+
+fn unit_files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            files.extend(unit_files(&entry.path()));
+        } else if entry.path().extension().is_some_and(|extension| extension == "unit") {
+            files.push(entry.path());
+        }
+    }
+    files
+}
+
+/// Bytes that a folder takes with all that is in it.
+fn allocated_bytes(dir: &Path) -> u64 {
+    let blocks = |path: &Path| std::os::unix::fs::MetadataExt::blocks(&path.metadata().unwrap()) * 512;
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { allocated_bytes(&path) } else { blocks(&path) }).sum::<u64>() + blocks(dir)
 }
 
 /// A raw blob.
@@ -135,6 +183,14 @@ struct Blob(Layout, Bytes);
 impl Blob {
     fn new(length: usize, seed: u8) -> Self {
         let content: Bytes = (0..length).map(|at| (at / 7) as u8 ^ seed).collect::<Vec<_>>().into();
+        let tree = merkle::build(&content);
+        Self(Layout::raw(tree.leaves, tree.length.into()).unwrap(), content)
+    }
+
+    /// Content that repeats nowhere.
+    fn noise(length: usize, seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let content: Bytes = std::iter::repeat_with(|| random.u8(..)).take(length).collect::<Vec<_>>().into();
         let tree = merkle::build(&content);
         Self(Layout::raw(tree.leaves, tree.length.into()).unwrap(), content)
     }
@@ -167,7 +223,7 @@ async fn what_memory_lets_go_is_verified_again_on_its_way() {
     for (content, right) in
         [(damaged.into(), false), (blob.1.slice(..UNIT - 8192), false), (blob.1.slice(..UNIT), true)]
     {
-        *lock(&desk.tier.inner.paused_until) = None;
+        lock(&desk.tier.inner.paused).writes = None;
         desk.tier.write(blob.key(0), blob.0.clone(), from_memory(content), &tasks);
         while desk.tier.inner.queue.available_permits() < queue_permits(DISK_QUEUE_BYTES_MAX) as usize {
             tokio::task::yield_now().await;
@@ -190,9 +246,11 @@ async fn a_full_disk_is_left_alone_for_a_while() {
     desk.write(&second, 0).await;
     assert_eq!((desk.metrics.disk_errors.get(), desk.metrics.disk_dropped.get()), (1, 1));
     assert!(desk.has(&first, 0).await && !desk.has(&second, 0).await);
-    *lock(&desk.tier.inner.paused_until) = Some(Instant::now());
+    assert_eq!(desk.metrics.disk_alarm.get(), 1);
+    lock(&desk.tier.inner.paused).writes = Some(Instant::now());
     desk.write(&second, 0).await;
     assert!(desk.has(&second, 0).await);
+    assert_eq!(desk.metrics.disk_alarm.get(), 0, "the alarm ends when it works again");
 }
 
 #[tokio::test]
@@ -210,63 +268,84 @@ async fn a_disk_that_does_not_answer_is_not_waited_for() {
     });
     held.recv().unwrap();
     assert!(!desk.has(&blob, 0).await);
-    assert_eq!(desk.metrics.disk_errors.get(), 1);
+    assert_eq!((desk.metrics.disk_errors.get(), desk.metrics.disk_alarm.get()), (1, 1));
+    let start = Instant::now();
+    assert!(!desk.has(&blob, 0).await, "and not asked for a while");
+    assert!(start.elapsed() < Duration::from_millis(50) || desk.metrics.disk_errors.get() == 1);
+    assert!(desk.tier.known(blob.0.id(), Encoding::Raw).await.is_none());
     release.send(()).unwrap();
     holder.join().unwrap();
 }
 
 #[tokio::test]
-async fn the_files_used_longest_ago_go_when_there_are_too_many() {
-    let desk = Desk::new(1 << 30, |inner| inner.files.files_max = 3);
-    let blobs: Vec<_> = (0..5).map(|seed| Blob::new(10_000, seed)).collect();
-    for blob in &blobs[..3] {
+async fn filling_reading_and_looking_after_never_sync() {
+    let desk = Desk::new(2 * UNIT as u64, |_| ());
+    let before = desk.trouble.0.syncs.load(Ordering::SeqCst);
+    for seed in 0..4 {
+        let blob = Blob::new(UNIT, seed);
+        desk.write(&blob, 0).await;
+        assert!(desk.has(&blob, 0).await);
+        desk.tier.inner.tick(&mut upkeep::Upkeep::default());
+    }
+    assert_eq!(desk.trouble.0.syncs.load(Ordering::SeqCst), before);
+}
+
+/// Many files with few that may be open: each is found again, and none is open twice.
+#[tokio::test]
+async fn more_files_than_may_be_open() {
+    let desk = Desk::new(1 << 30, |inner| inner.files.open_max = 4);
+    let blobs: Vec<_> = (0..30).map(|seed| Blob::new(10_000 + usize::from(seed), seed)).collect();
+    for blob in blobs.iter() {
         desk.write(blob, 0).await;
     }
-    assert!(desk.has(&blobs[0], 0).await);
-    for blob in &blobs[3..] {
-        desk.write(blob, 0).await;
+    let held = desk.tier.inner.file(FileKey::of(&blobs[0].key(0))).unwrap();
+    for blob in blobs.iter().rev().chain(&blobs) {
+        assert!(desk.has(blob, 0).await);
     }
-    let mut here = Vec::new();
-    for blob in &blobs {
-        here.push(desk.has(blob, 0).await);
-    }
-    assert_eq!((here, desk.files()), (vec![true, false, false, true, true], 3));
-    assert_eq!(desk.tier.inner.policy.len(), 3, "the index forgets them too");
+    assert!(desk.tier.inner.file(FileKey::of(&blobs[0].key(0))).unwrap().is(&held), "in use, so not closed");
     assert_eq!(desk.metrics.disk_errors.get(), 0);
 }
 
 #[tokio::test]
-async fn a_unit_that_is_being_read_goes_later() {
-    let desk = Desk::new(2 * UNIT as u64 + 100_000, |_| ());
-    let (old, new) = (Blob::new(2 * UNIT, 1), Blob::new(2 * UNIT, 2));
-    desk.write(&old, 0).await;
-    desk.write(&old, 1).await;
-    let file = desk.tier.inner.files.get(&old.key(0)).unwrap();
-    let guard = file.hold(0..2);
-    desk.write(&new, 0).await;
-    desk.write(&new, 1).await;
-    let doomed = lock(&desk.tier.inner.doomed).len();
-    assert!(doomed > 0 && file.used_units().len() == 2);
-    drop(guard);
-    desk.write(&Blob::new(UNIT, 3), 0).await;
-    assert_eq!(lock(&desk.tier.inner.doomed).len(), 0);
-    let left = file.used_units().len();
-    assert!(left < 2, "{left}");
+async fn another_form_takes_the_place_of_the_one_on_disk() {
+    let desk = Desk::new(1 << 30, |_| ());
+    let content: Vec<u8> = (0..100_000_u32).map(|at| (at / 7) as u8 ^ (at % 13) as u8).collect();
+    let tree = merkle::build(&content);
+    let kind = DeliveryType::Type1;
+    let forms = [1, 9].map(|level| {
+        let encoded = Bytes::from(colibri_package::delivery::encode(&content, kind, Some(level)).unwrap());
+        Blob(Layout::from_unit_h(kind, tree.leaves.clone(), &encoded).unwrap(), encoded)
+    });
+    assert_ne!(forms[0].0.identity(), forms[1].0.identity());
+    for form in &forms {
+        desk.write(form, 0).await;
+        assert!(desk.has(form, 0).await);
+    }
+    assert!(!desk.has(&forms[0], 0).await);
+    let known = desk.tier.known(forms[1].0.id(), Encoding::Delivery(kind)).await.unwrap();
+    assert_eq!((known.layout.identity(), known.length), (forms[1].0.identity(), Some(tree.length)));
+    assert_eq!(desk.tier.leaves(tree.id).await.unwrap(), tree.leaves);
+    assert_eq!(desk.files(), 1);
 }
 
 #[tokio::test]
-async fn without_holes_whole_files_go() {
-    let desk = Desk::new(3 * UNIT as u64 + 100_000, |inner| inner.files.punching = HolePunching::Unsupported);
-    let (old, new) = (Blob::new(2 * UNIT, 1), Blob::new(3 * UNIT, 2));
-    for (blob, unit) in [(&old, 0), (&old, 1), (&new, 0), (&new, 1), (&new, 2)] {
-        desk.write(blob, unit).await;
+async fn scrubbing_finds_what_nobody_reads() {
+    let desk = Desk::new(1 << 30, |_| ());
+    let blobs: Vec<_> = (0..5).map(|seed| Blob::new(2 * UNIT, seed)).collect();
+    for blob in &blobs {
+        desk.write(blob, 0).await;
+        desk.write(blob, 1).await;
     }
-    let allocated: u64 = std::fs::read_dir(desk.dir.path())
-        .unwrap()
-        .map(|entry| std::os::unix::fs::MetadataExt::blocks(&entry.unwrap().metadata().unwrap()) * 512)
-        .sum();
-    assert!(allocated <= 3 * UNIT as u64 + 100_000, "{allocated}");
-    for unit in 0..2 {
-        desk.has(&old, unit).await;
+    let damaged = desk.tier.inner.files.path(FileKey::of(&blobs[2].key(0)));
+    let file = std::fs::OpenOptions::new().write(true).open(damaged).unwrap();
+    std::os::unix::fs::FileExt::write_at(&file, b"rot", UNIT as u64 + 12_345).unwrap();
+    let mut upkeep = upkeep::Upkeep::default();
+    for round in 1..=20 {
+        desk.tier.inner.scrub(&mut upkeep, UNIT as u64 / 2);
+        assert!(desk.metrics.disk_scrubbed_bytes.get() <= round * UNIT as u64, "at the rate that was asked for");
     }
+    assert_eq!(desk.metrics.disk_damaged.get(), 1);
+    assert!(!desk.tier.has(&blobs[2].key(1)) && desk.has(&blobs[2], 0).await);
+    assert!(desk.metrics.disk_scrubbed_bytes.get() >= 10 * UNIT as u64, "all of it");
+    assert!(desk.metrics.disk_scrub_pass_s.get() > 0);
 }

@@ -3,7 +3,7 @@
 
 use colibri_edge::{Admission, EdgeConfig};
 
-use crate::site::{build, config, disk, get, part, whole};
+use crate::site::{build, config, disk, get, part, unit_files, whole};
 use crate::upstream::{Fault, Upstream, content, id, until};
 
 const LENGTH: usize = (4 << 20) + 54_321;
@@ -98,9 +98,9 @@ async fn invariant_1_a_lying_upstream_gives_errors_and_never_a_byte() {
             whole(&edge, &path, &right).await;
             whole(&edge, &path, &right).await;
             edge.finish().await;
-            let kept: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+            let kept = unit_files(dir.path());
             assert_eq!(kept.len(), 1, "one blob in one form");
-            assert!(std::fs::read(&kept[0]).unwrap() == right, "{wanted} {fault:?}: the file on disk");
+            assert!(std::fs::read(&kept[0]).unwrap().starts_with(&right), "{wanted} {fault:?}: the file on disk");
         }
     }
 }

@@ -23,7 +23,20 @@ pub fn build(config: &EdgeConfig) -> Edge {
 }
 
 pub fn disk(dir: &std::path::Path, bytes: u64, admission: Admission) -> Option<DiskTierConfig> {
-    Some(DiskTierConfig { dir: dir.to_owned(), bytes, admission })
+    Some(DiskTierConfig { admission, ..DiskTierConfig::new(dir.to_owned(), bytes) })
+}
+
+/// The files of a disk tier.
+pub fn unit_files(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for path in std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            files.extend(unit_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "unit") {
+            files.push(path);
+        }
+    }
+    files
 }
 
 /// The edge at an address of its own, until the guard is dropped.

@@ -184,7 +184,7 @@ fn start_edge(
     let edge_config = EdgeConfig {
         upstreams: vec![origin.url()],
         memory_bytes: config.edge_memory_bytes,
-        disk: Some(DiskTierConfig { dir, bytes: config.edge_disk_bytes, admission: Admission::Always }),
+        disk: Some(DiskTierConfig { admission: Admission::Always, ..DiskTierConfig::new(dir, config.edge_disk_bytes) }),
         name,
         ..EdgeConfig::default()
     };

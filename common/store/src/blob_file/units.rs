@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use colibri_common::ByteRange;
 use colibri_package::delivery::Layout;
 
-use crate::limits::GUARDED_BYTES;
-
 /// The units of one file that have at least one piece, or a holder.
 #[derive(Debug, Default)]
 pub(super) struct Units(HashMap<u32, Unit>);
@@ -17,9 +15,11 @@ struct Unit {
     holds: u32,
     /// Bytes of it may be in the file, whether or not a piece is present.
     touched: bool,
+    /// Its guards were computed from verified bytes by this process, or are believed to have been by an earlier one.
+    proven: bool,
     first_piece: u32,
     pieces: Vec<Piece>,
-    /// A CRC-32C for each 8 KiB from each piece's start, at the places [`first_guard`] says.
+    /// The CRC-32C of each piece.
     guards: Vec<u32>,
 }
 
@@ -31,24 +31,17 @@ enum Piece {
     Present,
 }
 
-/// Index, among the guards of its unit, of a piece's first. Pieces have any length, so one place each may stay unused; that
-/// is cheaper than remembering where each begins.
-fn first_guard(layout: &Layout, unit: &Unit, piece: u32) -> usize {
-    let before_bytes = layout.piece_range(piece).start() - layout.piece_range(unit.first_piece).start();
-    before_bytes as usize / GUARDED_BYTES + (piece - unit.first_piece) as usize
-}
-
 impl Unit {
     fn new(layout: &Layout, number: u32) -> Self {
         let pieces = layout.pieces_of(number);
         let count = pieces.len();
-        let guards = layout.unit_range(number).len() as usize / GUARDED_BYTES + count;
         Self {
             holds: 0,
             touched: false,
+            proven: true,
             first_piece: pieces.start,
             pieces: vec![Piece::Absent; count],
-            guards: vec![0; guards],
+            guards: vec![0; count],
         }
     }
 
@@ -66,21 +59,24 @@ impl Unit {
 impl Units {
     /// A piece without bytes is always there.
     pub(super) fn has_piece(&self, layout: &Layout, piece: u32) -> bool {
-        layout.piece_range(piece).is_empty() || self.guards(layout, piece).is_some()
+        layout.piece_range(piece).is_empty() || self.guard(layout, piece).is_some()
     }
 
     pub(super) fn is_held(&self, unit: u32) -> bool {
         self.0.get(&unit).is_some_and(|unit| unit.holds > 0)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Units that have a piece.
     pub(super) fn used(&self) -> Vec<u32> {
         let is_used = |unit: &Unit| unit.pieces.contains(&Piece::Present);
         self.0.iter().filter(|(_, unit)| is_used(unit)).map(|(number, _)| *number).collect()
+    }
+
+    /// Takes over a whole unit that an earlier process wrote.
+    pub(super) fn adopt(&mut self, layout: &Layout, number: u32, guards: Vec<u32>, proven: bool) {
+        let unit = Unit::new(layout, number);
+        let pieces = vec![Piece::Present; unit.pieces.len()];
+        self.0.insert(number, Unit { touched: true, proven, pieces, guards, ..unit });
     }
 
     pub(super) fn hold(&mut self, layout: &Layout, unit: u32) {
@@ -104,12 +100,12 @@ impl Units {
         !self.is_held(unit) && self.0.remove(&unit).is_some()
     }
 
-    /// Forgets the pieces of a held unit: they turned out bad.
-    pub(super) fn drop_pieces(&mut self, unit: u32) {
-        for piece in self.0.get_mut(&unit).into_iter().flat_map(|unit| &mut unit.pieces) {
-            if *piece == Piece::Present {
-                *piece = Piece::Absent;
-            }
+    /// Forgets a piece that turned out bad.
+    pub(super) fn drop_piece(&mut self, layout: &Layout, piece: u32) {
+        if let Some(unit) = self.0.get_mut(&layout.unit_of(piece))
+            && unit.piece(piece) == Some(Piece::Present)
+        {
+            unit.set_piece(piece, Piece::Absent);
         }
     }
 
@@ -128,23 +124,43 @@ impl Units {
     pub(super) fn settle(&mut self, layout: &Layout, piece: u32, written: Option<&[u8]>) {
         let Some(unit) = self.0.get_mut(&layout.unit_of(piece)) else { return };
         let Some(bytes) = written else { return unit.set_piece(piece, Piece::Absent) };
-        let first = first_guard(layout, unit, piece);
-        for (place, block) in unit.guards[first..].iter_mut().zip(bytes.chunks(GUARDED_BYTES)) {
-            *place = crc32c::crc32c(block);
+        if let Some(place) = unit.guards.get_mut((piece - unit.first_piece) as usize) {
+            *place = crc32c::crc32c(bytes);
         }
         unit.set_piece(piece, Piece::Present);
     }
 
-    /// The guard of each 8 KiB block of a present piece.
-    pub(super) fn guards(&self, layout: &Layout, piece: u32) -> Option<&[u32]> {
+    /// The guard of a present piece.
+    pub(super) fn guard(&self, layout: &Layout, piece: u32) -> Option<u32> {
         let unit = self.0.get(&layout.unit_of(piece))?;
-        let blocks = (layout.piece_range(piece).len() as usize).div_ceil(GUARDED_BYTES);
-        let first = first_guard(layout, unit, piece);
-        (unit.piece(piece)? == Piece::Present).then(|| &unit.guards[first..first + blocks])
+        (unit.piece(piece)? == Piece::Present).then(|| unit.guards[(piece - unit.first_piece) as usize])
+    }
+
+    /// The guards of a unit of which every piece is present.
+    pub(super) fn whole(&self, unit: u32) -> Option<&[u32]> {
+        let unit = self.0.get(&unit)?;
+        unit.pieces.iter().all(|piece| *piece == Piece::Present).then_some(&unit.guards)
+    }
+
+    /// Whether the guards of this unit can be believed.
+    pub(super) fn is_proven(&self, unit: u32) -> bool {
+        self.0.get(&unit).is_some_and(|unit| unit.proven)
+    }
+
+    /// All present pieces of this unit were verified against the leaves.
+    pub(super) fn set_proven(&mut self, unit: u32) {
+        if let Some(unit) = self.0.get_mut(&unit) {
+            unit.proven = true;
+        }
     }
 
     /// True if no unit with anything in the file, or about to be, has a byte of `range`.
     pub(super) fn are_free(&self, layout: &Layout, range: ByteRange) -> bool {
         layout.units_of(range).all(|unit| !self.0.contains_key(&unit))
+    }
+
+    /// True if there is nothing of this unit, and nobody at it.
+    pub(super) fn is_free(&self, unit: u32) -> bool {
+        !self.0.contains_key(&unit)
     }
 }

@@ -70,6 +70,13 @@ impl Default for World {
 }
 
 impl World {
+    /// The syncs that make all of it durable.
+    pub(super) fn syncs_of_everything(&self) -> Vec<Change> {
+        let files = self.files.keys().map(|file| Change::SyncFile { file: *file, path: PathBuf::new() });
+        let folders = self.folders.keys().map(|folder| Change::SyncDir { folder: *folder, path: PathBuf::new() });
+        files.chain(folders).collect()
+    }
+
     pub(super) fn new_file(&mut self) -> FileNumber {
         self.next_number += 1;
         self.next_number
