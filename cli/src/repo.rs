@@ -54,7 +54,7 @@ pub enum Verb {
     /// Makes a repository without packages and prints the ids of its root keys
     Create(create::Create),
     /// Adds packages to what a repository offers, and signs it
-    Publish(publish::Publish),
+    Publish(Box<publish::Publish>),
     /// Adds packages to what a running origin offers, over its write API
     Push(Box<push::Push>),
     /// Takes back from edges what was released after a backup was made
