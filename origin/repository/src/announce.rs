@@ -45,7 +45,7 @@ impl<'a> Announcement<'a> {
         packages.iter().chain(blobs).for_each(|id| text.put_slice(id.as_bytes()));
         let text = text.freeze();
         let _lock = storage.lock()?;
-        let mut number = numbers(storage)?.last().copied().unwrap_or(0);
+        let mut number = layout::numbers(storage, layout::ANNOUNCED)?.last().copied().unwrap_or(0);
         loop {
             number += 1;
             let name = layout::announced(number)?;
@@ -64,21 +64,13 @@ impl Drop for Announcement<'_> {
     }
 }
 
-fn numbers(storage: &dyn Storage) -> Result<Vec<u64>, RepositoryError> {
-    let prefix = format!("{}/", layout::ANNOUNCED);
-    let number = |name: &DocumentName| name.as_str().strip_prefix(&prefix)?.parse().ok();
-    let mut numbers: Vec<u64> = storage.list(&prefix)?.iter().filter_map(number).collect();
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
 /// Everything announced, and the announcements that are too old to count. The caller holds the lock.
 pub(crate) fn announced(
     storage: &dyn Storage,
     now: UnixSeconds,
 ) -> Result<(Announced, Vec<DocumentName>), RepositoryError> {
     let (mut all, mut old) = (Announced::default(), Vec::new());
-    for number in numbers(storage)? {
+    for number in layout::numbers(storage, layout::ANNOUNCED)? {
         let name = layout::announced(number)?;
         let Some(text) = storage.read(&name, limits::ANNOUNCEMENT_BYTES_MAX)? else { continue };
         match parse(&text) {

@@ -107,11 +107,7 @@ impl Commit {
 
     /// The numbers of all commits, growing.
     pub fn numbers(storage: &dyn Storage) -> Result<Vec<u64>, RepositoryError> {
-        let prefix = format!("{}/", layout::COMMITS);
-        let number = |name: &DocumentName| name.as_str().strip_prefix(&prefix)?.parse().ok();
-        let mut numbers: Vec<u64> = storage.list(&prefix)?.iter().filter_map(number).collect();
-        numbers.sort_unstable();
-        Ok(numbers)
+        Ok(layout::numbers(storage, layout::COMMITS)?)
     }
 
     /// One commit, if it is there.

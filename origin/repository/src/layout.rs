@@ -6,6 +6,8 @@ use colibri_common::BlobId;
 use colibri_package::delivery::DeliveryType;
 use colibri_store::{DocumentName, StoreError};
 
+use crate::storage::Storage;
+
 /// Folder of private keys below the repository's folder.
 pub const KEYS: &str = "keys";
 
@@ -66,6 +68,19 @@ pub(crate) fn receipts(number: u64) -> Result<DocumentName, StoreError> {
 /// What a publish at work depends on.
 pub(crate) fn announced(number: u64) -> Result<DocumentName, StoreError> {
     DocumentName::new(&format!("{ANNOUNCED}/{number}"))
+}
+
+/// The numbers under which a folder has documents, growing. A name that is a number in another form, such as `07`, is somebody
+/// else's: nothing of ours would be found under it.
+pub(crate) fn numbers(storage: &dyn Storage, folder: &str) -> Result<Vec<u64>, StoreError> {
+    let prefix = format!("{folder}/");
+    let number = |name: &DocumentName| {
+        let text = name.as_str().strip_prefix(&prefix)?;
+        text.parse::<u64>().ok().filter(|number| number.to_string() == text)
+    };
+    let mut numbers: Vec<u64> = storage.list(&prefix)?.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 /// A pin.

@@ -113,11 +113,7 @@ impl Receipts {
     }
 
     fn numbers(&self) -> Result<Vec<u64>, RepositoryError> {
-        let prefix = format!("{}/", layout::RECEIPTS);
-        let number = |name: &DocumentName| name.as_str().strip_prefix(&prefix)?.parse().ok();
-        let mut numbers: Vec<u64> = self.storage.list(&prefix)?.iter().filter_map(number).collect();
-        numbers.sort_unstable();
-        Ok(numbers)
+        Ok(layout::numbers(self.storage.as_ref(), layout::RECEIPTS)?)
     }
 
     fn catch_up(&self, state: &mut State) -> Result<(), RepositoryError> {

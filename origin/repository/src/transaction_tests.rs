@@ -22,7 +22,7 @@ use crate::storage::Storage;
 use crate::storage::bucket_twin::BucketTwin;
 use crate::test_desk::{Desk, NOW, of_archive};
 use crate::test_disk::SeldomSynced;
-use crate::{CreateOptions, Expiries, Repository, RepositoryError, Versions};
+use crate::{Collect, CreateOptions, Expiries, Repository, RepositoryError, Versions};
 
 fn names(repository: &Repository) -> Vec<String> {
     repository.packages().unwrap().into_iter().map(|package| package.name).collect()
@@ -224,6 +224,24 @@ fn a_newer_timestamp_that_does_not_verify_is_not_followed() {
     assert_eq!(fs::read_to_string(&path).unwrap(), good);
 }
 
+/// Whoever takes such a name for a number looks for ever for a file that is not there.
+#[test]
+fn files_with_numbers_in_another_form_are_somebody_elses() {
+    let desk = Desk::new();
+    let repository = on_disk(&desk, "repo");
+    for folder in ["commits", "receipts", "announced"] {
+        fs::create_dir_all(repository.dir().join(folder)).unwrap();
+        for name in ["007", "+9", "00"] {
+            fs::write(repository.dir().join(folder).join(name), "x").unwrap();
+        }
+    }
+    let repository = reopened(&desk, &repository).unwrap();
+    desk.publish(&repository, 1).unwrap();
+    repository.collect(&Collect::new(NOW)).unwrap();
+    assert_eq!(Commit::numbers(repository.storage.as_ref()).unwrap(), [1, 2]);
+    assert_eq!(names(&reopened(&desk, &repository).unwrap()), ["hello"]);
+}
+
 #[test]
 fn what_a_newer_version_wrote_is_refused_by_name() {
     let desk = Desk::new();
@@ -236,6 +254,15 @@ fn what_a_newer_version_wrote_is_refused_by_name() {
     fs::write(&path, "{").unwrap();
     let error = reopened(&desk, &repository).unwrap_err();
     assert!(matches!(error, RepositoryError::Damaged { .. }) && error.to_string().contains("commits/2"), "{error}");
+}
+
+/// Tells the readers when the publisher has ended, also when it panicked: else the test would hang, not fail.
+struct Finish<'a>(&'a AtomicBool);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 /// Two readers poll through a thousand publishes; `read` gives them what is served.
@@ -260,10 +287,11 @@ fn poll_through_a_thousand_publishes(publisher: &Repository, read: &(dyn Fn(&str
     };
     let seen = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..2).map(|_| scope.spawn(poll)).collect();
+        let finish = Finish(&finished);
         for _ in 0..PUBLISHES {
             sign_again(publisher).unwrap();
         }
-        finished.store(true, Ordering::Release);
+        drop(finish);
         readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect::<BTreeSet<_>>()
     });
     assert_eq!(seen.last(), Some(&(PUBLISHES + 1)));
