@@ -415,3 +415,63 @@ fn a_mirror_follows_what_it_verified() {
     desk.json(&["repo", "mirror", "--json", &url, "tofu", "--trust-on-first-use", "--jobs", "1"]);
     desk.done(&["repo", "verify", "tofu"]);
 }
+
+#[test]
+fn a_mirror_has_every_delegated_role_and_its_documents() {
+    let desk = Desk::new();
+    desk.done(&["repo", "create", "--dev", "--profile", "scale", "s"]);
+    let publish = |name: &str| {
+        desk.write("app/file", name);
+        desk.done(&["package", "build", "--from-dir", "app", "--name", name, "-o", name]);
+        let manifest = format!("{name}/package_manifest.json");
+        desk.done(&["repo", "publish", "s", "--level", "1", "--package", &manifest]);
+        colibri_repository::Repository::open(&desk.path("s")).unwrap().package(name).unwrap().hash
+    };
+    let release = publish("release");
+    desk.done(&["repo", "rollout", "enable", "--dev", "s"]);
+    desk.write("choice.json", &format!("{{\"releases\": [\"{release}\"]}}"));
+    desk.done(&["repo", "rollout", "put", "s", "spring", "choice.json"]);
+    let server = desk.start(&["--repo-path", "s"]);
+    let url = server["urls"][0].as_str().unwrap().to_owned();
+    let mirror = |extra: &[&str]| desk.json(&[&["repo", "mirror", "--json", &url, "m"], extra].concat());
+    // A role that is not what its keys signed is not passed on.
+    let snapshot: Value = serde_json::from_slice(&fs::read(desk.path("s/repository/snapshot.json")).unwrap()).unwrap();
+    let version = &snapshot["signed"]["meta"]["bin-07e.json"]["version"];
+    let bin = desk.path(&format!("s/repository/{version}.bin-07e.json"));
+    let good = fs::read(&bin).unwrap();
+    let replace = |content: &[u8]| {
+        fs::write(desk.path("other"), content).unwrap();
+        fs::rename(desk.path("other"), &bin).unwrap();
+    };
+    let text = String::from_utf8(good.clone()).unwrap();
+    assert!(text.contains("\"spec_version\":\"1.0\""));
+    replace(text.replacen("\"1.0\"", "\"1.1\"", 1).as_bytes());
+    let root = ["--trusted-root", "s/repository/1.root.json"];
+    let error = desk.failed(&[&["repo", "mirror", &url, "m"], &root[..]].concat());
+    assert!(error.contains("bin-07e"), "{error}");
+    assert!(!desk.path("m/repository/root.json").exists());
+    replace(&good);
+    let first = mirror(&root);
+    assert_eq!((&first["packages"], &first["blobs"]), (&1.into(), &2.into()), "{first}");
+    desk.done(&["repo", "verify", "m"]);
+    let mirrored = || colibri_repository::Repository::open(&desk.path("m")).unwrap();
+    assert_eq!(
+        (mirrored().rollouts().unwrap(), mirrored().package("release").unwrap().hash),
+        (vec!["spring".into()], release)
+    );
+    let documents = |dir: &str| {
+        let files = fs::read_dir(desk.path(&format!("{dir}/repository/targets/rollout"))).unwrap();
+        files.map(|file| file.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(documents("m"), documents("s"));
+    let again = mirror(&[]);
+    assert_eq!((&again["changed"], &again["blobs_fetched"]), (&false.into(), &0.into()), "{again}");
+    publish("second");
+    desk.done(&["repo", "rollout", "put", "s", "autumn", "choice.json"]);
+    assert_eq!(mirror(&[])["packages"], 2);
+    assert_eq!((documents("m"), mirrored().rollouts().unwrap().len()), (documents("s"), 2));
+    desk.done(&["repo", "verify", "m"]);
+    // And it can be passed on again.
+    desk.done(&["repo", "export", "m", "out"]);
+    desk.done(&["repo", "verify", "out"]);
+}

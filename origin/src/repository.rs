@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use colibri_api::RepositoryName;
-use colibri_metadata::{RepoConfig, Role, Root, TrustedSet};
+use colibri_common::UnixSeconds;
+use colibri_metadata::{FileMeta, RepoConfig, Role, RoleName, Root, Targets, TrustedSet};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use serde::Serialize;
@@ -17,6 +18,9 @@ use crate::error::OriginError;
 use crate::file::Stamp;
 use crate::limits::{PAGE_PACKAGES_MAX, SUMMARIES_CACHE_BYTES};
 use crate::small_files::SmallFiles;
+
+/// The delegated role of the versioning authority.
+const ROLLOUT: &str = "rollout";
 
 /// A repository on disk.
 #[derive(Debug)]
@@ -89,12 +93,24 @@ impl ServedRepository {
         roles.iter().filter_map(read).collect()
     }
 
+    /// The set with every delegated role. In the moment in which a release becomes visible, the files may not be those of one
+    /// set; then what is at the top is all that is shown, until a moment later.
+    fn with_delegated(&self, set: TrustedSet, files: &SmallFiles) -> TrustedSet {
+        let numbered = set.root().consistent_snapshot();
+        let read = |role: &RoleName, meta: &FileMeta| {
+            let name = if numbered { role.numbered_file(meta.version) } else { role.file() };
+            files.get(&self.metadata_path(&name)).ok().flatten().map(|file| file.bytes)
+        };
+        // What has expired is still what the repository offers.
+        set.clone().with_delegated(read, UnixSeconds(0)).unwrap_or(set)
+    }
+
     fn unusable(&self, reason: &dyn Display) -> OriginError {
         OriginError::Metadata { repository: self.name.clone(), reason: reason.to_string() }
     }
 }
 
-type Versions = (RepositoryName, Option<Stamp>, Option<Stamp>);
+type Versions = (RepositoryName, Vec<Option<Stamp>>);
 
 #[derive(Clone)]
 struct ByPackages;
@@ -117,25 +133,29 @@ impl Summaries {
     pub fn of(&self, repository: &ServedRepository, files: &SmallFiles) -> Result<Arc<Summary>, OriginError> {
         let stamp =
             |role: Role| files.get(&repository.metadata_path(role.file())).map(|file| file.map(|file| file.stamp));
-        let key = (repository.name.clone(), stamp(Role::Root)?, stamp(Role::Targets)?);
+        let key = (repository.name.clone(), Role::ALL.into_iter().map(stamp).collect::<Result<_, _>>()?);
         self.0.get_or_insert_with(&key, || {
-            let stored = repository.files(files, &[Role::Root, Role::Targets])?;
+            let stored = repository.files(files, &Role::ALL)?;
             let set = TrustedSet::load(stored).map_err(|error| repository.unusable(&error))?;
-            Ok(Arc::new(summarise(repository, &set)))
+            Ok(Arc::new(summarise(repository, &repository.with_delegated(set, files))))
         })
     }
 }
 
+/// All that targets and those it delegates to list, the first of it by name. Rollouts choose among packages and are none.
 fn summarise(repository: &ServedRepository, set: &TrustedSet) -> Summary {
-    let name = repository.name.clone();
-    let Some(targets) = set.targets() else {
-        return Summary { name, targets_version: None, package_count: 0, packages: Vec::new() };
-    };
-    let lines = targets.iter().take(PAGE_PACKAGES_MAX).map(|(name, target)| PackageLine {
+    let delegated = set.delegated_roles().filter(|(name, _)| name.as_str() != ROLLOUT).map(|(_, role)| role);
+    let roles: Vec<_> = set.targets().into_iter().chain(delegated).collect();
+    let first = roles.iter().flat_map(|role| role.iter().take(PAGE_PACKAGES_MAX));
+    let lines = first.map(|(name, target)| PackageLine {
         name: name.to_string(),
         hash: target.merkle().map(|id| id.to_string()),
         meta_far_bytes: target.size(),
     });
-    let packages = lines.collect();
-    Summary { name, targets_version: Some(targets.version()), package_count: targets.len(), packages }
+    let mut packages: Vec<_> = lines.collect();
+    packages.sort_by(|one, other| one.name.cmp(&other.name));
+    packages.truncate(PAGE_PACKAGES_MAX);
+    let package_count = roles.iter().map(|role| role.len()).sum();
+    let targets_version = set.targets().map(Targets::version);
+    Summary { name: repository.name.clone(), targets_version, package_count, packages }
 }

@@ -8,7 +8,7 @@ use colibri_common::{BlobId, merkle};
 use colibri_metadata::{RepoConfig, Role, TrustedSet};
 use colibri_origin::{OriginConfig, RepositoryConfig};
 use colibri_package::delivery::{DeliveryType, decode_verified};
-use colibri_repository::{CreateOptions, Publish, Repository};
+use colibri_repository::{CreateOptions, KeyForm, Profile, Publish, Repository};
 use colibri_transport::Handler;
 use fixture::{NOW, get, open, vectors};
 use http::StatusCode;
@@ -92,6 +92,30 @@ async fn each_release_is_served_as_soon_as_it_is_published() {
     assert_eq!(config, repository.device_config("devhost", "http://packages.example:8083/devhost").unwrap());
     let page = get(&handler, "/devhost/", &[("accept", "application/json")]).await.json();
     assert_eq!((&page["package_count"], &page["packages"][1]["name"]), (&2.into(), &"package2/0".into()));
+}
+
+/// In hash bins too every package is counted and named; a rollout is none.
+#[tokio::test]
+async fn the_page_counts_packages_in_hash_bins() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("repository-folder");
+    let options = CreateOptions { profile: Profile::Scale, ..CreateOptions::new(NOW) };
+    let repository = Repository::create(&folder, options).unwrap();
+    let served = RepositoryConfig::new("devhost".parse().unwrap(), folder);
+    let handler = open(OriginConfig { repositories: vec![served], ..OriginConfig::default() }).handler();
+    let page = async || get(&handler, "/devhost/", &[("accept", "application/json")]).await.json();
+    assert_eq!(page().await["package_count"], 0);
+    for name in ["package2", "package1"] {
+        let manifests = vec![package(dir.path(), name)];
+        repository.publish(&Publish { manifests, compression_level: Some(1), ..Publish::new(NOW) }).unwrap();
+    }
+    repository.enable_rollout(KeyForm::Plain, NOW).unwrap();
+    let document = serde_json::json!({"releases": [repository.package("package1").unwrap().hash]}).to_string();
+    repository.put_rollout("spring", document.as_bytes(), NOW).unwrap();
+    let page = page().await;
+    let names: Vec<_> =
+        page["packages"].as_array().unwrap().iter().map(|package| package["name"].as_str().unwrap()).collect();
+    assert_eq!((&page["package_count"], names), (&2.into(), vec!["package1/0", "package2/0"]), "{page}");
 }
 
 /// What the real tools made is imported, and served byte for byte as it was.

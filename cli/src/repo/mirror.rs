@@ -1,6 +1,7 @@
 //! `colibri repo mirror`: follows a repository that somebody else serves, over the read API.
 //!
-//! What is fetched is laid into `DIR/.mirror`, every blob proven while it arrives, and then imported as a whole: whoever
+//! What is fetched is laid into `DIR/.mirror`: metadata with all delegated roles, verified, targets, and every blob, proven
+//! while it arrives. Then it is imported as a whole: whoever
 //! serves DIR meanwhile sees the old state. An interrupted run goes on with the blobs it has not got yet.
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use colibri_common::{BlobId, Clock, SystemClock};
 use colibri_fetch::metadata::refresh_from;
-use colibri_fetch::{BlobFetcher, FetchError, Recorder, Source, SourceOrder, SourceUrl, Sources, Unverified};
+use colibri_fetch::{BlobFetcher, FetchError, Known, Recorder, Source, SourceOrder, SourceUrl, Sources, Unverified};
 use colibri_metadata::{Role, Start, TrustAnchor, TrustedSet};
 use colibri_package::delivery::{DeliveryType, Encoding, VerifiedPieces};
 use colibri_repository::{CopyMode, Repository, RepositorySource, Transfer, TransferReport};
@@ -80,11 +81,6 @@ pub enum MirrorError {
     /// A blob cannot be had.
     #[error(transparent)]
     Blob(#[from] FetchError),
-    /// The repository has delegated roles.
-    #[error(
-        "{0} has delegated roles ({1}), which `repo mirror` does not follow: copy the folder and use `repo import`"
-    )]
-    Delegated(SourceUrl, String),
     /// Sockets or trust anchors.
     #[error(transparent)]
     Connection(#[from] colibri_transport::TransportError),
@@ -102,6 +98,7 @@ pub(super) fn run(args: &Mirror, out: &mut dyn Write) -> Result<ExitCode, RepoEr
     let site = runtime.block_on(Site::open(args, existing.as_ref()))?;
     let before = existing.as_ref().map(Repository::versions).transpose()?;
     stage.write_metadata(&site)?;
+    runtime.block_on(site.fetch_documents(&stage, &args.dir.join("repository")))?;
     let fetched = runtime.block_on(site.fetch_blobs(&stage, usize::from(args.jobs), &step))?;
     let transfer = Transfer { copy_mode: CopyMode::HardLink, ..Transfer::default() };
     let report = Repository::import(&stage.source(), &args.dir, &transfer)?;
@@ -166,12 +163,38 @@ impl Site {
         let recorder = Recorder::new(&fetcher);
         let set = refresh_from(&recorder, start, SystemClock.now()).await;
         let set = set.map_err(|unfinished| failed(unfinished.error.to_string()))?;
-        let delegated = |file: &&String| file.as_str() != Role::Targets.file();
-        if let Some(role) = set.snapshot().and_then(|snapshot| snapshot.meta().keys().find(delegated)) {
-            return Err(MirrorError::Delegated(args.url.clone(), role.clone()).into());
-        }
         files.extend(recorder.into_files());
+        // A number stands for one file for ever: what is here is not fetched again.
+        let served = args.dir.join("repository");
+        let known =
+            |file: &str| set.root().consistent_snapshot().then(|| fs::read(served.join(file)).ok().map(Bytes::from));
+        let known = |file: &str| known(file).flatten();
+        let known = Known { file: &known, first: true };
+        let (set, delegated) =
+            fetcher.delegated(set.clone(), SystemClock.now(), known).await.map_err(MirrorError::from)?;
+        files.extend(delegated);
         Ok(Self { fetcher, set, files })
+    }
+
+    /// Fetches every target that is no package, unless it is below `kept`.
+    async fn fetch_documents(&self, stage: &Stage, kept: &Path) -> Result<(), RepoError> {
+        let kept = RepositorySource::at(kept.to_owned(), Vec::new());
+        for document in stage.source().lacking_documents()? {
+            let here = fs::read(kept.document_path(&document)).ok();
+            let bytes = match here.filter(|bytes| document.description.is(bytes).is_ok()) {
+                Some(bytes) => bytes.into(),
+                None => {
+                    let numbered = self.set.root().consistent_snapshot();
+                    let fetched =
+                        self.fetcher.target("/targets", &document.name, &document.description, numbered).await;
+                    fetched.map_err(MirrorError::from)?
+                }
+            };
+            let path = stage.source().document_path(&document);
+            files::create_dir(path.parent().unwrap_or(&path))?;
+            files::write(&path, &bytes)?;
+        }
+        Ok(())
     }
 
     /// Fetches every blob that is not here yet: meta.fars first, then what they name.
@@ -304,7 +327,8 @@ impl Stage {
             files::write(&dir.join(name), bytes)?;
         }
         // What has not changed was not read again.
-        for (name, bytes) in site.set.files() {
+        let plain = |name: &str| Role::ALL.iter().any(|role| role.file() == name);
+        for (name, bytes) in site.set.files().filter(|(name, _)| plain(name)) {
             files::write(&dir.join(&*name), bytes)?;
             let role = Role::ALL.into_iter().find(|role| role.file() == name && *role != Role::Timestamp);
             if let Some((role, version)) = role.and_then(|role| Some((role, site.set.version(role)?))) {

@@ -27,6 +27,7 @@ mod recorder;
 mod round;
 pub mod source;
 pub mod trust_store;
+mod whole;
 
 pub use assemble::{Assembler, Sink};
 pub use blob::{BlobFetcher, OpenedBlob, ProvenLeaves};
@@ -40,3 +41,4 @@ pub use nearby::{Nearby, Part};
 pub use patience::{Pace, Patience};
 pub use recorder::Recorder;
 pub use source::{Source, SourceCounts, SourceOrder, SourceUrl, Sources};
+pub use whole::Known;

@@ -73,6 +73,12 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 /// Largest TUF target that is fetched, bytes: it is held in memory until its hashes are checked.
 pub const TARGET_BYTES_MAX: u64 = 256 << 20;
 
+/// Files of delegated roles that are fetched at a time when all are wanted.
+pub const ROLES_AT_ONCE: usize = 32;
+
+/// Bytes that all delegated roles of a repository may have together, when all are wanted.
+pub const DELEGATED_BYTES_MAX: u64 = 512 << 20;
+
 /// Largest stored set of trusted metadata: the caps of all roles, with room for their escaping in JSON. Bytes.
 pub const TRUSTED_SET_BYTES_MAX: u64 = 32 << 20;
 
@@ -100,5 +106,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("UNVERIFIED_BYTES_MAX", UNVERIFIED_BYTES_MAX),
     ("RETRY_AFTER_MAX", RETRY_AFTER_MAX.as_millis() as u64),
     ("TARGET_BYTES_MAX", TARGET_BYTES_MAX),
+    ("ROLES_AT_ONCE", ROLES_AT_ONCE as u64),
+    ("DELEGATED_BYTES_MAX", DELEGATED_BYTES_MAX),
     ("TRUSTED_SET_BYTES_MAX", TRUSTED_SET_BYTES_MAX),
 ];

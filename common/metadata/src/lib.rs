@@ -28,6 +28,7 @@ pub mod targets;
 pub mod trust;
 pub mod update;
 pub mod utc;
+mod whole;
 
 pub use delegations::{Covers, DelegatedRole, Delegations, SuccinctRoles};
 pub use error::{MetadataError, Rule};

@@ -185,6 +185,11 @@ impl TrustedSet {
         self.delegated.get(name).map(|held| &*held.role)
     }
 
+    /// The delegated roles that are held, each as whoever led there vouched for it.
+    pub fn delegated_roles(&self) -> impl Iterator<Item = (&RoleName, &Targets)> {
+        self.delegated.iter().map(|(name, held)| (name, &*held.role))
+    }
+
     /// The roles whose word is that of targets, if this set is whole: the one at the top, and those it delegates to that are
     /// signed as it must be itself, by enough of its own keys (hash bins); of the latter those that are held here and fresh
     /// at `now`. Whoever else has delegated to a role of that name does not count, nor do roles further down.

@@ -11,9 +11,7 @@ use bytes::Bytes;
 use colibri_common::limits::LEAVES_LIST_BYTES_MAX;
 use colibri_common::merkle::Leaves;
 use colibri_common::{BlobId, ByteRange, UnixSeconds};
-use colibri_metadata::{
-    Answer, MetadataError, Role, RoleName, Rule, Snapshot, Start, Step, TargetName, TrustedSet, Update,
-};
+use colibri_metadata::{Answer, MetadataError, Role, RoleName, Start, Step, TargetName, TrustedSet, Update};
 use colibri_package::delivery::{DeliveryType, Layout, UNIT_H_PROBE_BYTES, VerifyingReader, decode_verified};
 use colibri_package::far::{FarError, FarReader};
 use colibri_package::limits::META_FAR_BYTES_MAX;
@@ -219,7 +217,7 @@ impl<R: Read + Seek> Bundle<R> {
         }
         let set = update.finish()?;
         let numbered = set.root().consistent_snapshot();
-        with_delegated(set, |role, version| {
+        with_delegated(set, now, |role, version| {
             let file = if numbered { role.numbered_file(version) } else { role.file() };
             self.file(&path::metadata(&file), Role::Targets.bytes_max())
         })
@@ -314,42 +312,38 @@ impl<R: Read + Seek> Bundle<R> {
     }
 }
 
-/// Adds to a refreshed set every delegated role that its snapshot lists and `read`, which is given name and version, has.
+/// Adds to a refreshed set every delegated role that its snapshot lists and somebody delegates to; `read`, which is given name
+/// and version, must have it.
 ///
 /// # Errors
-/// A role that somebody delegated to is not to be believed, or another error of `read`.
+/// A role is missing or not to be believed, or another error of `read`.
 pub fn with_delegated<E: From<BundleError>>(
     set: TrustedSet,
+    now: UnixSeconds,
     mut read: impl FnMut(&RoleName, u32) -> Result<Option<Bytes>, E>,
 ) -> Result<TrustedSet, E> {
-    let listed: Vec<(RoleName, u32)> = set.snapshot().map(delegated_roles).unwrap_or_default();
-    if listed.is_empty() {
-        return Ok(set);
+    let (mut failed, mut missing) = (None, None);
+    let whole = set.with_delegated(
+        |role, meta| match read(role, meta.version) {
+            Ok(found) => {
+                if found.is_none() {
+                    missing = Some(role.clone());
+                }
+                found
+            }
+            Err(error) => {
+                failed = Some(error);
+                None
+            }
+        },
+        now,
+    );
+    match (whole, failed, missing) {
+        (Ok(set), ..) => Ok(set),
+        (Err(_), Some(error), _) => Err(error),
+        (Err(_), None, Some(role)) => Err(BundleError::MissingRole(role).into()),
+        (Err(error), None, None) => Err(BundleError::from(error).into()),
     }
-    let mut files: Vec<(String, Bytes)> = set.files().map(|(name, bytes)| (name.into_owned(), bytes.clone())).collect();
-    for (role, version) in &listed {
-        files.extend(read(role, *version)?.map(|bytes| (role.file(), bytes)));
-    }
-    let set = TrustedSet::load(files).map_err(BundleError::from)?;
-    if let Some(error) = set.set_aside().iter().find(|error| !matches!(error.rule(), Rule::NotDelegated)) {
-        return Err(BundleError::from(error.clone()).into());
-    }
-    // A role that nobody delegates to may be listed, and is of no use to anybody.
-    let absent: Vec<&RoleName> =
-        listed.iter().map(|(role, _)| role).filter(|role| set.delegated(role).is_none()).collect();
-    let held = listed.iter().filter_map(|(role, _)| set.delegated(role)).chain(set.targets());
-    let delegations: Vec<_> = held.filter_map(|role| role.delegations()).collect();
-    let is_delegated = |role: &&RoleName| delegations.iter().any(|delegations| delegations.role_keys(role).is_some());
-    match absent.into_iter().find(is_delegated) {
-        Some(role) => Err(BundleError::MissingRole(role.clone()).into()),
-        None => Ok(set),
-    }
-}
-
-/// The delegated roles that a snapshot lists, with their versions.
-fn delegated_roles(snapshot: &Snapshot) -> Vec<(RoleName, u32)> {
-    let role = |name: &str| name.strip_suffix(".json")?.parse::<RoleName>().ok();
-    snapshot.meta().iter().filter_map(|(name, meta)| Some((role(name)?, meta.version))).collect()
 }
 
 /// Targets lists the package that carries the release, with its hash.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use colibri_cluster::{Cluster, ClusterConfig};
 use colibri_common::{BlobId, Clock, SystemClock, merkle};
-use colibri_fetch::metadata::{Directory, refresh, refresh_from};
+use colibri_fetch::metadata::{Directory, Mirrors, refresh, refresh_from, search_from};
 use colibri_fetch::{BlobFetcher, Source, SourceOrder, Sources};
 use colibri_metadata::{Role, Start, TrustAnchor, TrustedSet};
 use colibri_package::delivery::{DeliveryType, Encoding};
 use colibri_package::{AbiRevision, PackageBuild};
-use colibri_repository::{CreateOptions, Publish, Recover, Repository, RepositoryError, Witness, verify};
+use colibri_repository::{
+    CreateOptions, KeyForm, Profile, Publish, Recover, Repository, RepositoryError, Witness, verify,
+};
 use colibri_transport::{Client, ClientConfig};
 
 const NAME: &str = "fleet.example";
@@ -59,9 +61,14 @@ struct Scene {
 
 impl Scene {
     fn start() -> Self {
+        Self::of(Profile::Compat)
+    }
+
+    fn of(profile: Profile) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("repository-folder");
-        let repository = Repository::create(&folder, CreateOptions::new(SystemClock.now())).unwrap();
+        let options = CreateOptions { profile, ..CreateOptions::new(SystemClock.now()) };
+        let repository = Repository::create(&folder, options).unwrap();
         publish(&repository, dir.path(), "old");
         let config = ClusterConfig {
             repositories: vec![(NAME.to_owned(), folder)],
@@ -92,6 +99,19 @@ impl Scene {
         let root = self.repository.trusted_root_bytes().unwrap();
         let start = Start::FromAnchor(TrustAnchor::RootFile(root));
         refresh(&client, &sources, "", "test", start, SystemClock.now()).await.unwrap()
+    }
+
+    /// ... and looks for targets, so that the edge has the delegated roles that these fall to.
+    async fn device_searches(&self, edge: usize, mut set: TrustedSet, names: &[&str]) -> TrustedSet {
+        let sources = Sources::new(vec![Source::new(self.url(edge).parse().unwrap())], SourceOrder::Listed);
+        let client = Client::new(ClientConfig { http3: false, ..ClientConfig::default() }).unwrap();
+        for name in names {
+            let mirrors = Mirrors { client: &client, sources: &sources, place: "", agent: "test" };
+            let found;
+            (set, found) = mirrors.search(set, &name.parse().unwrap(), SystemClock.now()).await.unwrap();
+            assert!(found.is_some(), "{name}");
+        }
+        set
     }
 
     /// ... and fetches blobs through it, so that it keeps them.
@@ -197,5 +217,60 @@ async fn a_restored_origin_that_went_on_is_told_and_reasons_are_signed() {
     publish(&forked, scene.dir.path(), "other");
     let error = forked.recover(&[witness], &because).await.unwrap_err();
     assert!(matches!(error, RepositoryError::Forked { .. }), "{error}");
+    scene.cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hash_bins_and_rollouts_come_back_from_edges_that_know_some_of_them() {
+    let mut scene = Scene::of(Profile::Scale);
+    let now = SystemClock.now();
+    let rollout = |name: &str, hash: BlobId| {
+        let document = serde_json::json!({"releases": [hash]}).to_string();
+        scene.repository.put_rollout(name, document.as_bytes(), now).unwrap();
+    };
+    scene.repository.enable_rollout(KeyForm::Plain, now).unwrap();
+    let old = scene.repository.package("old").unwrap().hash;
+    rollout("first", old);
+    scene.device_refreshes(1).await;
+    scene.backup("backup");
+    let kept = publish(&scene.repository, scene.dir.path(), "new");
+    rollout("second", kept[0]);
+    let seen = scene.device_refreshes(0).await;
+    let seen = scene.device_searches(0, seen, &["new/0", "rollout/second"]).await;
+    scene.device_fetches(0, &kept).await;
+    scene.backup("newest");
+    let lost = scene.repository.versions().unwrap();
+    let restored = scene.restore("backup").await;
+    // An edge that is behind takes nothing back, not even what no version of targets tells of.
+    let newest = Repository::open(&scene.dir.path().join("newest")).unwrap();
+    let behind = scene.witness(&scene.url(1));
+    let report = newest.recover(std::slice::from_ref(&behind), &how()).await.unwrap();
+    assert_eq!((report.packages.len(), names(&newest)), (0, vec!["new".to_owned(), "old".to_owned()]));
+    assert_eq!(newest.rollouts().unwrap(), ["first", "second"]);
+
+    // So much later that all of it has expired.
+    let later = Recover { now: now.plus(100 * 86_400), ..how() };
+    copy(restored.dir(), &scene.dir.path().join("later"));
+    for (repository, recover) in
+        [(restored, how()), (Repository::open(&scene.dir.path().join("later")).unwrap(), later)]
+    {
+        let report = repository.recover(&[scene.witness(&scene.url(0))], &recover).await.unwrap();
+        assert_eq!(report.packages, ["new/0"], "{report:?}");
+        assert!(report.witnesses.iter().all(|witness| witness.fault.is_none()), "{report:?}");
+        assert_eq!((report.blobs_fetched, report.blobs_missing), (2, 0));
+        assert_eq!(names(&repository), ["new", "old"]);
+        assert_eq!(repository.rollouts().unwrap(), ["first", "second"]);
+        assert_eq!(report.versions.targets > lost.targets, recover.now > now.plus(86_400));
+        assert!(report.versions.snapshot > lost.snapshot && report.versions.timestamp > lost.timestamp);
+        assert!(verify(repository.dir(), recover.now, None).unwrap().damage.is_empty());
+        // A client that saw the lost release goes on, and finds old and new.
+        let served = Directory(repository.served_dir());
+        let mut followed = refresh_from(&served, Start::FromSet(seen.clone()), recover.now).await.unwrap();
+        for name in ["new/0", "old/0", "rollout/first", "rollout/second"] {
+            let found;
+            (followed, found) = search_from(&served, followed, &name.parse().unwrap(), recover.now).await.unwrap();
+            assert!(found.is_some(), "{name}");
+        }
+    }
     scene.cluster.stop().await;
 }

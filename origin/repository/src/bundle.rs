@@ -9,7 +9,7 @@ use colibri_metadata::{Role, Start, TrustAnchor};
 use serde::Deserialize;
 
 use crate::error::RepositoryError;
-use crate::folders::{Folders, Reach, read_capped};
+use crate::folders::{Folders, ListedDocument, Reach, read_capped};
 use crate::keys::key_files;
 use crate::{layout, limits};
 
@@ -41,6 +41,28 @@ impl RepositorySource {
         let reach = Reach::of(&self.folders, &listed)?;
         let absent = |id: &BlobId| self.folders.forms(*id).map(|forms| forms.is_empty().then_some(*id));
         reach.blobs.iter().filter_map(|id| absent(id).transpose()).collect()
+    }
+
+    /// Targets that are no packages, as far as their files do not lie there as they should.
+    ///
+    /// # Errors
+    /// Its metadata is damaged, or a folder cannot be read.
+    pub fn lacking_documents(&self) -> Result<Vec<ListedDocument>, RepositoryError> {
+        let mut lacking = self.folders.documents(&self.folders.trusted()?);
+        let mut failed = None;
+        lacking.retain(|document| match read_capped(&self.document_path(document), document.description.length) {
+            Ok(found) => found.is_none_or(|bytes| document.description.is(&bytes).is_err()),
+            Err(error) => {
+                failed = Some(error);
+                true
+            }
+        });
+        failed.map_or(Ok(lacking), Err)
+    }
+
+    /// Where the file of a target that is no package lies.
+    pub fn document_path(&self, document: &ListedDocument) -> PathBuf {
+        self.folders.metadata.join(&document.target)
     }
 
     /// Folder of its metadata.

@@ -225,8 +225,10 @@ pub enum RepositoryError {
     #[error("stopped")]
     Stopped,
     /// Somebody else has published in between.
-    #[error("targets has version {found}, not {expected}: somebody else has published; look again and try again")]
-    TargetsMoved {
+    #[error("{role} has version {found}, not {expected}: somebody else has published; look again and try again")]
+    Moved {
+        /// The role that was looked at.
+        role: Role,
         /// Its version.
         found: u32,
         /// The version that the caller saw.

@@ -20,7 +20,9 @@ use crate::error::RepositoryError;
 use crate::folders::{Folders, read_capped};
 use crate::limits;
 use crate::repository::Versions;
-use crate::transfer::{CopyMode, Held, TransferProgress, TransferReport, place, put_changed, take_target};
+use crate::transfer::{
+    CopyMode, Held, TransferProgress, TransferReport, place, put_changed, take_document, take_target,
+};
 
 /// How to export.
 #[derive(Clone, Copy, Default)]
@@ -53,6 +55,9 @@ pub fn export(dir: &Path, out: &Path, options: &Export<'_>) -> Result<TransferRe
     let blobs_new = held.each_blob(&folders, options.progress, |id| to.take_blob(id))?;
     for package in &held.listed {
         take_target(&folders, package, &documents, "")?;
+    }
+    for document in &held.documents {
+        take_document(&folders, document, &documents, "")?;
     }
     export_metadata(&folders, &held.set, &documents, options)?;
     readable(out)?;

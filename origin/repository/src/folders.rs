@@ -12,7 +12,10 @@ use std::time::UNIX_EPOCH;
 use bytes::Bytes;
 use colibri_common::merkle::{Builder, Tree};
 use colibri_common::{BlobId, UnixSeconds};
-use colibri_metadata::{Answer, MetadataError, Role, Start, Step, TrustAnchor, TrustedSet, Update};
+use colibri_metadata::{
+    Answer, FileMeta, MetadataError, Role, RoleName, Start, Step, TargetDescription, TargetName, TrustAnchor,
+    TrustedSet, Update,
+};
 use colibri_package::MetaFar;
 use colibri_package::delivery::{self, DeliveryType, Encoding, Layout, UNIT_H_PROBE_BYTES};
 
@@ -58,7 +61,18 @@ pub(crate) struct Listed {
     pub hash: BlobId,
     /// The meta.far as a TUF target, below the metadata folder, if its name can be known.
     pub target: Option<PathBuf>,
-    pub description: colibri_metadata::TargetDescription,
+    pub description: TargetDescription,
+}
+
+/// A target that is no package.
+#[derive(Debug, Clone)]
+pub struct ListedDocument {
+    /// Its name.
+    pub name: TargetName,
+    /// What is signed of it.
+    pub description: TargetDescription,
+    /// Its file, below the metadata folder.
+    pub(crate) target: PathBuf,
 }
 
 /// What a meta.far names.
@@ -123,19 +137,32 @@ impl Folders {
     pub fn trusted(&self) -> Result<TrustedSet, RepositoryError> {
         let start = Start::FromAnchor(TrustAnchor::RootFile(self.first_root()?));
         let refuse = |source| RepositoryError::Metadata { path: self.metadata.clone(), source };
-        self.with_bins(self.refresh(start)?.map_err(refuse)?)
+        self.with_delegated(self.refresh(start)?.map_err(refuse)?)
     }
 
-    /// The set with the hash bins of a repository of the profile `scale`, each verified.
-    pub fn with_bins(&self, set: TrustedSet) -> Result<TrustedSet, RepositoryError> {
-        let damaged =
-            |reason: &str| RepositoryError::Damaged { path: self.metadata.clone(), reason: reason.to_owned() };
-        offer::with_all_bins(set, &mut |name, bytes_max| self.file(name, bytes_max), &damaged)
+    /// The set with every delegated role, each verified: the hash bins of a repository of the profile `scale`, and others.
+    pub fn with_delegated(&self, set: TrustedSet) -> Result<TrustedSet, RepositoryError> {
+        let (numbered, mut failed) = (set.root().consistent_snapshot(), None);
+        let read = |role: &RoleName, meta: &FileMeta| {
+            let name = if numbered { role.numbered_file(meta.version) } else { role.file() };
+            self.file(&name, Role::Targets.bytes_max()).unwrap_or_else(|error| {
+                failed = Some(error);
+                None
+            })
+        };
+        let whole = set.with_delegated(read, NEVER_EXPIRED);
+        failed.map_or(Ok(()), Err)?;
+        let damaged = |error: MetadataError| RepositoryError::Damaged {
+            path: self.metadata.join(error.file()),
+            reason: error.rule().to_string(),
+        };
+        whole.map_err(damaged)
     }
 
-    /// The packages that `set` names, also in the bins that it holds. Targets that are no packages are left out.
+    /// The packages that `set` names, also in the delegated roles that it holds. Targets that are no packages are left out.
     pub fn listed(&self, set: &TrustedSet) -> Vec<Listed> {
-        let listed = offer::targets_of(set).filter_map(|(name, description)| {
+        let listed = offer::targets_of(set).chain(offer::targets_elsewhere(set));
+        let listed = listed.filter_map(|(name, description)| {
             let (package, variant) = name.as_str().split_once('/')?;
             let sha512 = description.hashes.sha512.as_deref().map(colibri_common::hex);
             let numbered = set.root().consistent_snapshot();
@@ -152,6 +179,18 @@ impl Folders {
             })
         });
         listed.collect()
+    }
+
+    /// The targets of `set` that are no packages: any files, and what the role `rollout` says.
+    pub fn documents(&self, set: &TrustedSet) -> Vec<ListedDocument> {
+        let numbered = set.root().consistent_snapshot();
+        let document = |(name, description): (TargetName, TargetDescription)| {
+            let place = if numbered { name.with_hash(&description.hashes) } else { name.to_string() };
+            ListedDocument { target: Path::new("targets").join(place), name, description }
+        };
+        let plain = offer::targets_of(set).chain(offer::targets_elsewhere(set));
+        let plain = plain.filter(|(name, description)| description.merkle().is_none() || !name.as_str().contains('/'));
+        plain.chain(offer::rollouts_of(set)).map(document).collect()
     }
 
     /// The stored forms of a blob.

@@ -292,3 +292,17 @@ fn a_package_on_offer_that_cannot_be_read_stops_collection() {
     let fresh = scene.desk.open(&scene.disk).unwrap();
     assert!(matches!(fresh.collect(&at_once(NOW)), Err(RepositoryError::StoredBlob { .. })));
 }
+
+#[test]
+fn a_collection_leaves_the_audit_log_alone() {
+    let scene = Scene::new();
+    let repository = &scene.repository;
+    repository.enable_rollout(crate::KeyForm::Plain, NOW).unwrap();
+    let log = scene.names("audit/");
+    assert!(log.len() >= 4, "{log:?}");
+    let report = repository.collect(&at_once(NOW.plus(90 * DAY))).unwrap();
+    assert!(report.blobs_removed > 0, "{report:?}");
+    assert_eq!(scene.names("audit/"), log);
+    let report = repository.audit_verify().unwrap();
+    assert!(report.is_good(), "{report:?}");
+}

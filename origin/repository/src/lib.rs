@@ -77,6 +77,7 @@ pub use contents::PackageBlob;
 pub use edge_gate::EdgeGate;
 pub use error::RepositoryError;
 pub use export::{Export, export};
+pub use folders::ListedDocument;
 pub use gate::{Fault, PublishGate, UnreadyBlob};
 pub use gc::{Collect, CollectReport};
 pub use keys::{

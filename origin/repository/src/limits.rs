@@ -97,10 +97,6 @@ pub const REMOTE_HEADER_S_MAX: u64 = 900;
 /// Bytes of a file that are read and sent at a time.
 pub const REMOTE_PIECE_BYTES: usize = 256 << 10;
 
-/// Target names tried to reach every delegated role when what edges have seen is taken back: enough to meet each of 4,096
-/// hash bins.
-pub const RECOVER_PROBES_MAX: usize = 100_000;
-
 /// Blobs remembered of each edge of a publish gate, so that it is not asked for them again.
 pub const EDGE_GATE_REMEMBERED_MAX: usize = 100_000;
 /// Pause before an edge that has not got a blob is asked again, in milliseconds.
@@ -157,7 +153,6 @@ pub const ALL: &[(&str, u64)] = &[
     ("REMOTE_ATTEMPTS_MAX", REMOTE_ATTEMPTS_MAX as u64),
     ("REMOTE_HEADER_S_MAX", REMOTE_HEADER_S_MAX),
     ("REMOTE_PIECE_BYTES", REMOTE_PIECE_BYTES as u64),
-    ("RECOVER_PROBES_MAX", RECOVER_PROBES_MAX as u64),
     ("EDGE_GATE_REMEMBERED_MAX", EDGE_GATE_REMEMBERED_MAX as u64),
     ("EDGE_GATE_PAUSE_MS", EDGE_GATE_PAUSE_MS),
 ];

@@ -406,6 +406,20 @@ pub(crate) fn targets_of(set: &TrustedSet) -> impl Iterator<Item = (TargetName, 
     set.targets().into_iter().chain(binned).flat_map(|targets| targets.iter())
 }
 
+/// Targets that a set leaves to delegated roles other than bins, as far as it holds these and a search leads there. What the
+/// role `rollout` says is none of them.
+pub(crate) fn targets_elsewhere(set: &TrustedSet) -> impl Iterator<Item = (TargetName, TargetDescription)> + '_ {
+    let other = |name: &RoleName| !Bins::is_bin(name.as_str()) && name.as_str() != KeyRole::Rollout.name();
+    let others = set.delegated_roles().filter(move |(name, _)| other(name));
+    others.flat_map(|(_, role)| role.iter()).filter(|(name, target)| set.find(name).as_ref() == Some(target))
+}
+
+/// What the role `rollout` says where it is asked, as far as a set holds it.
+pub(crate) fn rollouts_of(set: &TrustedSet) -> impl Iterator<Item = (TargetName, TargetDescription)> + '_ {
+    let roles = set.delegated_roles().filter(|(name, _)| name.as_str() == KeyRole::Rollout.name());
+    roles.flat_map(|(_, role)| role.iter()).filter(|(name, target)| set.find(name).as_ref() == Some(target))
+}
+
 /// Whether the bins are delegated to the keys that sign targets under `root`.
 fn bins_have_keys_of(committed: &TrustedSet, root: &Root) -> bool {
     let delegations = committed.targets().and_then(|targets| targets.delegations());

@@ -8,13 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
-use colibri_common::{BlobId, UnixSeconds, hex, sha256};
+use colibri_common::{BlobId, UnixSeconds};
 use colibri_fetch::metadata::{MetadataSource, refresh_from};
-use colibri_fetch::{AttemptError, BlobFetcher, FetchError, Recorder};
-use colibri_metadata::{
-    Answer, Covers, DelegatedRole, Delegations, Role, RoleName, Search, Start, Step, TargetName, TrustAnchor,
-    TrustedSet, Want,
-};
+use colibri_fetch::{AttemptError, BlobFetcher, FetchError, Known, Recorder};
+use colibri_metadata::{Answer, Role, Snapshot, Start, TrustAnchor, TrustedSet, Want};
 use colibri_package::PackagePath;
 use colibri_package::delivery::{DeliveryType, Encoding, Layout, VerifiedPieces};
 use colibri_store::DocumentName;
@@ -22,12 +19,11 @@ use colibri_store::DocumentName;
 use crate::draft::{Change, TargetsChange};
 use crate::error::RepositoryError;
 use crate::gate::{self, Check, Pass};
+use crate::keys::KeyRole;
 use crate::layout;
-use crate::limits::RECOVER_PROBES_MAX;
 use crate::metadata::{Head, Terms};
-use crate::offer::Offer;
+use crate::offer::{self, Offer};
 use crate::repository::{Repository, Versions};
-use crate::roles;
 
 /// What was signed long ago counts as well: it is signed again here.
 const NEVER_EXPIRED: UnixSeconds = UnixSeconds(0);
@@ -116,7 +112,11 @@ impl Repository {
         let root = self.trusted_root_bytes()?;
         let (mut testimonies, mut newest, mut above): (Vec<_>, Option<Shown>, _) = (Vec::new(), None, before);
         for witness in witnesses {
-            let (shown, fault) = hear(witness, root.clone()).await;
+            let known = |file: &str| {
+                let name = layout::metadata(file).ok()?;
+                self.storage.read(&name, Role::Targets.bytes_max()).ok().flatten()
+            };
+            let (shown, fault) = hear(witness, root.clone(), &known).await;
             let versions = shown.as_ref().map(|shown| Versions::of(&shown.set));
             testimonies.push(Testimony { name: witness.name.clone(), versions, fault: fault.clone() });
             let Some(shown) = shown else { continue };
@@ -133,7 +133,12 @@ impl Repository {
         let here = self.metadata()?;
         let offered_before = self.metadata.packages_of(&here)?;
         let mut offered = newest.packages();
-        if Versions::of(&newest.set).targets < before.targets || newest.set.root().version() < before.root {
+        let behind = ahead(&here, &newest.set);
+        let is_behind = match (behind, ahead(&newest.set, &here)) {
+            (Some(name), Some(_)) => return Err(RepositoryError::Forked { name }),
+            (behind, _) => behind.is_some() || newest.set.root().version() < before.root,
+        };
+        if is_behind {
             // Nothing to take back; but what clients have seen must still be overtaken.
             newest = Shown { set: here, files: BTreeMap::new() };
             offered = offered_before.clone();
@@ -245,9 +250,15 @@ impl Repository {
         }
         let base = Head { number: head.number, set: shown.set.clone(), commit: None };
         let mut change = Change::default();
-        let targets = shown.set.targets();
-        if targets.is_some_and(|targets| targets.expires() <= now) {
+        let own = shown.set.own_targets(NEVER_EXPIRED);
+        if own.iter().any(|role| role.expires() <= now) {
             change.targets = TargetsChange::Offer(Offer::again());
+        }
+        if let Some((wanted, rollout)) = self.rollout_in(&shown.set)?
+            && rollout.expires() <= now
+            && self.keys.matching(KeyRole::Rollout, &wanted)?.len() >= wanted.threshold as usize
+        {
+            change.rollout = Some(Offer::default());
         }
         change.unproven = gate::check(&self.metadata, &self.blobs, &base, &change, &pass)?;
         let whole = packages.into_iter().filter(|(_, hash)| matches!(self.blobs.has_any(*hash), Ok(true)));
@@ -263,92 +274,47 @@ impl Repository {
     }
 }
 
-/// What a witness shows, from our own root; and why it is of no further use, if it is not.
-async fn hear(witness: &Witness, root: Bytes) -> (Option<Shown>, Option<String>) {
+/// What a witness shows, from our own root; and why it is of no further use, if it is not. A delegated role that it does not
+/// show is taken from `known` if it is the version that its snapshot lists: an edge has the roles that somebody asked it for.
+async fn hear(
+    witness: &Witness,
+    root: Bytes,
+    known: &(dyn Fn(&str) -> Option<Bytes> + Sync),
+) -> (Option<Shown>, Option<String>) {
     let recorder = Testifying(Recorder::new(&witness.fetcher));
     let start = Start::FromAnchor(TrustAnchor::RootFile(root));
-    let (set, mut fault) = match refresh_from(&recorder, start, NEVER_EXPIRED).await {
+    let (mut set, mut fault) = match refresh_from(&recorder, start, NEVER_EXPIRED).await {
         Ok(set) => (Some(set), None),
         // Versions that were proven before it failed must be overtaken all the same.
         Err(unfinished) => (unfinished.floor, Some(unfinished.error.to_string())),
     };
-    if let (Some(set), None) = (&set, &fault) {
-        fault = read_delegated(&recorder, set).await.err();
+    let mut files = recorder.0.into_files();
+    if let (Some(refreshed), None) = (&set, &fault) {
+        match witness.fetcher.delegated(refreshed.clone(), NEVER_EXPIRED, Known { file: known, first: false }).await {
+            Ok((whole, delegated)) => {
+                set = Some(whole);
+                files.extend(delegated);
+            }
+            Err(error) => fault = Some(error.to_string()),
+        }
     }
-    let files = recorder.0.into_files();
     (set.map(|set| Shown { set, files }), fault)
-}
-
-/// Reads and verifies every delegated role that the set's snapshot lists, by looking for targets that only it may offer.
-async fn read_delegated(recorder: &Testifying<'_>, set: &TrustedSet) -> Result<(), String> {
-    let Some(delegations) = set.targets().and_then(|targets| targets.delegations()) else { return Ok(()) };
-    let mut unread = listed(set);
-    let mut set = set.clone();
-    for number in 0..RECOVER_PROBES_MAX {
-        if unread.is_empty() {
-            return Ok(());
-        }
-        let Some(probe) = probe(delegations, number, &unread) else { continue };
-        let mut search = Search::start(set, probe, NEVER_EXPIRED);
-        while let Step::Want(want) = search.next() {
-            let answer = recorder.fetch(&want).await.map_err(|error| format!("{}: {error}", want.name))?;
-            search.supply(answer).map_err(|error| error.to_string())?;
-            unread.retain(|_, file| *file != want.name);
-        }
-        set = search.finish().map_err(|error| error.to_string())?.0;
-    }
-    match unread.into_keys().next() {
-        Some(role) => Err(format!("its role {role} cannot be read back")),
-        None => Ok(()),
-    }
-}
-
-/// Delegated roles that a set's snapshot lists, and the files they are fetched as.
-fn listed(set: &TrustedSet) -> BTreeMap<String, String> {
-    let numbered = set.root().consistent_snapshot();
-    let meta = set.snapshot().into_iter().flat_map(|snapshot| snapshot.meta());
-    let roles = meta.filter_map(|(listed, meta)| {
-        let role: RoleName = listed.strip_suffix(".json").filter(|_| listed != Role::Targets.file())?.parse().ok()?;
-        let file = if numbered { role.numbered_file(meta.version) } else { role.file() };
-        Some((role.to_string(), file))
-    });
-    roles.collect()
-}
-
-/// The name of a target, of no other use, that falls to a role not read yet: first by the patterns, then by chance.
-fn probe(delegations: &Delegations, number: usize, unread: &BTreeMap<String, String>) -> Option<TargetName> {
-    if let Some(role) = delegations.roles().get(number)
-        && let Covers::Paths(patterns) = &role.covers
-    {
-        return patterns.first()?.as_str().replace(['*', '?'], "x").parse().ok();
-    }
-    let name: TargetName = format!("probe-{number}").parse().ok()?;
-    let falls_to_unread = match delegations.succinct_roles() {
-        Some(bins) => unread.contains_key(bins.role_of(&name).as_str()),
-        None => {
-            let hash = hex(&sha256(name.as_str().as_bytes()));
-            let covers = |role: &DelegatedRole| match &role.covers {
-                Covers::HashPrefixes(prefixes) => prefixes.iter().any(|prefix| prefix.matches(&hash)),
-                Covers::Paths(_) => false,
-            };
-            delegations.roles().iter().any(|role| unread.contains_key(role.name.as_str()) && covers(role))
-        }
-    };
-    falls_to_unread.then_some(name)
 }
 
 impl Shown {
     /// Every package offered, delegated roles included.
     fn packages(&self) -> BTreeMap<String, BlobId> {
-        let delegated = listed(&self.set).into_values().filter_map(|file| {
-            let mut signed = roles::signed_part(self.files.get(&file)?)?;
-            signed.remove("targets")?.as_object().map(gate::packages_in)
-        });
-        let mut packages: BTreeMap<_, _> = delegated.flatten().collect();
-        let own = self.set.targets().into_iter().flat_map(|targets| targets.iter());
-        packages.extend(own.filter_map(|(name, target)| Some((name.as_str().to_owned(), target.merkle()?))));
-        packages
+        let targets = offer::targets_of(&self.set).chain(offer::targets_elsewhere(&self.set));
+        targets.filter_map(|(name, target)| Some((name.to_string(), target.merkle()?))).collect()
     }
+}
+
+/// A targets file of which `set` has a later version than `other`, or which `other` does not have.
+fn ahead(set: &TrustedSet, other: &TrustedSet) -> Option<String> {
+    let (listed, others) = (set.snapshot()?.meta(), other.snapshot().map(Snapshot::meta));
+    let later =
+        |file: &String, version| others.and_then(|others| others.get(file)).is_none_or(|meta| meta.version < version);
+    listed.iter().find(|(file, meta)| later(file, meta.version)).map(|(file, _)| file.clone())
 }
 
 /// A blob in one encoding, proven.

@@ -114,7 +114,7 @@ impl Repository {
         let start = Start::FromAnchor(TrustAnchor::RootFile(oldest));
         let set = self.metadata.refresh(Update::start(start, now), &BTreeMap::new())?;
         let numbered = set.root().consistent_snapshot();
-        let set = with_delegated(set, |role, version| {
+        let set = with_delegated(set, now, |role, version| {
             let file = if numbered { role.numbered_file(version) } else { role.file() };
             let found = read(&file, Role::Targets)?;
             files.extend(found.clone().map(|bytes| (file, bytes)));

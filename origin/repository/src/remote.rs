@@ -230,6 +230,7 @@ impl Remote {
             remove: remove.collect(),
             replace_all: push.packages.clean,
             if_targets_version: None,
+            if_snapshot_version: None,
             past_gate_because: push.past_gate_because.clone(),
         };
         // Submitting twice changes nothing more, unless something is removed: then the second would miss it.

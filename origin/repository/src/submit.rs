@@ -39,8 +39,12 @@ pub struct Submit<'a> {
     pub gate: Option<&'a dyn PublishGate>,
     /// Why no gate is asked that should have been; the signed snapshot says it.
     pub past_gate_because: Option<String>,
-    /// Refuse unless targets has this version at the moment of the change.
+    /// Refuse unless targets has this version at the moment of the change. In a repository with hash bins a change of a bin
+    /// does not move it.
     pub if_targets_version: Option<u32>,
+    /// Refuse unless the snapshot has this version at the moment of the change: it moves with every change of what is offered,
+    /// whichever file says it, and when it is signed again.
+    pub if_snapshot_version: Option<u32>,
 }
 
 impl Submit<'_> {
@@ -56,6 +60,7 @@ impl Submit<'_> {
             gate: None,
             past_gate_because: None,
             if_targets_version: None,
+            if_snapshot_version: None,
         }
     }
 }
@@ -123,9 +128,13 @@ impl Repository {
         let remove = submit.remove.iter().map(|name| named_targets::target_name(&name.to_string()));
         let remove: BTreeSet<_> = remove.collect::<Result<_, _>>()?;
         self.transact(&terms, &pass, &mut |head| {
-            let found = head.set.version(Role::Targets).unwrap_or(0);
-            if let Some(expected) = submit.if_targets_version.filter(|expected| *expected != found) {
-                return Err(RepositoryError::TargetsMoved { found, expected });
+            for (role, expected) in
+                [(Role::Targets, submit.if_targets_version), (Role::Snapshot, submit.if_snapshot_version)]
+            {
+                let found = head.set.version(role).unwrap_or(0);
+                if let Some(expected) = expected.filter(|expected| *expected != found) {
+                    return Err(RepositoryError::Moved { role, found, expected });
+                }
             }
             self.blobs.put_targets(&named.files)?;
             let (put, remove) = (named.entries.clone(), remove.clone());

@@ -21,7 +21,7 @@ use colibri_store::{DocumentName, Documents, OsDisk};
 
 use crate::bundle::RepositorySource;
 use crate::error::RepositoryError;
-use crate::folders::{Folders, Form, Listed, Reach, read_capped};
+use crate::folders::{Folders, Form, Listed, ListedDocument, Reach, read_capped};
 use crate::keys::KeySources;
 use crate::repository::{Repository, Versions};
 use crate::storage::LocalStorage;
@@ -78,6 +78,8 @@ pub struct TransferReport {
 pub(crate) struct Held {
     pub set: TrustedSet,
     pub listed: Vec<Listed>,
+    /// Targets that are no packages.
+    pub documents: Vec<ListedDocument>,
     pub reach: Reach,
 }
 
@@ -86,7 +88,8 @@ impl Held {
     pub fn of(folders: &Folders, set: TrustedSet) -> Result<Self, RepositoryError> {
         let listed = folders.listed(&set);
         let reach = Reach::of(folders, &listed)?;
-        Ok(Self { set, listed, reach })
+        let documents = folders.documents(&set);
+        Ok(Self { set, listed, documents, reach })
     }
 
     /// The error for blobs that could not be brought over.
@@ -158,13 +161,16 @@ impl Repository {
             folders.trusted()?
         } else {
             let refuse = |source| RepositoryError::Metadata { path: folders.metadata.clone(), source };
-            folders.with_bins(folders.refresh(Start::FromSet(repository.metadata()?))?.map_err(refuse)?)?
+            folders.with_delegated(folders.refresh(Start::FromSet(repository.metadata()?))?.map_err(refuse)?)?
         };
         let held = Held::of(folders, set)?;
         let blobs_new = repository.take_blobs_of(folders, &held, options)?;
         let documents = Documents::open(disk, dir)?;
         for package in &held.listed {
             take_target(folders, package, &documents, &format!("{}/", layout::SERVED))?;
+        }
+        for document in &held.documents {
+            take_document(folders, document, &documents, &format!("{}/", layout::SERVED))?;
         }
         if options.with_keys {
             take_keys(source, &repository)?;
@@ -292,6 +298,27 @@ pub(crate) fn take_target(
         reason: format!("targets gives {} another {algorithm} than its package hash stands for", package.name),
     })?;
     Ok(documents.put(&name, &content)?)
+}
+
+/// A target that is no package, proven; as it lies in the source.
+pub(crate) fn take_document(
+    folders: &Folders,
+    document: &ListedDocument,
+    documents: &Documents,
+    prefix: &str,
+) -> Result<(), RepositoryError> {
+    let name = DocumentName::new(&format!("{prefix}{}", document.target.display()))?;
+    let length = document.description.length;
+    if documents.length(&name)? == Some(length)
+        && documents.get(&name, length)?.is_some_and(|there| document.description.is(&there).is_ok())
+    {
+        return Ok(());
+    }
+    let path = folders.metadata.join(&document.target);
+    let damaged = |reason: String| RepositoryError::Damaged { path: path.clone(), reason };
+    let bytes = read_capped(&path, length)?.ok_or_else(|| damaged(format!("target {} is missing", document.name)))?;
+    document.description.is(&bytes).map_err(damaged)?;
+    Ok(documents.put(&name, &bytes)?)
 }
 
 /// The private keys, readable by their owner only. A key file that is there already is never replaced.

@@ -165,7 +165,7 @@ impl Found<'_> {
                 set
             }
         };
-        let set = match folders.with_bins(set.clone()) {
+        let set = match folders.with_delegated(set.clone()) {
             Ok(set) => set,
             Err(RepositoryError::Damaged { path, reason }) => {
                 self.note(&path, None, reason, Vec::new());

@@ -105,6 +105,9 @@ pub struct Submission {
     /// Refuse with 409 unless targets has this version now. Without it, the change is made to whatever is offered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub if_targets_version: Option<u32>,
+    /// Refuse with 409 unless the snapshot has this version now: it moves with every change of what is offered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub if_snapshot_version: Option<u32>,
     /// Why edges are not waited for; stands in the signed snapshot. Takes an admin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub past_gate_because: Option<String>,

@@ -344,12 +344,14 @@ impl Shared {
         let now = self.clock.now();
         let gate = self.gates.get(name).filter(|_| submission.past_gate_because.is_none()).cloned();
         let versions = blocking(&signing_for(repository, principal), move |repository| {
-            let Submission { add, remove, replace_all, if_targets_version, past_gate_because } = submission;
+            let Submission { add, remove, replace_all, if_targets_version, if_snapshot_version, past_gate_because } =
+                submission;
             repository.submit(&Submit {
                 packages: add.iter().map(|package| (package.path(), package.package)).collect(),
                 remove: remove.iter().map(NamedPackage::path).collect(),
                 clean: replace_all,
                 if_targets_version,
+                if_snapshot_version,
                 past_gate_because,
                 gate: gate.as_ref().map(|gate| gate as &dyn PublishGate),
                 ..Submit::new(now)
@@ -472,7 +474,7 @@ pub(crate) fn refusal(error: &RepositoryError) -> WriteError {
             let wrong = vec![WrongPackage { package: package.clone(), reason }];
             WriteError::Unfit { blobs: Vec::new(), count: 0, wrong }
         }
-        RepositoryError::TargetsMoved { .. } => WriteError::Conflict(error.to_string()),
+        RepositoryError::Moved { .. } => WriteError::Conflict(error.to_string()),
         RepositoryError::Upload { .. } => WriteError::WrongContent(error.to_string()),
         RepositoryError::UploadOffset { expected, .. } => WriteError::WrongOffset { offset: *expected },
         RepositoryError::BadReason { .. } => WriteError::BadRequest(error.to_string()),

@@ -36,7 +36,11 @@ async fn packages_are_added_replaced_and_removed() {
     let two = uploaded(&site, "package2").await;
     let stale = site.submit(&json!({"add": [add("package2", two)], "if_targets_version": 1})).await;
     assert_eq!(stale.status, StatusCode::CONFLICT, "{stale:?}");
-    let fresh = site.submit(&json!({"add": [add("package2", two)], "if_targets_version": 2})).await;
+    let stale = site.submit(&json!({"add": [add("package2", two)], "if_snapshot_version": 1})).await;
+    assert_eq!(stale.status, StatusCode::CONFLICT, "{stale:?}");
+    let snapshot = answer.json()["versions"]["snapshot"].clone();
+    let both = json!({"add": [add("package2", two)], "if_targets_version": 2, "if_snapshot_version": snapshot});
+    let fresh = site.submit(&both).await;
     assert_eq!(fresh.status, StatusCode::OK, "{fresh:?}");
     assert_eq!(offered(&site), ["package1", "package2"]);
     let removed = site.submit(&json!({"remove": [{"name": "package1", "variant": "0"}]})).await;

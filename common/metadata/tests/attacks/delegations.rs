@@ -395,3 +395,44 @@ fn the_word_of_targets_is_what_its_own_keys_signed_where_it_says_so() {
     let found = search(&site, "other/1").result.unwrap().unwrap();
     assert_eq!((found.role, found.through), ("bin".parse().ok(), "other".parse().ok()));
 }
+
+#[test]
+fn a_whole_set_has_every_role_that_somebody_delegates_to() {
+    let leaf: &[&str] = &[];
+    let mut site =
+        Site::graph(&["a", "b"], &[("a", &["c"]), ("b", leaf), ("c", &["d"]), ("d", leaf), ("nobodys", leaf)]);
+    let whole = |site: &Site, now| {
+        let set = site.refreshed();
+        let read = |role: &RoleName, meta: &colibri_metadata::FileMeta| {
+            site.repo.files.get(&role.numbered_file(meta.version)).cloned()
+        };
+        set.with_delegated(read, now)
+    };
+    let set = whole(&site, NOW).unwrap();
+    let names: Vec<_> = set.delegated_roles().map(|(name, _)| name.to_string()).collect();
+    assert_eq!(names, ["a", "b", "c", "d"]);
+    let refused = |site: &Site, now| {
+        let error = whole(site, now).unwrap_err();
+        (error.file().to_owned(), error.rule().clone())
+    };
+    assert!(matches!(refused(&site, NOW.plus(31 * DAY)), (_, Rule::Expired { .. })));
+    // A nested role by another key, under another number, or away.
+    let good = site.repo.files["1.d.json"].clone();
+    site.serve("d", envelope(&site.roles["d"].signed(), only(&key_of("e"))));
+    assert!(matches!(refused(&site, NOW), (file, Rule::Threshold { .. }) if file == "d.json"));
+    let mut later = site.roles["d"].clone();
+    later.version = 2;
+    site.serve("d", envelope(&later.signed(), &later.keys));
+    assert!(matches!(refused(&site, NOW), (_, Rule::Version { .. })));
+    site.repo.files.remove("1.d.json");
+    assert!(matches!(refused(&site, NOW), (file, Rule::Missing) if file == "d.json"));
+    site.repo.files.insert("1.d.json".to_owned(), good);
+    // What the top role says of a role counts, whoever else says something of it.
+    site.roles.get_mut("b").unwrap().delegations =
+        Some(delegations(only(&key_of("thief")), &[entry("a", only(&key_of("thief")), 1, false, &everything())]));
+    site.publish();
+    assert!(whole(&site, NOW).is_ok());
+    site.roles.get_mut("a").unwrap().keys = vec![key_of("thief")];
+    site.publish();
+    assert!(matches!(refused(&site, NOW), (file, Rule::Threshold { .. }) if file == "a.json"));
+}
