@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use colibri_api::parse_path;
 use colibri_service::metrics::Registry;
 use colibri_service::{
     Admin, Health, ListenerConfig, MetricsError, ReloadMetrics, ServiceError, TlsFiles, certificates, register_counters,
 };
-use colibri_transport::{Server, ServerConfig, ServerCounters};
+use colibri_transport::{EarlyRule, Server, ServerConfig, ServerCounters};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -96,7 +97,11 @@ impl EdgeProcess {
         let plain = config.listen_plain.map(|address| listener.plain(address, &counters)).transpose()?;
         let tls_files = listener.files(&config.tls_dir);
         let tls = tls_files.load_or_create(&config.tls_names).map_err(EdgeError::from)?;
-        let secure = ServerConfig { quic: config.http3, ..listener.secure(config.listen, tls, &counters) };
+        let early = EarlyRule::new(|path| parse_path(path).is_ok_and(|route| route.may_run_early()));
+        let secure = ServerConfig {
+            quic: config.http3,
+            ..listener.secure(config.listen, tls, &config.edge.name, early, &counters)?
+        };
         let secure = Server::bind(secure, edge.handler()).map_err(EdgeError::from)?;
         let plain = plain.map(|plain| Server::bind(plain, edge.handler())).transpose().map_err(EdgeError::from)?;
         let health = Health::new();

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use colibri_api::Route;
+use colibri_api::{Route, parse_path};
 use colibri_common::{Clock, hex};
 use colibri_repository::KeySources;
 use colibri_service::metrics::{IntCounterVec, Registry};
 use colibri_service::{
     Admin, Health, ListenerConfig, MetricsError, ReloadMetrics, TlsFiles, certificates, register_counters,
 };
-use colibri_transport::{Server, ServerConfig, ServerCounters, ServerLimits, ServerTls};
+use colibri_transport::{EarlyRule, Server, ServerConfig, ServerCounters, ServerLimits, ServerTls};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -150,10 +150,11 @@ impl OriginServer {
         let files = listener.files(&config.tls_dir);
         let write_files = TlsFiles::new(&config.tls_dir).asking(config.write.client_ca_file.as_ref());
         let tls = files.load_or_create(&config.tls_names)?;
+        let early = EarlyRule::new(|path| parse_path(path).is_ok_and(|route| route.may_run_early()));
         let secure = ServerConfig {
             quic: config.http3,
             alt_svc_port: config.alt_svc_port,
-            ..listener.secure(config.listen, tls.clone(), &counters)
+            ..listener.secure(config.listen, tls.clone(), &config.cache_name, early, &counters)?
         };
         let secure = Server::bind(secure, origin.handler())?;
         let plain = plain.map(|plain| Server::bind(plain, origin.handler())).transpose()?;

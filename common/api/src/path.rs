@@ -344,6 +344,12 @@ impl Route {
         }
     }
 
+    /// Whether a request for it may be answered before its client's handshake is over: an answer that is given twice, because
+    /// somebody repeated what he overheard, does no harm and costs little. A stream of events would cost much.
+    pub fn may_run_early(&self) -> bool {
+        !matches!(self, Self::Auto { .. })
+    }
+
     /// The label used in metrics and logs, one of a handful.
     pub const fn kind(&self) -> &'static str {
         match self {

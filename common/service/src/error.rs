@@ -16,6 +16,12 @@ pub enum ServiceError {
         /// The address without TLS.
         address: std::net::SocketAddr,
     },
+    /// What the ports of clients need cannot be used.
+    #[error("listener: {0}")]
+    Listener(TransportError),
+    /// Tickets are to be shared, and there is nothing to share them with.
+    #[error("listener.shared_tickets needs listener.quic_keys_file: tickets are made under that secret")]
+    TicketsWithoutKeys,
     /// The admin thread cannot be started.
     #[error("admin thread cannot be started: {0}")]
     AdminThread(std::io::Error),

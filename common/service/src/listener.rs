@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use colibri_transport::{ServerConfig, ServerCounters, ServerLimits, ServerTls, ShareLimits};
+use colibri_transport::{EarlyRule, QuicKeys, ServerConfig, ServerCounters, ServerLimits, ServerTls, ShareLimits};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, Opts};
@@ -45,6 +45,16 @@ pub struct ListenerConfig {
     pub client_requests_per_s: u64,
     /// Body bytes a second to one client; 0 for no bound.
     pub client_bytes_per_s: u64,
+    /// Answer requests that come in the early data of a resumed HTTP/3 connection, where that does no harm.
+    pub early_data: bool,
+    /// From how many connections on new QUIC clients must first prove their address (Retry).
+    pub retry_from_connections: usize,
+    /// File of a secret that the servers behind one address share, for Retry tokens, stateless resets and connection ids. Their
+    /// names must differ.
+    pub quic_keys_file: Option<PathBuf>,
+    /// Make session tickets that all servers with the secret understand, instead of remembering sessions. There is no early
+    /// data then.
+    pub shared_tickets: bool,
 }
 
 impl Default for ListenerConfig {
@@ -62,6 +72,10 @@ impl Default for ListenerConfig {
             client_requests_max: limits.client.requests_max,
             client_requests_per_s: limits.client.requests_per_s,
             client_bytes_per_s: limits.client.bytes_per_s,
+            early_data: true,
+            retry_from_connections: limits.retry_from_connections,
+            quic_keys_file: None,
+            shared_tickets: false,
         }
     }
 }
@@ -77,9 +91,26 @@ impl ListenerConfig {
         Duration::from_secs(self.tls_reload_s)
     }
 
-    /// A port with TLS.
-    pub fn secure(&self, address: SocketAddr, tls: ServerTls, counters: &Arc<ServerCounters>) -> ServerConfig {
-        self.chosen(ServerConfig::secure(address, tls), counters)
+    /// A port with TLS of the server `name`; `early` says which paths may be answered early.
+    ///
+    /// # Errors
+    /// The file of shared keys cannot be used, or there are to be tickets without it.
+    pub fn secure(
+        &self,
+        address: SocketAddr,
+        tls: ServerTls,
+        name: &str,
+        early: EarlyRule,
+        counters: &Arc<ServerCounters>,
+    ) -> Result<ServerConfig, ServiceError> {
+        let keys = self.quic_keys_file.as_ref().map(|path| QuicKeys::load(path, name));
+        let keys = match keys.transpose().map_err(ServiceError::Listener)? {
+            None if self.shared_tickets => return Err(ServiceError::TicketsWithoutKeys),
+            Some(keys) if self.shared_tickets => Some(keys.with_tickets()),
+            keys => keys,
+        };
+        let early = self.early_data.then_some(early);
+        Ok(ServerConfig { keys, early, ..self.chosen(ServerConfig::secure(address, tls), counters) })
     }
 
     /// A port without TLS.
@@ -102,6 +133,7 @@ impl ListenerConfig {
         ServerLimits {
             connections_max: self.connections_max.max(1),
             client_connections_max: self.client_connections_max,
+            retry_from_connections: self.retry_from_connections,
             total: ShareLimits {
                 requests_max: self.requests_max,
                 requests_per_s: self.requests_per_s,

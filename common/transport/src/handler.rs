@@ -54,6 +54,35 @@ pub struct Peer(pub SocketAddr);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Secure(pub bool);
 
+/// The request came before its client's handshake was over, and may be a repetition of what somebody overheard (RFC 8470); in
+/// the extensions of such requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EarlyData;
+
+/// Which paths may be answered in early data. Only GET and HEAD ever are; all else waits for the handshake.
+#[derive(Clone)]
+pub struct EarlyRule(Arc<dyn Fn(&str) -> bool + Send + Sync>);
+
+impl EarlyRule {
+    /// Those that `rule` says yes to: it must hold for paths whose answer does no harm if it is given twice.
+    pub fn new(rule: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(rule))
+    }
+
+    /// Whether this request may be answered at once.
+    #[cfg(feature = "server")]
+    pub(crate) fn allows(&self, request: &http::Request<()>) -> bool {
+        let reads = matches!(*request.method(), http::Method::GET | http::Method::HEAD);
+        reads && (self.0)(request.uri().path())
+    }
+}
+
+impl std::fmt::Debug for EarlyRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EarlyRule")
+    }
+}
+
 /// SHA-256 of the SubjectPublicKeyInfo of the certificate that the client showed and that an authority named to
 /// [`crate::ServerTls::with_client_authorities`] vouches for; in a request's extensions if there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

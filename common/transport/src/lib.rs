@@ -30,8 +30,12 @@ pub use body::{Body, BodySender};
 #[cfg(feature = "client")]
 pub use client::{Client, ClientConfig, RequestCounts};
 pub use error::{BodyError, ClientError, ClientErrorKind, CodingError, ReaderGone, TransportError};
-pub use handler::{ClientCertificate, Handler, Peer, Protocol, Request, Response, Secure, authority, handler};
+pub use handler::{
+    ClientCertificate, EarlyData, EarlyRule, Handler, Peer, Protocol, Request, Response, Secure, authority, handler,
+};
 pub use priority::{Class, Priority};
+#[cfg(feature = "server")]
+pub use quic::keys::QuicKeys;
 #[cfg(feature = "server")]
 pub use server::admission::ShareLimits;
 #[cfg(feature = "server")]

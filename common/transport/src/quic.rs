@@ -4,6 +4,8 @@
 //! What it adds to the plain mapping: reset on drop, [`FrameWatch`] on everything received, a way to learn that the peer lost interest or has everything ([`StreamState::stopped`]), and notice of GOAWAY.
 
 mod frames;
+#[cfg(feature = "server")]
+pub(crate) mod keys;
 pub(crate) mod socket;
 mod streams;
 mod urgency;
@@ -33,11 +35,20 @@ type BiResult = Result<(QuinnSend, QuinnRecv), ConnectionError>;
 pub(crate) struct StreamState {
     /// The peer has ended its side, cleanly, and every byte of it was handed up.
     received_all: AtomicBool,
+    /// The stream came before the peer's handshake was over.
+    #[cfg(feature = "server")]
+    early: bool,
     stopped: Mutex<Option<BoxFuture<()>>>,
     urgency: Urgency,
 }
 
 impl StreamState {
+    /// Whether the stream came in early data, which may be a repetition of what somebody overheard.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_early(&self) -> bool {
+        self.early
+    }
+
     /// The request says how urgent it is. What the client said in a PRIORITY_UPDATE frame counts more (RFC 9218 §7).
     #[cfg(feature = "server")]
     pub(crate) fn ask_urgency(&self, urgency: u8) {
@@ -116,6 +127,8 @@ impl Shared {
         let stopped = send.stopped();
         let state = Arc::new(StreamState {
             received_all: AtomicBool::new(false),
+            #[cfg(feature = "server")]
+            early: recv.is_0rtt(),
             stopped: Mutex::new(Some(Box::pin(async move { drop(stopped.await) }))),
             urgency: Urgency::default(),
         });

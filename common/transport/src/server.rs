@@ -21,10 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::TransportError;
-use crate::handler::Handler;
+use crate::handler::{EarlyRule, Handler};
 use crate::limits;
+use crate::quic::keys::QuicKeys;
 use crate::quic::socket;
-use crate::tls::identity::ServerTls;
+use crate::tls::identity::{ServerTls, Sessions};
 use admission::{Admission, ShareLimits};
 use counters::ServerCounters;
 use dispatch::Dispatch;
@@ -51,6 +52,10 @@ pub struct ServerConfig {
     /// For how long a draining server still takes new connections: whoever sends clients here learns only after a while that
     /// they should go elsewhere.
     pub drain_pause: Duration,
+    /// Which requests may run before their client's handshake is over, where it resumes a session; without a rule none may.
+    pub early: Option<EarlyRule>,
+    /// Keys of Retry tokens, stateless resets and connection ids; without them they are made at start and known here only.
+    pub keys: Option<QuicKeys>,
     /// What is counted; several servers of a process may share it.
     pub counters: Arc<ServerCounters>,
 }
@@ -65,6 +70,8 @@ impl ServerConfig {
             limits: ServerLimits::default(),
             alt_svc_port: None,
             drain_pause: Duration::ZERO,
+            early: None,
+            keys: None,
             counters: Arc::default(),
         }
     }
@@ -82,6 +89,8 @@ pub struct ServerLimits {
     pub connections_max: usize,
     /// Connections at a time of one client: an IPv4 address or an IPv6 /64. Zero stands for no bound.
     pub client_connections_max: usize,
+    /// From how many connections on a new QUIC client must first prove that it can receive at its address (Retry).
+    pub retry_from_connections: usize,
     /// What one client may have.
     pub client: ShareLimits,
     /// What all clients together may have.
@@ -105,6 +114,7 @@ impl Default for ServerLimits {
         Self {
             connections_max: limits::CONNECTIONS_MAX,
             client_connections_max: limits::CLIENT_CONNECTIONS_MAX,
+            retry_from_connections: limits::CONNECTIONS_MAX / 2,
             client: ShareLimits::default(),
             total: ShareLimits::default(),
             streams_max: limits::STREAMS_MAX,
@@ -124,6 +134,7 @@ struct Context {
     connections: Arc<Semaphore>,
     admission: Admission,
     counters: Arc<ServerCounters>,
+    early: Option<EarlyRule>,
     tracker: TaskTracker,
     /// GOAWAY, finish, close.
     drain: CancellationToken,
@@ -163,10 +174,13 @@ impl Server {
     /// [`TransportError::AddressInUse`] and [`TransportError::Bind`] name the address, [`TransportError::Certificate`] the
     /// certificate.
     pub fn bind(config: ServerConfig, handler: Handler) -> Result<Self, TransportError> {
-        let make_quic = config.quic.then_some(|crypto| quic_config(crypto, &config.limits));
-        let tls = config.tls.map(|tls| TlsHandle::new(tls, make_quic)).transpose()?;
+        let keys = config.keys.as_ref();
+        let make_quic = config.quic.then_some(|crypto| quic_config(crypto, &config.limits, keys));
+        let tickets = keys.filter(|keys| keys.tickets).map(QuicKeys::ticketer).transpose()?;
+        let sessions = Sessions::new(config.early.is_some(), tickets);
+        let tls = config.tls.map(|tls| TlsHandle::new(tls, &sessions, make_quic)).transpose()?;
         let quic = tls.as_ref().and_then(TlsHandle::quic);
-        let (listener, address, endpoint) = bind_both(config.address, quic.as_deref())?;
+        let (listener, address, endpoint) = bind_both(config.address, quic.as_ref().map(|quic| &*quic.config), keys)?;
         let alt_svc = endpoint.as_ref().and_then(|_| {
             let port = config.alt_svc_port.unwrap_or(address.port());
             HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok()
@@ -182,6 +196,7 @@ impl Server {
             admission: Admission::new(config.limits.total, config.limits.client, config.limits.client_connections_max),
             limits: config.limits,
             counters: config.counters,
+            early: config.early,
             tracker: TaskTracker::new(),
             drain: CancellationToken::new(),
             refuse: CancellationToken::new(),
@@ -233,22 +248,26 @@ impl Server {
     }
 }
 
-fn quic_config(crypto: Arc<QuicServerConfig>, limits: &ServerLimits) -> quinn::ServerConfig {
+fn quic_config(crypto: Arc<QuicServerConfig>, limits: &ServerLimits, keys: Option<&QuicKeys>) -> quinn::ServerConfig {
     let mut config = quinn::ServerConfig::with_crypto(crypto);
     let streams = limits.streams_max.min(limits::STREAMS_MAX);
     config.transport_config(Arc::new(socket::server_transport(limits.idle_timeout, streams)));
+    if let Some(keys) = keys {
+        config.token_key(keys.token_key());
+    }
     config
 }
 
 fn bind_both(
     address: SocketAddr,
     quic: Option<&quinn::ServerConfig>,
+    keys: Option<&QuicKeys>,
 ) -> Result<(TcpListener, SocketAddr, Option<quinn::Endpoint>), TransportError> {
     let mut attempt = 1;
     loop {
         let (listener, bound) = bind_tcp(address).map_err(|source| bind_error(address, "TCP", source))?;
         let Some(config) = quic else { return Ok((listener, bound, None)) };
-        match socket::bind(bound).and_then(|udp| socket::endpoint(udp, Some(config.clone()))) {
+        match socket::bind(bound).and_then(|udp| socket::server_endpoint(udp, config.clone(), keys)) {
             Ok(endpoint) => return Ok((listener, bound, Some(endpoint))),
             Err(_) if address.port() == 0 && attempt < PORT_ATTEMPTS => attempt += 1,
             Err(source) => return Err(bind_error(bound, "UDP", source)),

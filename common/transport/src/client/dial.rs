@@ -120,7 +120,7 @@ impl Dialer {
         if let Some(endpoint) = slot {
             return Ok(endpoint.clone());
         }
-        let endpoint = socket::endpoint(socket::bind(SocketAddr::new(any, 0))?, None)?;
+        let endpoint = socket::endpoint(socket::bind(SocketAddr::new(any, 0))?)?;
         *slot = Some(endpoint.clone());
         Ok(endpoint)
     }

@@ -8,6 +8,8 @@ use quinn::{EndpointConfig, TokioRuntime, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits;
+#[cfg(feature = "server")]
+use crate::quic::keys::QuicKeys;
 
 /// A UDP socket bound to `address` with large buffers, as far as the system gives them.
 pub(crate) fn bind(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
@@ -26,12 +28,23 @@ pub(crate) fn bind(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> 
     Ok(socket.into())
 }
 
-/// A QUIC endpoint on `socket`; it answers when `server` is given. Must be called inside a tokio runtime.
-pub(crate) fn endpoint(
+/// A QUIC endpoint on `socket` that only asks. Must be called inside a tokio runtime.
+pub(crate) fn endpoint(socket: std::net::UdpSocket) -> std::io::Result<quinn::Endpoint> {
+    quinn::Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
+}
+
+/// A QUIC endpoint that answers, with shared keys if there are any. Must be called inside a tokio runtime.
+#[cfg(feature = "server")]
+pub(crate) fn server_endpoint(
     socket: std::net::UdpSocket,
-    server: Option<quinn::ServerConfig>,
+    server: quinn::ServerConfig,
+    keys: Option<&QuicKeys>,
 ) -> std::io::Result<quinn::Endpoint> {
-    quinn::Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))
+    let mut config = EndpointConfig::default();
+    if let Some(keys) = keys.cloned() {
+        config.reset_key(keys.reset_key()).cid_generator(move || Box::new(keys.ids(0)));
+    }
+    quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime))
 }
 
 fn base(idle_timeout: Duration) -> TransportConfig {

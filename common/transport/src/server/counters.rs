@@ -17,6 +17,9 @@ pub struct ServerCounters {
     pub(super) quic_handshake_failures: AtomicU64,
     pub(super) tls_handshake_failures: AtomicU64,
     pub(super) retries: AtomicU64,
+    /// Requests in early data: answered at once, and made to wait for the handshake.
+    pub(super) early_answered: AtomicU64,
+    pub(super) early_delayed: AtomicU64,
     pub(super) refused_full: AtomicU64,
     pub(super) refused_client: AtomicU64,
     pub(super) refused_draining: AtomicU64,
@@ -59,6 +62,8 @@ impl ServerCounters {
             count("refused", "reason", "resets", &self.refused_resets),
             count("refused", "reason", "draining", &self.refused_draining),
             count("refused", "reason", "retry", &self.retries),
+            count("early_requests", "outcome", "answered", &self.early_answered),
+            count("early_requests", "outcome", "delayed", &self.early_delayed),
             requests(Protocol::Http3),
             requests(Protocol::Http2),
             requests(Protocol::Http1),

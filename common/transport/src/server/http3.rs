@@ -16,9 +16,9 @@ use super::Context;
 use super::admission::{Bucket, Seat};
 use super::counters::count;
 use super::dispatch::Origin;
-use super::identity::TlsHandle;
+use super::identity::{QuicNow, TlsHandle};
 use crate::body::Body;
-use crate::handler::{ClientCertificate, Protocol, Response};
+use crate::handler::{ClientCertificate, EarlyData, Protocol, Response};
 use crate::http3_body;
 use crate::limits::{PIECE_BYTES, RESETS_PER_S_MAX};
 use crate::priority::Priority;
@@ -41,21 +41,24 @@ pub(super) async fn accept(endpoint: quinn::Endpoint, tls: Option<TlsHandle>, co
             incoming = endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { return };
-        let crowded = context.connections.available_permits() < context.limits.connections_max / 2;
+        // The listener on TCP holds a place for whoever comes next.
+        let free = context.connections.available_permits() + 1;
+        let taken = context.limits.connections_max.saturating_sub(free);
+        let crowded = taken >= context.limits.retry_from_connections;
         if crowded && !incoming.remote_address_validated() {
             // Under load a client first proves that it can receive at its address (RFC 9000 §8.1.2).
             count(&context.counters.retries);
             _ = incoming.retry();
             continue;
         }
-        let config = tls.as_ref().and_then(TlsHandle::quic);
+        let now = tls.as_ref().and_then(TlsHandle::quic);
         let Some(seat) = context.admission.connection(incoming.remote_address()) else {
             count(&context.counters.refused_client);
             incoming.refuse();
             continue;
         };
         match context.connections.clone().try_acquire_owned() {
-            Ok(permit) => drop(context.tracker.spawn(connection(incoming, config, seat, context.clone(), permit))),
+            Ok(permit) => drop(context.tracker.spawn(connection(incoming, now, seat, context.clone(), permit))),
             Err(_) => {
                 count(&context.counters.refused_full);
                 incoming.refuse();
@@ -77,7 +80,7 @@ pub(super) async fn refuse(endpoint: Option<&quinn::Endpoint>, context: &Context
 
 async fn connection(
     incoming: quinn::Incoming,
-    config: Option<Arc<quinn::ServerConfig>>,
+    now: Option<QuicNow>,
     seat: Seat,
     context: Arc<Context>,
     _permit: OwnedSemaphorePermit,
@@ -87,19 +90,24 @@ async fn connection(
     count(&context.counters.quic_connections);
     let handshake = async {
         // With the certificate of now, which may have been replaced since the endpoint was made.
-        let connecting = match config {
-            Some(config) => incoming.accept_with(config),
+        let early = now.as_ref().is_some_and(|now| now.early);
+        let connecting = match now {
+            Some(now) => incoming.accept_with(now.config),
             None => incoming.accept(),
         };
-        let quic = connecting.map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())?;
+        let connecting = connecting.map_err(|error| error.to_string())?;
+        let (quic, proven) = match early {
+            true => connecting.into_0rtt().map(|(quic, proven)| (quic, Some(proven))).map_err(|_| "it is refused")?,
+            false => (connecting.await.map_err(|error| error.to_string())?, None),
+        };
         let connection = Connection::new(quic.clone(), context.limits.header_bytes_max);
         let shared = connection.shared();
         let mut builder = h3::server::builder();
         builder.max_field_section_size(context.limits.header_bytes_max as u64).send_grease(false);
         let http3 = builder.build::<_, Bytes>(connection).await.map_err(|error| error.to_string())?;
-        Ok::<_, String>((quic, shared, http3))
+        Ok::<_, String>((quic, proven, shared, http3))
     };
-    let (quic, shared, http3) = match timeout(context.limits.header_timeout, handshake).await {
+    let (quic, proven, shared, http3) = match timeout(context.limits.header_timeout, handshake).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => {
             count(&context.counters.quic_handshake_failures);
@@ -111,12 +119,32 @@ async fn connection(
         }
     };
     let origin = Origin { protocol: Protocol::Http3, peer, secure: true, client: client_certificate(&quic) };
+    let established = CancellationToken::new();
     tokio::select! {
         () = context.abort.cancelled() => {}
-        () = serve(http3, (&quic, &shared), (origin, Arc::new(seat)), &context, &farewell) => {}
+        () = establish(proven, &quic, &established, &context) => {}
+        () = serve(http3, (&quic, &shared, &established), (origin, Arc::new(seat)), &context, &farewell) => {}
     }
     // Whatever still runs was aborted with `serve`; the peer learns of the end now and not after a time-out.
     close(&quic, Code::H3_NO_ERROR);
+}
+
+/// Says when the handshake is over. Completes only if it does not come to a good end.
+async fn establish(
+    proven: Option<quinn::ZeroRttAccepted>,
+    quic: &quinn::Connection,
+    established: &CancellationToken,
+    context: &Context,
+) {
+    if let Some(proven) = proven {
+        let in_time = timeout(context.limits.header_timeout, proven).await.is_ok();
+        if !in_time || quic.close_reason().is_some() {
+            count(&context.counters.quic_handshake_failures);
+            return tracing::debug!(peer = %quic.remote_address(), "QUIC handshake failed after early data");
+        }
+    }
+    established.cancel();
+    std::future::pending::<()>().await;
 }
 
 /// The certificate that the client showed. Only one that the handshake has verified gets here.
@@ -127,7 +155,7 @@ fn client_certificate(quic: &quinn::Connection) -> Option<ClientCertificate> {
 
 async fn serve(
     mut http3: h3::server::Connection<Connection, Bytes>,
-    (quic, shared): (&quinn::Connection, &Arc<Shared>),
+    (quic, shared, established): (&quinn::Connection, &Arc<Shared>, &CancellationToken),
     (origin, seat): (Origin, Arc<Seat>),
     context: &Arc<Context>,
     farewell: &CancellationToken,
@@ -140,7 +168,8 @@ async fn serve(
         tokio::select! {
             accepted = http3.accept() => match accepted {
                 Ok(Some(resolver)) => {
-                    requests.spawn(request(resolver, shared.clone(), (origin, seat.clone()), context.clone()));
+                    let stream = (shared.clone(), established.clone());
+                    requests.spawn(request(resolver, stream, (origin, seat.clone()), context.clone()));
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -189,13 +218,13 @@ async fn ending(context: &Context, farewell: &CancellationToken, idle: bool) {
 
 async fn request(
     resolver: RequestResolver<Connection, Bytes>,
-    shared: Arc<Shared>,
+    (shared, established): (Arc<Shared>, CancellationToken),
     (origin, seat): (Origin, Arc<Seat>),
     context: Arc<Context>,
 ) -> Ended {
     let peer = origin.peer;
     let resolved = timeout(context.limits.header_timeout, resolver.resolve_request()).await;
-    let (head, stream): (http::Request<()>, RequestStream<BidiStream<Bytes>, Bytes>) = match resolved {
+    let (mut head, stream): (http::Request<()>, RequestStream<BidiStream<Bytes>, Bytes>) = match resolved {
         Ok(Ok(resolved)) => resolved,
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "request refused");
@@ -210,6 +239,18 @@ async fn request(
     let mut stopped = state.stopped();
     state.ask_urgency(Priority::of(head.headers()).urgency);
     let (mut send, receive): (Send, Receive) = stream.split();
+    if state.is_early() && !established.is_cancelled() {
+        if context.early.as_ref().is_some_and(|rule| rule.allows(&head)) {
+            count(&context.counters.early_answered);
+            head.extensions_mut().insert(EarlyData);
+        } else {
+            count(&context.counters.early_delayed);
+            tokio::select! {
+                () = established.cancelled() => {}
+                () = &mut stopped => return Ended::GivenUp,
+            }
+        }
+    }
     let request = head.map(|()| http3_body::server(receive, state));
     let respond = async {
         let response = context.dispatch.answer(request, origin, &seat).await.map(Body::in_pieces);

@@ -20,6 +20,14 @@ struct Current {
     quic: Option<Arc<quinn::ServerConfig>>,
 }
 
+/// What QUIC answers a new connection with.
+#[derive(Clone)]
+pub(super) struct QuicNow {
+    pub(super) config: Arc<quinn::ServerConfig>,
+    /// Requests may come in early data.
+    pub(super) early: bool,
+}
+
 impl std::fmt::Debug for TlsHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("TlsHandle").field(&self.read().tls).finish()
@@ -30,9 +38,10 @@ impl TlsHandle {
     /// `quic` makes the configuration of QUIC around its cryptography, if QUIC is answered.
     pub(super) fn new(
         tls: ServerTls,
+        sessions: &Sessions,
         quic: Option<impl FnOnce(Arc<quinn::crypto::rustls::QuicServerConfig>) -> quinn::ServerConfig>,
     ) -> Result<Self, TransportError> {
-        let (tcp_sessions, quic_sessions) = (Sessions::new(), Sessions::new());
+        let (tcp_sessions, quic_sessions) = (sessions.forgotten(), sessions.forgotten());
         let tcp = tls.tcp_config(&tcp_sessions)?;
         let quic = match quic {
             Some(make) => Some(Arc::new(make(Arc::new(tls.quic_config(&quic_sessions)?)))),
@@ -52,8 +61,11 @@ impl TlsHandle {
             (current.tls.clone(), current.tcp_sessions.clone(), current.quic_sessions.clone(), current.quic.clone())
         };
         // Who was let in under other rules must not come back by resumption.
-        let (tcp_sessions, quic_sessions) =
-            if tls.resumes(&old) { (tcp_sessions, quic_sessions) } else { (Sessions::new(), Sessions::new()) };
+        let (tcp_sessions, quic_sessions) = if tls.resumes(&old) {
+            (tcp_sessions, quic_sessions)
+        } else {
+            (tcp_sessions.forgotten(), quic_sessions.forgotten())
+        };
         let tcp = tls.tcp_config(&tcp_sessions)?;
         let quic = match quic {
             Some(quic) => {
@@ -77,8 +89,10 @@ impl TlsHandle {
         self.read().tcp.clone()
     }
 
-    pub(super) fn quic(&self) -> Option<Arc<quinn::ServerConfig>> {
-        self.read().quic.clone()
+    pub(super) fn quic(&self) -> Option<QuicNow> {
+        let current = self.read();
+        let early = current.tls.takes_early_data(&current.quic_sessions);
+        current.quic.clone().map(|config| QuicNow { config, early })
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Current> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
+use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
 
 use super::{ALPN_H1, ALPN_H2, ALPN_H3, file_roots, pin_of, provider, read_pem};
 use crate::error::TransportError;
@@ -39,11 +39,22 @@ struct Clients {
 
 /// The sessions that clients of one listener may resume: state of this process, so that each is good for early data once.
 #[derive(Clone)]
-pub(crate) struct Sessions(pub(crate) Arc<dyn StoresServerSessions>);
+pub(crate) struct Sessions {
+    store: Arc<dyn StoresServerSessions>,
+    /// Tickets that other servers understand, instead of the store.
+    tickets: Option<Arc<dyn ProducesTickets>>,
+    /// Whether early data is taken, over QUIC and where nothing speaks against it.
+    early: bool,
+}
 
 impl Sessions {
-    pub(crate) fn new() -> Self {
-        Self(ServerSessionMemoryCache::new(SESSIONS_MAX))
+    pub(crate) fn new(early: bool, tickets: Option<Arc<dyn ProducesTickets>>) -> Self {
+        Self { store: ServerSessionMemoryCache::new(SESSIONS_MAX), tickets, early }
+    }
+
+    /// The same rules, and nobody who may resume.
+    pub(crate) fn forgotten(&self) -> Self {
+        Self::new(self.early, self.tickets.clone())
     }
 }
 
@@ -75,7 +86,7 @@ impl ServerTls {
         let certificate_pem = String::from_utf8_lossy(cert).into();
         let identity = Self { chain, key: Arc::new(key), certificate_pem, pin, clients: None };
         // Building a configuration proves that key and certificate belong together.
-        identity.tcp_config(&Sessions::new())?;
+        identity.tcp_config(&Sessions::new(false, None))?;
         Ok(identity)
     }
 
@@ -142,6 +153,12 @@ impl ServerTls {
         Ok(self)
     }
 
+    /// Early data may be repeated by whoever overheard it: it is taken where each session serves once, and where clients need
+    /// not show who they are.
+    pub(crate) fn takes_early_data(&self, sessions: &Sessions) -> bool {
+        sessions.early && sessions.tickets.is_none() && self.clients.is_none()
+    }
+
     /// Whether sessions that began under `other` may be resumed under this: what is asked of clients is the same.
     pub(crate) fn resumes(&self, other: &Self) -> bool {
         let rule = |identity: &Self| identity.clients.as_ref().map(|clients| clients.rule.clone());
@@ -172,6 +189,9 @@ impl ServerTls {
     ) -> Result<quinn::crypto::rustls::QuicServerConfig, TransportError> {
         let mut config = self.config(&[&rustls::version::TLS13], sessions)?;
         config.alpn_protocols = vec![ALPN_H3.to_vec()];
+        if self.takes_early_data(sessions) {
+            config.max_early_data_size = u32::MAX;
+        }
         quinn::crypto::rustls::QuicServerConfig::try_from(config)
             .map_err(|error| TransportError::Tls(error.to_string()))
     }
@@ -191,7 +211,11 @@ impl ServerTls {
         let mut config = builder.with_single_cert(self.chain.clone(), self.key.clone_key()).map_err(|error| {
             TransportError::Certificate { what: "this server".to_owned(), reason: error.to_string() }
         })?;
-        config.session_storage = sessions.0.clone();
+        config.session_storage = sessions.store.clone();
+        // A ticket of another server says nothing of what this one asks of its clients.
+        if let (Some(tickets), None) = (&sessions.tickets, &self.clients) {
+            config.ticketer = tickets.clone();
+        }
         Ok(config)
     }
 }

@@ -2,12 +2,15 @@
 
 mod bodies;
 mod drain;
+mod early;
 mod hostile;
 mod lifecycle;
 mod load;
 mod mutual_tls;
 mod priority;
 mod protocols;
+mod rebind;
+mod relay;
 mod reload;
 mod support;
 mod trust;
