@@ -1,5 +1,7 @@
 //! `colibri edge serve`: a cache in front of an origin or another edge.
 
+pub mod control;
+
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -30,6 +32,14 @@ pub enum Verb {
                             key; COLIBRI_EDGE_EDGE__MEMORY_BYTES=N sets edge.memory_bytes."
     )]
     Serve(Box<Serve>),
+    /// How far a running edge has what new metadata reaches
+    Warm(control::Warm),
+    /// Keeps a release at a running edge: it is warmed first and evicted last, whatever is offered
+    Pin(control::Pin),
+    /// Takes the pin of a release away
+    Unpin(control::Pin),
+    /// Fills a running edge from a release bundle, where there is no network; every byte is verified
+    Import(control::Import),
 }
 
 /// Arguments of `edge serve`.
@@ -82,7 +92,13 @@ impl Serve {
 
 /// Runs the verb.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
-    let Verb::Serve(args) = &args.verb;
+    let args = match &args.verb {
+        Verb::Serve(args) => args,
+        Verb::Warm(args) => return control::warm(args, out),
+        Verb::Pin(args) => return control::pin(args, out),
+        Verb::Unpin(args) => return control::unpin(args, out),
+        Verb::Import(args) => return control::import(args, out),
+    };
     let loaded = args.flags().load::<EdgeServerConfig>(&args.common, ENVIRONMENT_PREFIX)?;
     if args.common.check_config {
         serve::describe(&loaded, out)?;

@@ -76,6 +76,10 @@ pub enum ServeError {
     #[cfg(feature = "origin")]
     #[error(transparent)]
     Origin(#[from] OriginError),
+    /// What a running edge was told.
+    #[cfg(feature = "edge")]
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// Tokens of the write API.
     #[cfg(feature = "origin")]
     #[error(transparent)]
@@ -101,7 +105,14 @@ impl ServeError {
             Self::Config(_) | Self::Service(ServiceError::Filter { .. }) => true,
             #[cfg(feature = "edge")]
             Self::Edge(EdgeProcessError::Edge(error)) => {
-                matches!(error, EdgeError::NoUpstream | EdgeError::Upstream(_) | EdgeError::Trust(_))
+                matches!(
+                    error,
+                    EdgeError::NoUpstream
+                        | EdgeError::Upstream(_)
+                        | EdgeError::Trust(_)
+                        | EdgeError::Repository { .. }
+                        | EdgeError::Window(_)
+                )
             }
             #[cfg(feature = "origin")]
             Self::Origin(error) => matches!(

@@ -187,6 +187,23 @@ impl Cache {
         self.tiers.metrics.served_bytes.inc_by(bytes as u64);
     }
 
+    /// Whether a unit is here to stay: on disk, or in memory where there is no disk tier.
+    pub fn has(&self, key: &UnitKey) -> bool {
+        self.tiers.disk.as_ref().map_or_else(|| self.tiers.memory.has(key), |disk| disk.has(key))
+    }
+
+    /// Takes a whole unit that was verified, with all its pieces, from elsewhere than upstream: onto the disk at once.
+    pub fn take(&self, key: UnitKey, pieces: Vec<VerifiedPieces>) {
+        let unit = Unit::new(pieces.iter().map(Segment::verified).collect());
+        self.tiers.publish(key, unit, pieces);
+    }
+
+    /// Keeps a shape that was proven elsewhere.
+    pub fn keep_shape(&self, opened: Opened) {
+        self.tiers.shapes.keep_leaves(opened.layout.leaves().clone());
+        self.tiers.shapes.keep(Arc::new(opened));
+    }
+
     /// Brings a unit that nobody has asked for yet onto the disk, or into memory where there is no disk tier.
     pub async fn warm(
         &self,

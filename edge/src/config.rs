@@ -47,6 +47,13 @@ pub struct EdgeConfig {
     pub repositories: Vec<FollowedConfig>,
     /// How many clients may listen to `/REPO/auto` at a time; more get 429.
     pub auto_listeners_max: usize,
+    /// How long a blob that upstream did not have counts as missing, unless new metadata is served before.
+    pub unknown_blob_s: u64,
+    /// Refuse blobs that no trusted set of a followed repository reaches, without asking upstream. The address without a
+    /// repository stands for all that are followed: leave it off where others pass through.
+    pub refuse_unlisted_blobs: bool,
+    /// Bring what new metadata reaches here before anybody asks; nothing for not.
+    pub warm: Option<WarmConfig>,
     /// Folder for what should survive a restart: the newest metadata that was seen. Without one, a folder `state` of the disk
     /// tier's if there is a disk tier. It may be wiped at any time.
     pub state_dir: Option<PathBuf>,
@@ -94,6 +101,9 @@ impl Default for EdgeConfig {
             metadata_stale_max_s: 3600,
             repositories: Vec::new(),
             auto_listeners_max: 10_000,
+            unknown_blob_s: 10,
+            refuse_unlisted_blobs: false,
+            warm: None,
             state_dir: None,
         }
     }
@@ -108,6 +118,18 @@ pub enum UpstreamOrder {
     Listed,
     /// Whichever answered quickest lately; those that differ by less than a factor of two as listed.
     Quickest,
+}
+
+/// How followed repositories are warmed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WarmConfig {
+    /// Most bytes fetched per second on average over a unit; 0 for as fast as demand leaves room.
+    pub bytes_per_s: u64,
+    /// Most bytes that are warmed of one repository; 0 for three quarters of the disk tier, or half of the memory tier.
+    pub space_bytes: u64,
+    /// Times of the day at which is warmed, `HH:MM-HH:MM` in UTC; none for always.
+    pub windows: Vec<String>,
 }
 
 /// Configuration of the disk tier.

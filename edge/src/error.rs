@@ -29,6 +29,9 @@ pub enum EdgeError {
         /// Why not.
         reason: String,
     },
+    /// A window of time is none.
+    #[error("warm.windows: {0}")]
+    Window(String),
     /// The folder for state cannot be opened.
     #[error("state_dir: {0}")]
     State(StoreError),

@@ -11,11 +11,13 @@ mod cache;
 mod catalog;
 mod cdn_loop;
 pub mod config;
+mod control;
 mod disk;
 mod documents;
 mod error;
 mod flight;
 mod forms;
+mod import;
 pub mod limits;
 mod memory;
 mod metadata;
@@ -27,7 +29,9 @@ mod serve;
 mod shapes;
 mod single_flight;
 mod unit;
+mod unknown;
 mod upstreams;
+mod warm;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -43,7 +47,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cdn_loop::OwnHop;
 
-pub use config::{Admission, DiskTierConfig, EdgeConfig, FollowedConfig, UpstreamOrder};
+pub use config::{Admission, DiskTierConfig, EdgeConfig, FollowedConfig, UpstreamOrder, WarmConfig};
 pub use error::EdgeError;
 pub use metrics::Metrics;
 
@@ -83,10 +87,13 @@ impl Edge {
         let cache = Arc::new(cache::Cache::new(config, disk.clone(), metrics.clone(), tasks.clone()));
         let documents = documents::Documents::new(config, metrics.clone(), &tasks);
         let hop = OwnHop::new(&config.name);
+        let unknown = unknown::Unknown::new(Duration::from_secs(config.unknown_blob_s));
+        let own = fetcher.clone().with_headers(hop.via().headers());
         let common = metadata::Common {
             config,
-            clock,
-            fetcher: fetcher.clone().with_headers(hop.via().headers()),
+            clock: clock.clone(),
+            unknown: unknown.clone(),
+            fetcher: own.clone(),
             agent,
             patience,
             forms: documents.forms.clone(),
@@ -94,9 +101,20 @@ impl Edge {
             tasks: tasks.clone(),
         };
         let repositories = metadata::Repositories::open(&common)?;
+        let shared = warm::Shared::new(config, cache.clone(), disk.clone(), &own, clock, metrics.clone())?;
+        let warmers = Arc::new(warm::Warmers::open(config, &repositories, shared)?);
         let listeners = auto::Listeners::new(config.auto_listeners_max, metrics.clone(), tasks.clone());
-        let parts =
-            serve::Parts { hop, fetcher: fetcher.clone(), cache: cache.clone(), documents, repositories, listeners };
+        let parts = serve::Parts {
+            hop,
+            fetcher: fetcher.clone(),
+            cache: cache.clone(),
+            documents,
+            repositories,
+            listeners,
+            unknown,
+            warmers,
+            metrics: metrics.clone(),
+        };
         let serve = Arc::new(serve::ReadApi::new(config, parts, tasks.clone()));
         Ok(Self { serve, fetcher, cache, disk, metrics, tasks })
     }
@@ -104,7 +122,7 @@ impl Edge {
     /// Follows the configured repositories until `stop`: refreshes by the clock and by upstream's events. Without this they
     /// are refreshed when clients ask. In the end the streams of those who listen end, too.
     pub async fn follow(&self, stop: CancellationToken) {
-        self.serve.repositories().follow(&stop).await;
+        tokio::join!(self.serve.repositories().follow(&stop), self.serve.warmers().run(&stop));
         stop.cancelled().await;
         self.serve.end_events();
     }
@@ -116,6 +134,11 @@ impl Edge {
             let serve = serve.clone();
             async move { serve.answer(request).await }
         })
+    }
+
+    /// The handler for the admin port: status of warming, pins, imports. Call it where the edge runs.
+    pub fn control(&self) -> Handler {
+        control::control(self.serve.clone())
     }
 
     /// What it counted.

@@ -73,6 +73,33 @@ pub const AUTO_ABSENT_MS: u64 = 300_000;
 /// A stream of events that is silent for this long is given up, ms.
 pub const AUTO_SILENCE_MS_MAX: u64 = 90_000;
 
+/// Budget for blobs that upstream does not have, bytes.
+pub const UNKNOWN_BYTES_MAX: u64 = 4 << 20;
+
+/// Blobs of which is known that trusted sets reach them, for each repository; of more, none is refused.
+pub const REACH_BLOBS_MAX: usize = 1 << 20;
+
+/// Packages of one set that are walked, and subpackages of one package.
+pub const WARM_PACKAGES_MAX: usize = 1 << 17;
+
+/// Content blobs of one package with its subpackages that are walked.
+pub const WARM_PACKAGE_BLOBS_MAX: usize = 1 << 18;
+
+/// When what could not be warmed is tried again, ms.
+pub const WARM_AGAIN_MS: u64 = 30_000;
+
+/// Releases of one repository that can be pinned.
+pub const PINNED_RELEASES_MAX: usize = 64;
+
+/// Largest document of pins, bytes.
+pub const PINS_BYTES_MAX: u64 = 64 << 10;
+
+/// Largest body of a request on the admin port, bytes.
+pub const CONTROL_BYTES_MAX: u64 = 16 << 10;
+
+/// An import waits for the disk to take a unit at most this long, ms.
+pub const IMPORT_WAIT_MS_MAX: u64 = 10_000;
+
 /// Fills of units under way at once, and openings of blobs, and fetches of documents; more wait for a place.
 pub const FLIGHTS_MAX: u32 = 256;
 
@@ -171,6 +198,15 @@ pub const ALL: &[(&str, u64)] = &[
     ("AUTO_BACKOFF_MS_MAX", AUTO_BACKOFF_MS_MAX),
     ("AUTO_ABSENT_MS", AUTO_ABSENT_MS),
     ("AUTO_SILENCE_MS_MAX", AUTO_SILENCE_MS_MAX),
+    ("UNKNOWN_BYTES_MAX", UNKNOWN_BYTES_MAX),
+    ("REACH_BLOBS_MAX", REACH_BLOBS_MAX as u64),
+    ("WARM_PACKAGES_MAX", WARM_PACKAGES_MAX as u64),
+    ("WARM_PACKAGE_BLOBS_MAX", WARM_PACKAGE_BLOBS_MAX as u64),
+    ("WARM_AGAIN_MS", WARM_AGAIN_MS),
+    ("PINNED_RELEASES_MAX", PINNED_RELEASES_MAX as u64),
+    ("PINS_BYTES_MAX", PINS_BYTES_MAX),
+    ("CONTROL_BYTES_MAX", CONTROL_BYTES_MAX),
+    ("IMPORT_WAIT_MS_MAX", IMPORT_WAIT_MS_MAX),
     ("FLIGHTS_MAX", FLIGHTS_MAX as u64),
     ("FILL_BYTES_MIN", FILL_BYTES_MIN),
     ("PIN_BYTES_MIN", PIN_BYTES_MIN),

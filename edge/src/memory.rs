@@ -88,6 +88,11 @@ impl MemoryTier {
         Some(entry.unit)
     }
 
+    /// Whether the unit is here; does not count as asking for it.
+    pub fn has(&self, key: &UnitKey) -> bool {
+        self.cache.contains_key(key)
+    }
+
     /// Takes a unit in; gives back what had to go, which is the unit itself if it is larger than the tier.
     pub fn insert(&self, key: UnitKey, unit: Arc<Unit>) -> Vec<Evicted> {
         let mut evicted = Vec::new();

@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use colibri_api::RepositoryName;
-use colibri_common::Clock;
+use colibri_common::{Clock, UnixSeconds};
 use colibri_fetch::{BlobFetcher, FetchError, Patience};
 use colibri_metadata::limits::ROOT_BYTES_MAX;
-use colibri_metadata::{Role, TrustedSet};
+use colibri_metadata::{Role, Start, TrustedSet};
 use quick_cache::sync::Cache;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -36,11 +36,13 @@ use crate::limits::{EXTRA_BYTES_MAX, ROOTS_KEPT_MAX};
 use crate::metrics::Metrics;
 use crate::shapes::one_shard;
 use crate::single_flight::SingleFlight;
+use crate::unknown::Unknown;
 pub(crate) use answer::Answered;
 use answer::{ByBytes, Extra};
 use history::History;
 use kept::{Kept, Loaded};
-use published::{File, Published};
+use published::File;
+pub(crate) use published::Published;
 
 /// Items the index of extra files is sized for.
 const ESTIMATED_ITEMS: usize = 1024;
@@ -61,6 +63,7 @@ pub(crate) struct Followed {
     agent: String,
     patience: Patience,
     forms: Forms,
+    unknown: Unknown,
     /// How long what is here is served before upstream is asked again.
     life: Duration,
     /// How old it may get when upstream cannot be asked.
@@ -106,6 +109,8 @@ pub(crate) struct Common<'a> {
     pub agent: String,
     pub patience: Patience,
     pub forms: Forms,
+    /// Forgotten with every new set.
+    pub unknown: Unknown,
     pub metrics: Metrics,
     pub tasks: TaskTracker,
 }
@@ -122,6 +127,10 @@ impl Repositories {
             }
         }
         Ok(Self(repositories))
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Followed>> {
+        self.0.values()
     }
 
     pub fn get(&self, name: &RepositoryName) -> Option<&Arc<Followed>> {
@@ -161,6 +170,7 @@ impl Followed {
             agent: common.agent.clone(),
             patience: common.patience,
             forms: common.forms.clone(),
+            unknown: common.unknown.clone(),
             life: Duration::from_secs(life),
             stale_max: Duration::from_secs(stale_max),
             kept,
@@ -172,6 +182,29 @@ impl Followed {
             news: Notify::new(),
             metrics: common.metrics.clone(),
         })
+    }
+
+    pub const fn name(&self) -> &RepositoryName {
+        &self.name
+    }
+
+    /// `/NAME`.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The set that is served.
+    pub fn current(&self) -> Option<Arc<Published>> {
+        self.state().current.clone()
+    }
+
+    pub fn now(&self) -> UnixSeconds {
+        self.clock.now()
+    }
+
+    /// Where a refresh from anywhere starts: from the newest that was proven.
+    pub fn start(&self) -> Start {
+        self.state().start(&self.anchor)
     }
 
     /// The version of the timestamp that is served, as it changes.

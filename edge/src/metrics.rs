@@ -71,6 +71,14 @@ pub struct Metrics {
     pub metadata_version: IntGaugeVec,
     /// Events of upstream that told of something new.
     pub auto_heard: IntCounter,
+    /// Bytes that were warmed.
+    pub warmed_bytes: IntCounter,
+    /// Blobs that could not be warmed.
+    pub warm_failures: IntCounter,
+    /// Requests for blobs that upstream did not have a moment ago.
+    pub unknown_blobs: IntCounter,
+    /// Requests for blobs that no trusted set reaches.
+    pub unlisted_blobs: IntCounter,
     /// Clients who listen to `/REPO/auto`.
     pub auto_listeners: IntGauge,
     /// Clients who found no place there.
@@ -133,6 +141,10 @@ impl Metrics {
                 "version that is served of each role",
                 &["repository", "role"],
             )?,
+            warmed_bytes: counter("colibri_edge_warmed_bytes_total", "bytes fetched before anybody asked")?,
+            warm_failures: counter("colibri_edge_warm_failures_total", "blobs that could not be warmed")?,
+            unknown_blobs: counter("colibri_edge_unknown_blobs_total", "answers that upstream has no such blob")?,
+            unlisted_blobs: counter("colibri_edge_unlisted_blobs_total", "blobs refused for being in no trusted set")?,
             auto_heard: counter("colibri_edge_auto_heard_total", "events of upstream")?,
             auto_listeners: registry.gauge("colibri_edge_auto_listeners", "clients who listen for new metadata")?,
             auto_turned_away: counter("colibri_edge_auto_turned_away_total", "clients for whom there was no place")?,

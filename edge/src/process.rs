@@ -105,7 +105,8 @@ impl EdgeProcess {
         let secure = Server::bind(secure, edge.handler()).map_err(EdgeError::from)?;
         let plain = plain.map(|plain| Server::bind(plain, edge.handler())).transpose().map_err(EdgeError::from)?;
         let health = Health::new();
-        let admin = config.listen_admin.map(|address| Admin::start(address, registry, health.clone())).transpose()?;
+        let start = |address| Admin::start_with(address, registry, health.clone(), Some(edge.control()));
+        let admin = config.listen_admin.map(start).transpose()?;
         let drain = Duration::from_secs(config.drain_s);
         Ok(Self { edge, secure, plain, admin, health, drain, tls_files, tls_reload: listener.tls_reload(), reloads })
     }

@@ -1,6 +1,7 @@
 //! The read API over the cache: route, representation, body. The one place where a [`FetchError`] becomes a status.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use colibri_api::problem::VARY_CODING;
@@ -22,8 +23,12 @@ use crate::cache::{Cache, Freshness};
 use crate::cdn_loop::{self, OwnHop};
 use crate::config::EdgeConfig;
 use crate::documents::{Documents, Life, Wish};
+use crate::limits::ABSENT_FLOOR_MS;
 use crate::metadata::{Answered, Repositories};
+use crate::metrics::Metrics;
 use crate::reader::Reader;
+use crate::unknown::Unknown;
+use crate::warm::Warmers;
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -38,6 +43,9 @@ pub(crate) struct ReadApi {
     documents: Documents,
     repositories: Repositories,
     listeners: Listeners,
+    unknown: Unknown,
+    warmers: Arc<Warmers>,
+    metrics: Metrics,
     tasks: TaskTracker,
     metadata_max_age_s: u64,
 }
@@ -50,6 +58,9 @@ pub(crate) struct Parts {
     pub documents: Documents,
     pub repositories: Repositories,
     pub listeners: Listeners,
+    pub unknown: Unknown,
+    pub warmers: Arc<Warmers>,
+    pub metrics: Metrics,
 }
 
 /// What every answer needs of its request.
@@ -64,14 +75,37 @@ struct Asked {
 
 impl ReadApi {
     pub fn new(config: &EdgeConfig, parts: Parts, tasks: TaskTracker) -> Self {
-        let Parts { hop, fetcher, cache, documents, repositories, listeners } = parts;
+        let Parts { hop, fetcher, cache, documents, repositories, listeners, unknown, warmers, metrics } = parts;
         let (name, metadata_max_age_s) = (config.name.clone(), config.metadata_max_age_s);
-        Self { name, hop, fetcher, cache, documents, repositories, listeners, tasks, metadata_max_age_s }
+        Self {
+            name,
+            hop,
+            fetcher,
+            cache,
+            documents,
+            repositories,
+            listeners,
+            unknown,
+            warmers,
+            metrics,
+            tasks,
+            metadata_max_age_s,
+        }
     }
 
     /// Ends the streams of everybody who listens.
     pub fn end_events(&self) {
         self.listeners.end();
+    }
+
+    /// The tiers.
+    pub const fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// What warms them.
+    pub const fn warmers(&self) -> &Arc<Warmers> {
+        &self.warmers
     }
 
     /// The repositories that are followed.
@@ -103,7 +137,9 @@ impl ReadApi {
         match route {
             Route::Blob { repository, id, form } => {
                 let place = repository.as_ref().map(|name| format!("/{}", name.as_str())).unwrap_or_default();
-                match form {
+                self.is_known(repository.as_ref(), &place, *id, *form, asked)?;
+                let era = self.unknown.era();
+                let answer = match form {
                     BlobForm::Leaves => self.leaves(&place, *id, asked).await,
                     BlobForm::Raw => self.blob(&place, *id, Encoding::Raw, asked).await,
                     BlobForm::Delivery(number) => {
@@ -111,7 +147,11 @@ impl ReadApi {
                         let kind = kind.map_err(|error| ApiError::NotFound(error.to_string()))?;
                         self.blob(&place, *id, Encoding::Delivery(kind), asked).await
                     }
+                };
+                if matches!(answer, Err(ApiError::NotFound(_))) {
+                    self.unknown.remember(&place, *id, form_number(*form), era);
                 }
+                answer
             }
             Route::Metadata { repository, file } => {
                 if let Some(followed) = self.repositories.get(repository) {
@@ -141,6 +181,28 @@ impl ReadApi {
                 Ok(self.send_plain(&text.into(), asked))
             }
         }
+    }
+
+    /// Refuses what no trusted set reaches, if so configured, and what upstream did not have a moment ago.
+    fn is_known(
+        &self,
+        repository: Option<&RepositoryName>,
+        place: &str,
+        id: BlobId,
+        form: BlobForm,
+        asked: &Asked,
+    ) -> Result<(), ApiError> {
+        if self.warmers.refuses(repository, id) {
+            self.metrics.unlisted_blobs.inc();
+            return Err(ApiError::NotFound(format!("no metadata that is trusted here leads to blob {id}")));
+        }
+        let life_max = if asked.insists() { Duration::from_millis(ABSENT_FLOOR_MS) } else { Duration::MAX };
+        if self.unknown.has(place, id, form_number(form), life_max) {
+            self.metrics.unknown_blobs.inc();
+            let asked = self.fetcher.sources().names();
+            return Err(ApiError::NotFound(format!("blob {id}: no source had it a moment ago (asked {asked})")));
+        }
+        Ok(())
     }
 
     /// The events of a followed repository.
@@ -334,6 +396,15 @@ fn hash_in(target: &str) -> Option<&str> {
     let (hash, _) = file.split_once('.')?;
     let is_hex = hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     (is_hex && matches!(hash.len(), 64 | 128)).then_some(hash)
+}
+
+/// Tells forms of a blob apart.
+const fn form_number(form: BlobForm) -> u32 {
+    match form {
+        BlobForm::Raw => 0,
+        BlobForm::Delivery(number) => number,
+        BlobForm::Leaves => u32::MAX,
+    }
 }
 
 /// What is made of the request itself.

@@ -2,6 +2,7 @@
 //! instead ([`crate::Search`]), and meets only the roles that cover it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use colibri_common::UnixSeconds;
@@ -44,9 +45,16 @@ pub(crate) fn want(role: &RoleName, meta: &FileMeta, numbered: bool, caps: &Caps
 }
 
 impl TrustedSet {
-    /// The delegated roles that the snapshot lists and a role held here delegates to, but which are not held. More may come
-    /// up when these are taken: delegates delegate, too.
+    /// The delegated roles that [`Self::delegated_names`] gives, but which are not held. More may come up when these are
+    /// taken: delegates delegate, too.
     pub fn delegated_missing(&self) -> Vec<RoleName> {
+        let mut names = self.delegated_names();
+        names.retain(|name| !self.delegated.contains_key(name));
+        names
+    }
+
+    /// The delegated roles that the snapshot lists and a role held here delegates to.
+    pub fn delegated_names(&self) -> Vec<RoleName> {
         let Some(snapshot) = self.snapshot() else { return Vec::new() };
         let delegations: Vec<_> = self.delegators().collect();
         let named: BTreeSet<&RoleName> =
@@ -56,7 +64,7 @@ impl TrustedSet {
         let is_delegated =
             |name: &RoleName| named.contains(name) || succinct.iter().any(|bins| bins.role_keys(name).is_some());
         let names = snapshot.meta().keys().filter_map(|listed| listed.strip_suffix(".json")?.parse::<RoleName>().ok());
-        names.filter(|name| !self.delegated.contains_key(name) && is_delegated(name)).collect()
+        names.filter(is_delegated).collect()
     }
 
     /// The file to ask for to get a delegated role that the snapshot lists.
@@ -65,13 +73,23 @@ impl TrustedSet {
         Some(want(name, meta, self.root().consistent_snapshot(), &Caps::default()))
     }
 
+    /// A delegated role that is held.
+    pub fn delegated_role(&self, name: &RoleName) -> Option<Arc<Targets>> {
+        self.delegated.get(name).map(|held| held.role.clone())
+    }
+
     /// Whether `file` is the delegated role of this name that the snapshot lists, on the word of a role held here, and has
-    /// not expired at `now`.
+    /// not expired at `now`; then what it says.
     ///
     /// # Errors
     /// The rule that it breaks.
-    pub fn check_delegated(&self, name: &RoleName, file: &Bytes, now: UnixSeconds) -> Result<(), MetadataError> {
-        self.believe_delegated(name, file, now).map(drop)
+    pub fn check_delegated(
+        &self,
+        name: &RoleName,
+        file: &Bytes,
+        now: UnixSeconds,
+    ) -> Result<Arc<Targets>, MetadataError> {
+        self.believe_delegated(name, file, now).map(|held| held.role)
     }
 
     /// [`Self::check_delegated`], and keeps the role.

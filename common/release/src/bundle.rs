@@ -223,6 +223,19 @@ impl<R: Read + Seek> Bundle<R> {
         })
     }
 
+    /// The root files that the bundle has, by version, up to the newest that was verified.
+    ///
+    /// # Errors
+    /// Reading failed, or one is too long.
+    pub fn roots(&mut self, newest: u32) -> Result<BTreeMap<u32, Bytes>, BundleError> {
+        let mut roots = BTreeMap::new();
+        for version in 1..=newest {
+            let file = path::metadata(&Role::Root.numbered_file(version));
+            roots.extend(self.file(&file, Role::Root.bytes_max())?.map(|bytes| (version, bytes)));
+        }
+        Ok(roots)
+    }
+
     /// A file of at most so many bytes; nothing if there is none.
     fn file(&mut self, name: &str, most: u64) -> Result<Option<Bytes>, BundleError> {
         match self.far.read(name.as_bytes(), most) {
@@ -290,11 +303,7 @@ impl<R: Read + Seek> Bundle<R> {
         let meta = meta.map_err(|error: PackageError| wrong(error.to_string()))?;
         let document = release_document(&package, &meta)?;
         let release = Release::parse(&self.content(document, limits::RELEASE_BYTES_MAX)?)?;
-        let mut roots = BTreeMap::new();
-        for version in 1..=set.root().version() {
-            let file = path::metadata(&Role::Root.numbered_file(version));
-            roots.extend(self.file(&file, Role::Root.bytes_max())?.map(|bytes| (version, bytes)));
-        }
+        let roots = self.roots(set.root().version())?;
         check_trusts(&release, roots.into_values())?;
         let blobs = blobs_of_bundle(&release, hash, &meta);
         check_blobs(&blobs, &self.blobs)?;

@@ -55,12 +55,28 @@ impl Admin {
     /// # Errors
     /// The address cannot be listened on.
     pub fn start(address: SocketAddr, registry: Registry, health: Arc<Health>) -> Result<Self, ServiceError> {
+        Self::start_with(address, registry, health, None)
+    }
+
+    /// [`Self::start`], with a handler for all other paths, which then may have small bodies. It runs on the admin thread.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_with(
+        address: SocketAddr,
+        registry: Registry,
+        health: Arc<Health>,
+        others: Option<Handler>,
+    ) -> Result<Self, ServiceError> {
         let stop = CancellationToken::new();
         let (opened, wait) = sync_channel(1);
         let on_thread = stop.clone();
         let thread = std::thread::Builder::new()
             .name("colibri-admin".to_owned())
-            .spawn(move || run(address, answers(registry, health), on_thread, &opened))
+            .spawn(move || {
+                let body_bytes_max = if others.is_some() { limits::ADMIN_BODY_BYTES_MAX } else { 0 };
+                run(address, body_bytes_max, answers(registry, health, others), on_thread, &opened);
+            })
             .map_err(ServiceError::AdminThread)?;
         let ended = || ServiceError::AdminThread(std::io::Error::other("it ended before it began"));
         let address = wait.recv().map_err(|_| ended())??;
@@ -84,6 +100,7 @@ impl Drop for Admin {
 
 fn run(
     address: SocketAddr,
+    body_bytes_max: u64,
     handler: Handler,
     stop: CancellationToken,
     opened: &SyncSender<Result<SocketAddr, ServiceError>>,
@@ -96,7 +113,7 @@ fn run(
         let bounds = ServerLimits {
             connections_max: limits::ADMIN_CONNECTIONS_MAX,
             header_bytes_max: limits::ADMIN_HEADER_BYTES_MAX,
-            request_body_bytes_max: 0,
+            request_body_bytes_max: body_bytes_max,
             ..ServerLimits::default()
         };
         match Server::bind(ServerConfig { limits: bounds, ..ServerConfig::plain(address) }, handler) {
@@ -109,13 +126,27 @@ fn run(
     });
 }
 
-fn answers(registry: Registry, health: Arc<Health>) -> Handler {
-    handler(move |request: Request| std::future::ready(answer(&request, &registry, &health)))
+/// What every admin port answers.
+const PATHS: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
+
+fn answers(registry: Registry, health: Arc<Health>, others: Option<Handler>) -> Handler {
+    handler(move |request: Request| {
+        let answer = match &others {
+            Some(others) if !PATHS.contains(&request.uri().path()) => Err(others(request)),
+            _ => Ok(answer(&request, &registry, &health)),
+        };
+        async move {
+            match answer {
+                Ok(answer) => answer,
+                Err(other) => other.await,
+            }
+        }
+    })
 }
 
 fn answer(request: &Request, registry: &Registry, health: &Health) -> Response {
     let path = request.uri().path();
-    if !["/metrics", "/healthz", "/readyz"].contains(&path) {
+    if !PATHS.contains(&path) {
         return text(StatusCode::NOT_FOUND, "here are /metrics, /healthz and /readyz\n".to_owned());
     }
     if ![Method::GET, Method::HEAD].contains(request.method()) {

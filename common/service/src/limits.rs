@@ -8,6 +8,8 @@ pub const CONFIG_MISTAKES_MAX: usize = 100;
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Largest request header section on the admin port in bytes.
 pub const ADMIN_HEADER_BYTES_MAX: usize = 8 * 1024;
+/// Largest request body on the admin port in bytes, where a process takes any there.
+pub const ADMIN_BODY_BYTES_MAX: u64 = 64 << 10;
 /// Labels that one metric may have.
 pub const METRIC_LABELS_MAX: usize = 6;
 
@@ -17,5 +19,6 @@ pub const ALL: &[(&str, u64)] = &[
     ("CONFIG_MISTAKES_MAX", CONFIG_MISTAKES_MAX as u64),
     ("ADMIN_CONNECTIONS_MAX", ADMIN_CONNECTIONS_MAX as u64),
     ("ADMIN_HEADER_BYTES_MAX", ADMIN_HEADER_BYTES_MAX as u64),
+    ("ADMIN_BODY_BYTES_MAX", ADMIN_BODY_BYTES_MAX),
     ("METRIC_LABELS_MAX", METRIC_LABELS_MAX as u64),
 ];

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use colibri_api::{ApiError, MetadataFile};
 use colibri_fetch::{BlobFetcher, FetchError, Unverified};
-use colibri_metadata::{MetadataError, Role, RoleName, TrustedSet};
+use colibri_metadata::{MetadataError, Role, RoleName, Targets, TrustedSet};
 use quick_cache::Weighter;
 
 use super::Followed;
@@ -120,6 +120,22 @@ impl Followed {
         let version = listed.ok_or_else(|| self.absent(role, None))?;
         let answered = self.numbered(role, version, false, fetcher).await?;
         Ok(Answered { age_s, ..answered })
+    }
+
+    /// A delegated role of a set, for reading it.
+    pub async fn delegated(
+        self: &Arc<Self>,
+        published: &Published,
+        role: &RoleName,
+    ) -> Result<Option<Arc<Targets>>, String> {
+        if let Some(held) = published.set().delegated_role(role) {
+            return Ok(Some(held));
+        }
+        let Some(version) = published.listed(role) else { return Ok(None) };
+        let file = self.numbered(role.as_str(), version, false, &self.fetcher).await;
+        let bytes = file.map_err(|error| error.to_string())?.file.bytes.clone();
+        let read = published.set().check_delegated(role, &bytes, self.clock.now());
+        read.map(Some).map_err(|error| error.to_string())
     }
 
     /// Asks upstream if what is here is too old, or if the client insists.
@@ -275,7 +291,10 @@ impl Followed {
                     None => expected(set.version(*role), *version),
                 }
             }
-            Check::Delegated(published, role) => Ok(published.set().check_delegated(role, &bytes, self.clock.now())?),
+            Check::Delegated(published, role) => {
+                published.set().check_delegated(role, &bytes, self.clock.now())?;
+                Ok(())
+            }
         }
     }
 

@@ -42,6 +42,11 @@ impl Published {
         &self.set
     }
 
+    /// SHA-256 of the snapshot: names the set, but for its timestamp.
+    pub fn snapshot_hash(&self) -> Option<Digest> {
+        self.file(Role::Snapshot.file()).map(|file| file.sha256)
+    }
+
     /// A file of the set, by unnumbered name.
     pub fn file(&self, name: &str) -> Option<Arc<File>> {
         self.files.get(name).cloned()
@@ -70,8 +75,7 @@ impl Published {
 
     /// Whether the same files can be reached from both, but for the timestamp.
     pub fn reaches_the_same(&self, other: &Self) -> bool {
-        let snapshot = |published: &Self| published.file(Role::Snapshot.file()).map(|file| file.sha256);
-        snapshot(self) == snapshot(other)
+        self.snapshot_hash() == other.snapshot_hash()
     }
 
     /// Bytes of the files that `newer` does not share.

@@ -86,6 +86,11 @@ impl Followed {
         }
     }
 
+    /// Takes a set that was verified from where [`Self::start`] said, and came with these roots. It is as new as can be known.
+    pub async fn take_imported(&self, set: TrustedSet, roots: BTreeMap<u32, Bytes>) {
+        self.take(set, roots, Some(Instant::now()), self.clock.now()).await;
+    }
+
     /// Takes a whole set that was just verified: durable first, then visible, as a whole.
     async fn take(
         &self,
@@ -117,6 +122,7 @@ impl Followed {
         }
         drop(state);
         self.metrics.metadata_swaps.inc();
+        self.unknown.forget_all();
         for role in Role::ALL {
             let labels = [self.name.as_str(), role.name()];
             self.metrics.metadata_version.with_label_values(&labels).set(published.version(role).unwrap_or(0).into());
@@ -181,7 +187,7 @@ impl Followed {
 
 impl State {
     /// Where a refresh starts: from the newest that was proven.
-    fn start(&self, anchor: &Bytes) -> Start {
+    pub(super) fn start(&self, anchor: &Bytes) -> Start {
         match (&self.floor, &self.current) {
             (Some(floor), _) => Start::FromSet(floor.clone()),
             (None, Some(current)) => Start::FromSet(current.set().clone()),

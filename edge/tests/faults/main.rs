@@ -11,3 +11,4 @@ mod site;
 mod sources;
 mod tiers;
 mod upstream;
+mod warm;
