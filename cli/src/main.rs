@@ -17,7 +17,7 @@ mod loadtest;
 #[cfg(feature = "origin")]
 mod origin;
 mod package;
-#[cfg(any(feature = "repo", feature = "device"))]
+#[cfg(any(feature = "repo", feature = "device", feature = "edge"))]
 #[cfg_attr(not(feature = "demo"), allow(dead_code, reason = "each role shows its own kind of progress"))]
 mod progress;
 #[cfg(feature = "repo")]

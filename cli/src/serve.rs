@@ -22,6 +22,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+#[cfg(feature = "edge")]
+use crate::edge::control::ControlError;
 use crate::files::{self, FilesError};
 
 /// Arguments of every verb that serves.

@@ -74,12 +74,12 @@ async fn answer(edge: &ReadApi, method: &Method, path: &str, body: &Bytes) -> An
             let Which { repository, release } = read(body)?;
             let warmer = warmer(edge, &repository)?;
             let hash = find(warmer.followed(), &release).await?;
-            warmer.pin(Pin { release, hash }).await.map_err(refused)?;
+            warmer.pin(Pin { release, hash }).await.map_err(|error| refused(&error))?;
             to_json(&json!({ "hash": hash }))
         }
         ("/pins", "DELETE") => {
             let Which { repository, release } = read(body)?;
-            warmer(edge, &repository)?.unpin(&release).await.map_err(refused)?;
+            warmer(edge, &repository)?.unpin(&release).await.map_err(|error| refused(&error))?;
             to_json(&json!({}))
         }
         ("/import", "POST") => {
@@ -130,7 +130,7 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
     serde_json::from_slice(body).map_err(|error| Refused(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
-fn refused(error: PinError) -> Refused {
+fn refused(error: &PinError) -> Refused {
     let status = match error {
         PinError::NotPinned(_) => StatusCode::NOT_FOUND,
         PinError::NoDisk | PinError::TooMany => StatusCode::CONFLICT,

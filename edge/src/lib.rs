@@ -102,7 +102,7 @@ impl Edge {
         };
         let repositories = metadata::Repositories::open(&common)?;
         let shared = warm::Shared::new(config, cache.clone(), disk.clone(), &own, clock, metrics.clone())?;
-        let warmers = Arc::new(warm::Warmers::open(config, &repositories, shared)?);
+        let warmers = Arc::new(warm::Warmers::open(config, &repositories, &shared)?);
         let listeners = auto::Listeners::new(config.auto_listeners_max, metrics.clone(), tasks.clone());
         let parts = serve::Parts {
             hop,

@@ -105,7 +105,7 @@ impl Shared {
 }
 
 impl Warmers {
-    pub fn open(config: &EdgeConfig, repositories: &Repositories, shared: Arc<Shared>) -> Result<Self, EdgeError> {
+    pub fn open(config: &EdgeConfig, repositories: &Repositories, shared: &Arc<Shared>) -> Result<Self, EdgeError> {
         let documents = match config.state_dir() {
             Some(dir) if !config.repositories.is_empty() => {
                 Some(Documents::open(Arc::new(OsDisk), &dir).map_err(EdgeError::State)?)

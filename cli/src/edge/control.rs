@@ -8,7 +8,7 @@ use colibri_transport::{Body, Client, ClientConfig};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::progress::bytes;
+use crate::progress::{bytes, step};
 use crate::serve::{self, ServeError};
 use crate::table::print_table;
 
@@ -161,7 +161,11 @@ pub fn import(args: &Import, out: &mut dyn Write) -> Result<ExitCode, ServeError
     // Its own working folder is not the edge's.
     let file = std::path::absolute(&args.file);
     let file = file.map_err(|error| ControlError::File { path: args.file.clone(), error })?;
-    let answer = ask(&args.admin, Method::POST, "/import", &json!({ "repository": args.repository, "file": file }))?;
+    let what = json!({ "repository": args.repository, "file": file });
+    let answer = {
+        let _step = step(&format!("the edge checks and takes in {}", file.display()));
+        ask(&args.admin, Method::POST, "/import", &what)?
+    };
     if args.json {
         writeln!(out, "{answer}").map_err(ServeError::Output)?;
     } else {
@@ -189,7 +193,8 @@ fn ask(admin: &Admin, method: Method, path: &str, body: &Value) -> Result<Value,
     let request = request.map_err(|error| unreachable(error.to_string()))?;
     let asking = async {
         // An import takes its time.
-        let config = ClientConfig { header_timeout: std::time::Duration::from_secs(24 * 3600), ..ClientConfig::default() };
+        let config =
+            ClientConfig { header_timeout: std::time::Duration::from_secs(24 * 3600), ..ClientConfig::default() };
         let client = Client::new(config).map_err(|error| unreachable(error.to_string()))?;
         let response = client.send(request).await.map_err(|error| unreachable(error.to_string()))?;
         let status = response.status();

@@ -12,10 +12,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::upstream::{Upstream, loopback};
 
-/// An edge over these upstreams with defaults for the rest.
+/// An edge over these upstreams with defaults for the rest, but for a memory of what was missing a moment ago.
 pub fn config(upstreams: &[&Upstream]) -> EdgeConfig {
     let upstreams = upstreams.iter().map(|upstream| upstream.url()).collect();
-    EdgeConfig { upstreams, ..EdgeConfig::default() }
+    EdgeConfig { upstreams, unknown_blob_s: 0, ..EdgeConfig::default() }
 }
 
 pub fn build(config: &EdgeConfig) -> Edge {
