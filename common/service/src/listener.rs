@@ -49,6 +49,8 @@ pub struct ListenerConfig {
     pub early_data: bool,
     /// From how many connections on new QUIC clients must first prove their address (Retry).
     pub retry_from_connections: usize,
+    /// UDP sockets on the port: one for each core that is to receive.
+    pub quic_sockets: usize,
     /// File of a secret that the servers behind one address share, for Retry tokens, stateless resets and connection ids. Their
     /// names must differ.
     pub quic_keys_file: Option<PathBuf>,
@@ -74,6 +76,7 @@ impl Default for ListenerConfig {
             client_bytes_per_s: limits.client.bytes_per_s,
             early_data: true,
             retry_from_connections: limits.retry_from_connections,
+            quic_sockets: 1,
             quic_keys_file: None,
             shared_tickets: false,
         }
@@ -110,7 +113,8 @@ impl ListenerConfig {
             keys => keys,
         };
         let early = self.early_data.then_some(early);
-        Ok(ServerConfig { keys, early, ..self.chosen(ServerConfig::secure(address, tls), counters) })
+        let sockets = self.quic_sockets;
+        Ok(ServerConfig { keys, early, sockets, ..self.chosen(ServerConfig::secure(address, tls), counters) })
     }
 
     /// A port without TLS.

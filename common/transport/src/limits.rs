@@ -16,6 +16,10 @@ pub const CLIENT_CONNECTIONS_MAX: usize = CONNECTIONS_MAX / 2;
 pub const CLIENTS_MAX: usize = 65_536;
 /// Requests that a client may give up per second on one connection; more are an attack.
 pub const RESETS_PER_S_MAX: u64 = 200;
+/// UDP sockets of one server.
+pub const SOCKETS_MAX: usize = 64;
+/// Datagrams that wait to be taken by the socket they belong to.
+pub const PASSED_ON_MAX: usize = 1024;
 /// Largest HTTP/3 PRIORITY_UPDATE frame that is looked at, in bytes.
 pub const PRIORITY_UPDATE_BYTES_MAX: usize = 64;
 /// Largest request body by default, in bytes (uploads raise it).
@@ -67,6 +71,8 @@ pub const ALL: &[(&str, u64)] = &[
     ("CLIENT_CONNECTIONS_MAX", CLIENT_CONNECTIONS_MAX as u64),
     ("CLIENTS_MAX", CLIENTS_MAX as u64),
     ("RESETS_PER_S_MAX", RESETS_PER_S_MAX),
+    ("SOCKETS_MAX", SOCKETS_MAX as u64),
+    ("PASSED_ON_MAX", PASSED_ON_MAX as u64),
     ("PRIORITY_UPDATE_BYTES_MAX", PRIORITY_UPDATE_BYTES_MAX as u64),
     ("REQUEST_BODY_BYTES_MAX", REQUEST_BODY_BYTES_MAX),
     ("BODY_CHANNEL_CHUNKS", BODY_CHANNEL_CHUNKS as u64),

@@ -7,6 +7,8 @@ mod frames;
 #[cfg(feature = "server")]
 pub(crate) mod keys;
 pub(crate) mod socket;
+#[cfg(feature = "server")]
+mod steer;
 mod streams;
 mod urgency;
 

@@ -10,6 +10,7 @@ mod tcp;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -56,6 +57,9 @@ pub struct ServerConfig {
     pub early: Option<EarlyRule>,
     /// Keys of Retry tokens, stateless resets and connection ids; without them they are made at start and known here only.
     pub keys: Option<QuicKeys>,
+    /// UDP sockets on the port, each with a part of the connections; at most [`limits::SOCKETS_MAX`]. With more than one, another
+    /// process of the same user can open the same port.
+    pub sockets: usize,
     /// What is counted; several servers of a process may share it.
     pub counters: Arc<ServerCounters>,
 }
@@ -72,6 +76,7 @@ impl ServerConfig {
             drain_pause: Duration::ZERO,
             early: None,
             keys: None,
+            sockets: 1,
             counters: Arc::default(),
         }
     }
@@ -156,7 +161,7 @@ pub struct Server {
     address: SocketAddr,
     listener: TcpListener,
     tls: Option<TlsHandle>,
-    endpoint: Option<quinn::Endpoint>,
+    endpoints: Vec<quinn::Endpoint>,
     drain_pause: Duration,
     context: Arc<Context>,
 }
@@ -180,8 +185,13 @@ impl Server {
         let sessions = Sessions::new(config.early.is_some(), tickets);
         let tls = config.tls.map(|tls| TlsHandle::new(tls, &sessions, make_quic)).transpose()?;
         let quic = tls.as_ref().and_then(TlsHandle::quic);
-        let (listener, address, endpoint) = bind_both(config.address, quic.as_ref().map(|quic| &*quic.config), keys)?;
-        let alt_svc = endpoint.as_ref().and_then(|_| {
+        let open = |address| match &quic {
+            Some(quic) => socket::server_endpoints(address, config.sockets, &quic.config, keys, &config.counters),
+            None => Ok(Vec::new()),
+        };
+        let (listener, address, endpoints) = bind_both(config.address, open)?;
+        let alt_svc = endpoints.first().and_then(|_| {
+            config.counters.udp_port.store(address.port().into(), Ordering::Relaxed);
             let port = config.alt_svc_port.unwrap_or(address.port());
             HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok()
         });
@@ -202,7 +212,7 @@ impl Server {
             refuse: CancellationToken::new(),
             abort: CancellationToken::new(),
         });
-        Ok(Self { address, listener, tls, endpoint, drain_pause: config.drain_pause, context })
+        Ok(Self { address, listener, tls, endpoints, drain_pause: config.drain_pause, context })
     }
 
     /// The certificate, to be replaced while the server runs; nothing without TLS.
@@ -219,10 +229,10 @@ impl Server {
     /// ones after [`ServerConfig::drain_pause`], finishes requests in flight for at most `drain` (the pause included), and
     /// closes. Returns when no task of the server is left.
     pub async fn serve(self, stop: CancellationToken, drain: Duration) {
-        let Self { listener, tls, endpoint, context, drain_pause, .. } = self;
+        let Self { listener, tls, endpoints, context, drain_pause, .. } = self;
         let accepting = context.tracker.spawn(tcp::accept(listener, tls.clone(), context.clone()));
-        if let Some(endpoint) = endpoint.clone() {
-            context.tracker.spawn(http3::accept(endpoint, tls, context.clone()));
+        for endpoint in endpoints.clone() {
+            context.tracker.spawn(http3::accept(endpoint, tls.clone(), context.clone()));
         }
         // Should this future be dropped instead of stopped, its tasks end too.
         let guard = context.abort.clone().drop_guard();
@@ -236,12 +246,12 @@ impl Server {
             ended = timeout_at(deadline, context.tracker.wait()) => if ended.is_err() {
                 tracing::warn!(tasks = context.tracker.len(), "drain deadline passed: closing connections that still work");
             },
-            () = http3::refuse(endpoint.as_ref(), &context) => {}
+            () = http3::refuse(&endpoints, &context) => {}
         }
         drop(guard);
         _ = accepting.await;
         context.tracker.wait().await;
-        if let Some(endpoint) = endpoint {
+        for endpoint in endpoints {
             endpoint.close(0u32.into(), b"");
             endpoint.wait_idle().await;
         }
@@ -258,17 +268,16 @@ fn quic_config(crypto: Arc<QuicServerConfig>, limits: &ServerLimits, keys: Optio
     config
 }
 
+/// Opens TCP, and what `open` opens on UDP, on one port number.
 fn bind_both(
     address: SocketAddr,
-    quic: Option<&quinn::ServerConfig>,
-    keys: Option<&QuicKeys>,
-) -> Result<(TcpListener, SocketAddr, Option<quinn::Endpoint>), TransportError> {
+    open: impl Fn(SocketAddr) -> std::io::Result<Vec<quinn::Endpoint>>,
+) -> Result<(TcpListener, SocketAddr, Vec<quinn::Endpoint>), TransportError> {
     let mut attempt = 1;
     loop {
         let (listener, bound) = bind_tcp(address).map_err(|source| bind_error(address, "TCP", source))?;
-        let Some(config) = quic else { return Ok((listener, bound, None)) };
-        match socket::bind(bound).and_then(|udp| socket::server_endpoint(udp, config.clone(), keys)) {
-            Ok(endpoint) => return Ok((listener, bound, Some(endpoint))),
+        match open(bound) {
+            Ok(endpoints) => return Ok((listener, bound, endpoints)),
             Err(_) if address.port() == 0 && attempt < PORT_ATTEMPTS => attempt += 1,
             Err(source) => return Err(bind_error(bound, "UDP", source)),
         }

@@ -60,6 +60,13 @@ impl QuicKeys {
         Some(Self { secret, server: server.into(), tickets: false })
     }
 
+    /// Keys of this process alone.
+    pub(crate) fn fresh() -> Option<Self> {
+        let mut secret = [0; SECRET_BYTES_MIN];
+        aws_lc_rs::rand::fill(&mut secret).ok()?;
+        Self::new(&secret, "")
+    }
+
     /// The same, with session tickets that every server with the secret accepts. A ticket may then be used anywhere and more
     /// than once, so there is no early data.
     #[must_use]

@@ -4,16 +4,30 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "server")]
+use quinn::Runtime as _;
 use quinn::{EndpointConfig, TokioRuntime, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits;
 #[cfg(feature = "server")]
 use crate::quic::keys::QuicKeys;
+#[cfg(feature = "server")]
+use crate::quic::steer::{Steered, Steering};
+#[cfg(feature = "server")]
+use crate::server::counters::ServerCounters;
 
 /// A UDP socket bound to `address` with large buffers, as far as the system gives them.
 pub(crate) fn bind(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
+    bind_beside(address, false)
+}
+
+/// The same; if `shared`, beside other sockets of this user on the same port.
+fn bind_beside(address: SocketAddr, shared: bool) -> std::io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
     for result in
         [socket.set_recv_buffer_size(limits::UDP_BUFFER_BYTES), socket.set_send_buffer_size(limits::UDP_BUFFER_BYTES)]
     {
@@ -33,18 +47,32 @@ pub(crate) fn endpoint(socket: std::net::UdpSocket) -> std::io::Result<quinn::En
     quinn::Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
 }
 
-/// A QUIC endpoint that answers, with shared keys if there are any. Must be called inside a tokio runtime.
+/// QUIC endpoints that answer at `address`, one for each of so many sockets. Must be called inside a tokio runtime.
 #[cfg(feature = "server")]
-pub(crate) fn server_endpoint(
-    socket: std::net::UdpSocket,
-    server: quinn::ServerConfig,
+pub(crate) fn server_endpoints(
+    address: SocketAddr,
+    sockets: usize,
+    server: &quinn::ServerConfig,
     keys: Option<&QuicKeys>,
-) -> std::io::Result<quinn::Endpoint> {
-    let mut config = EndpointConfig::default();
-    if let Some(keys) = keys.cloned() {
-        config.reset_key(keys.reset_key()).cid_generator(move || Box::new(keys.ids(0)));
-    }
-    quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime))
+    counters: &Arc<ServerCounters>,
+) -> std::io::Result<Vec<quinn::Endpoint>> {
+    let sockets = sockets.clamp(1, limits::SOCKETS_MAX);
+    // Several sockets tell connections apart by the index in their ids.
+    let keys = if sockets > 1 { keys.cloned().or_else(QuicKeys::fresh) } else { keys.cloned() };
+    let steering = Steering::new(sockets, counters.clone());
+    let endpoint = |index: u8| {
+        let mut config = EndpointConfig::default();
+        if let Some(keys) = keys.clone() {
+            config.reset_key(keys.reset_key()).cid_generator(move || Box::new(keys.ids(index)));
+        }
+        let socket = TokioRuntime.wrap_udp_socket(bind_beside(address, sockets > 1)?)?;
+        let socket = match sockets {
+            1 => socket,
+            _ => Steered::new(socket, index.into(), steering.clone()),
+        };
+        quinn::Endpoint::new_with_abstract_socket(config, Some(server.clone()), socket, Arc::new(TokioRuntime))
+    };
+    (0..sockets as u8).map(endpoint).collect()
 }
 
 fn base(idle_timeout: Duration) -> TransportConfig {

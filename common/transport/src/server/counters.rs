@@ -1,6 +1,6 @@
 //! [`ServerCounters`]: what happened at the listeners, as plain atomics. Names and exporting are the caller's.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::handler::Protocol;
 use crate::priority::Class;
@@ -20,6 +20,11 @@ pub struct ServerCounters {
     /// Requests in early data: answered at once, and made to wait for the handshake.
     pub(super) early_answered: AtomicU64,
     pub(super) early_delayed: AtomicU64,
+    /// Datagrams that arrived at another socket than their connection's, and those for which there was no room there.
+    pub(crate) udp_passed_on: AtomicU64,
+    pub(crate) udp_overflowed: AtomicU64,
+    /// The port of QUIC, once it is open.
+    pub(super) udp_port: AtomicU32,
     pub(super) refused_full: AtomicU64,
     pub(super) refused_client: AtomicU64,
     pub(super) refused_draining: AtomicU64,
@@ -64,6 +69,9 @@ impl ServerCounters {
             count("refused", "reason", "retry", &self.retries),
             count("early_requests", "outcome", "answered", &self.early_answered),
             count("early_requests", "outcome", "delayed", &self.early_delayed),
+            count("datagrams", "fate", "passed-on", &self.udp_passed_on),
+            count("datagrams", "fate", "overflowed", &self.udp_overflowed),
+            Count { name: "datagrams", label: "fate", kind: "dropped-by-system", value: self.dropped_by_system() },
             requests(Protocol::Http3),
             requests(Protocol::Http2),
             requests(Protocol::Http1),
@@ -74,6 +82,18 @@ impl ServerCounters {
         ]
     }
 
+    /// Datagrams for which the system had no room at our sockets, as far as it tells.
+    fn dropped_by_system(&self) -> u64 {
+        match self.udp_port.load(Ordering::Relaxed) {
+            0 => 0,
+            port => ["/proc/net/udp", "/proc/net/udp6"]
+                .iter()
+                .filter_map(|path| std::fs::read_to_string(path).ok())
+                .map(|table| drops(&table, port))
+                .sum(),
+        }
+    }
+
     /// One of [`Self::all`].
     pub fn get(&self, name: &str, kind: &str) -> u64 {
         self.all().iter().find(|count| count.name == name && count.kind == kind).map_or(0, |count| count.value)
@@ -81,10 +101,34 @@ impl ServerCounters {
 }
 
 /// Counts one.
-pub(super) fn count(counter: &AtomicU64) {
+pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What the last column of the system's table says of the sockets on `port`; the second column ends in the port, in hex.
+fn drops(table: &str, port: u32) -> u64 {
+    let drops = |line: &str| {
+        let (_, local) = line.split_whitespace().nth(1)?.rsplit_once(':')?;
+        let ours = u32::from_str_radix(local, 16).ok()? == port;
+        line.split_whitespace().last()?.parse::<u64>().ok().filter(|_| ours)
+    };
+    table.lines().skip(1).filter_map(drops).sum()
 }
 
 fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_table_is_read() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+            1: 0100007F:20FB 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1 2 0000000000000000 7\n\
+            2: 00000000:20FB 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1 2 0000000000000000 5\n\
+            3: 00000000:20FC 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1 2 0000000000000000 9\n";
+        assert_eq!((drops(table, 0x20fb), drops(table, 1), drops("", 1)), (12, 0, 0));
+    }
 }

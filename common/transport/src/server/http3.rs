@@ -68,13 +68,14 @@ pub(super) async fn accept(endpoint: quinn::Endpoint, tls: Option<TlsHandle>, co
 }
 
 /// Refuses connections for as long as it is polled, so that clients go elsewhere at once; never completes.
-pub(super) async fn refuse(endpoint: Option<&quinn::Endpoint>, context: &Context) {
-    if let Some(endpoint) = endpoint {
+pub(super) async fn refuse(endpoints: &[quinn::Endpoint], context: &Context) {
+    let refusing = endpoints.iter().map(async |endpoint| {
         while let Some(incoming) = endpoint.accept().await {
             count(&context.counters.refused_draining);
             incoming.refuse();
         }
-    }
+    });
+    futures_util::future::join_all(refusing).await;
     std::future::pending::<()>().await;
 }
 

@@ -107,6 +107,31 @@ async fn rebind_of_a_nat_in_the_middle_of_a_download() {
     assert!(got == body, "whole, though the client never knew");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rebind_reaches_the_same_connection_at_another_socket() {
+    let body = pattern(300_000);
+    let server = Running::start(ServerConfig { sockets: 4, ..Way::Http3.server_config() }, large(&body));
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        let endpoint = client();
+        let connected = connect(&endpoint, server.address).await;
+        let got = ask(&connected.0).await.read_to_end(LENGTH).await.unwrap();
+        assert!(data(&got) == body);
+        clients.push((endpoint, connected));
+    }
+    assert_eq!(server.counters.get("datagrams", "passed-on"), 0, "the system keeps addresses apart");
+    for (endpoint, (connection, _)) in &clients {
+        endpoint.rebind(std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).unwrap();
+        let got = ask(connection).await.read_to_end(LENGTH).await.unwrap();
+        assert!(data(&got) == body, "from the new port, on the old connection");
+    }
+    // Sixteen new ports do not all lead to the sockets of the old ones.
+    assert!(server.counters.get("datagrams", "passed-on") > 0);
+    assert_eq!(server.counters.get("connections", "quic"), 16);
+    drop(clients);
+    server.stopped().await;
+}
+
 /// A server with keys from this secret, of this name.
 fn keyed(secret: &[u8; 32], name: &str) -> ServerConfig {
     ServerConfig { keys: QuicKeys::new(secret, name), ..Way::Http3.server_config() }
