@@ -86,7 +86,7 @@ impl Inner {
     pub(super) fn drop_unit(&self, key: FileKey, unit: u32) {
         let name = self.files.lock(key);
         lock(&self.ledger).remove_unit(key, unit);
-        let file = self.files.get(key);
+        let file = self.files.open(&name, key, self.belief(key)).unwrap_or_default();
         let freed = file.as_ref().map_or(Ok(None), |file| file.evict(unit));
         if file.is_none_or(|file| file.used_units().is_empty()) || freed.is_err() {
             self.files.remove(&name, key);

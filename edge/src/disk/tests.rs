@@ -25,6 +25,9 @@ struct Switches {
     syncs: AtomicUsize,
     /// Reads wait while this is held.
     reads_wait: Mutex<()>,
+    /// Writes wait while this is held.
+    writes_wait: Mutex<()>,
+    writing: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -70,6 +73,9 @@ impl DiskFile for TroubledFile {
         self.0.read_at(offset, buffer)
     }
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.1.writing.fetch_add(1, Ordering::SeqCst);
+        drop(lock(&self.1.writes_wait));
+        self.1.writing.fetch_sub(1, Ordering::SeqCst);
         if self.1.writes_fail.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -275,6 +281,39 @@ async fn a_disk_that_does_not_answer_is_not_waited_for() {
     assert!(desk.tier.known(blob.0.id(), Encoding::Raw).await.is_none());
     release.send(()).unwrap();
     holder.join().unwrap();
+}
+
+/// Writers wait, few at a time; what they cannot keep up with is dropped, and readers do not notice.
+#[tokio::test]
+async fn a_disk_that_takes_no_writes_takes_few_threads_and_little_memory() {
+    let desk = Desk::new(1 << 30, |_| ());
+    let there = Blob::new(UNIT, 1);
+    desk.write(&there, 0).await;
+    let waiting = desk.trouble.clone();
+    let (hold, held) = std::sync::mpsc::sync_channel(1);
+    let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
+    let holder = std::thread::spawn(move || {
+        let _hangs = lock(&waiting.0.writes_wait);
+        hold.send(()).unwrap();
+        released.recv().unwrap();
+    });
+    held.recv().unwrap();
+    let (blobs, tasks) = ((2..32).map(|seed| Blob::new(UNIT, seed)).collect::<Vec<_>>(), TaskTracker::new());
+    for blob in &blobs {
+        desk.tier.write(blob.key(0), blob.0.clone(), Content::Fresh(blob.unit(0)), &tasks);
+    }
+    let queued = DISK_QUEUE_BYTES_MAX / UNIT as u64;
+    assert_eq!(desk.metrics.disk_dropped.get(), blobs.len() as u64 - queued);
+    while desk.trouble.0.writing.load(Ordering::SeqCst) < DISK_WRITERS {
+        tokio::task::yield_now().await;
+    }
+    assert!(desk.has(&there, 0).await);
+    assert_eq!(desk.trouble.0.writing.load(Ordering::SeqCst), DISK_WRITERS);
+    release.send(()).unwrap();
+    holder.join().unwrap();
+    tasks.close();
+    tasks.wait().await;
+    assert_eq!(desk.files() as u64, queued + 1);
 }
 
 #[tokio::test]

@@ -12,3 +12,11 @@ pub fn bench(words: &[&str]) -> Result<(), Failure> {
     command.args(words).current_dir(root().join("tests/bench")).env("CARGO_TARGET_DIR", root().join("target"));
     run(command)
 }
+
+/// Runs the program that fills a disk tier, kills edges on it and starts them again. In the dev profile: what it measures is
+/// files and starts, not code.
+pub fn edge_start(words: &[&str]) -> Result<(), Failure> {
+    let mut command = cargo("run --quiet -p colibri-edge --example start --");
+    command.args(words).current_dir(root());
+    run(command)
+}

@@ -21,6 +21,7 @@ cargo xtask COMMAND
   bench NAME   measures against a stated base: metadata, ingest
   crash publish
                kills publishes and collections at random moments and checks what is left: [--seed S] [--runs N]
+  edge-start   how long an edge with a large disk tier takes to its first byte after a kill: [--files N] [--dir DIR]
   conformance DIR
                the public TUF conformance suite, from a checkout in DIR, with its own keys and with ed25519 keys
 ";
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ["fuzz", ref arguments @ ..] => fuzz::fuzz(arguments),
         ["bench", ref words @ ..] if !words.is_empty() => bench::bench(words),
         ["crash", "publish", ref arguments @ ..] => crash::publish(arguments),
+        ["edge-start", ref words @ ..] => bench::edge_start(words),
         ["conformance", checkout] => conformance::conformance(checkout),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
