@@ -40,13 +40,16 @@ pub struct ClientConfig {
     pub header_timeout: Duration,
     /// Time without a byte while a response body is read.
     pub body_idle_timeout: Duration,
+    /// HTTP/3 connections to one authority, each from a UDP socket of its own; further ones are made while those there are
+    /// busy. With one, a single path and a single core of the server carry everything.
+    pub udp_sockets: usize,
     /// How long HTTP/3 may try alone before TCP joins the race.
     pub http3_head_start: Duration,
     /// How long a UDP path that led nowhere is not tried again.
     pub dead_udp_memory: Duration,
     /// How long an unused connection is kept.
     pub pool_idle_timeout: Duration,
-    /// HTTP/1.1 connections to one authority (HTTP/3 and 2 use one).
+    /// HTTP/1.1 connections to one authority (HTTP/2 uses one).
     pub connections_per_authority_max: usize,
 }
 
@@ -59,6 +62,7 @@ impl Default for ClientConfig {
             connect_timeout: Duration::from_secs(5),
             header_timeout: Duration::from_secs(30),
             body_idle_timeout: Duration::from_secs(30),
+            udp_sockets: 1,
             http3_head_start: Duration::from_millis(150),
             dead_udp_memory: Duration::from_secs(300),
             pool_idle_timeout: Duration::from_secs(60),

@@ -46,6 +46,10 @@ pub const HTTP2_SEND_BUFFER_BYTES: usize = 1 << 20;
 pub const AUTHORITIES_MAX: usize = 1024;
 /// HTTP/1.1 connections of a client to one authority, by default.
 pub const HTTP1_CONNECTIONS_MAX: usize = 16;
+/// UDP sockets of one client for each address family, and HTTP/3 connections to one authority.
+pub const UDP_SOCKETS_MAX: usize = 16;
+/// With so many requests in flight on each HTTP/3 connection to an authority, another is made.
+pub const HTTP3_BUSY_STREAMS: usize = 8;
 /// Addresses of one name that a client tries.
 pub const ADDRESSES_MAX: usize = 8;
 /// Largest PEM file (certificate, key, trust anchors) that is read, in bytes.
@@ -86,6 +90,8 @@ pub const ALL: &[(&str, u64)] = &[
     ("HTTP2_SEND_BUFFER_BYTES", HTTP2_SEND_BUFFER_BYTES as u64),
     ("AUTHORITIES_MAX", AUTHORITIES_MAX as u64),
     ("HTTP1_CONNECTIONS_MAX", HTTP1_CONNECTIONS_MAX as u64),
+    ("UDP_SOCKETS_MAX", UDP_SOCKETS_MAX as u64),
+    ("HTTP3_BUSY_STREAMS", HTTP3_BUSY_STREAMS as u64),
     ("ADDRESSES_MAX", ADDRESSES_MAX as u64),
     ("PEM_BYTES_MAX", PEM_BYTES_MAX),
     ("SESSIONS_MAX", SESSIONS_MAX as u64),

@@ -16,6 +16,7 @@ use super::http1::{Http1, Sender};
 use super::http2::Http2;
 use super::http3::Http3;
 use crate::error::{ClientError, ClientErrorKind};
+use crate::limits::{HTTP3_BUSY_STREAMS, UDP_SOCKETS_MAX};
 
 /// How long QUIC may still try once TCP has failed.
 const QUIC_LAST_MOMENT: Duration = Duration::from_millis(500);
@@ -52,12 +53,14 @@ impl Key {
 
 #[derive(Default)]
 struct State {
-    http3: Option<Arc<Http3>>,
+    http3: Vec<Arc<Http3>>,
     http2: Option<Arc<Http2>>,
     idle_http1: Vec<(Sender, Instant)>,
     speaks_http1: bool,
     udp_dead_until: Option<Instant>,
     probe: Option<AbortOnDropHandle<()>>,
+    /// Makes one more HTTP/3 connection.
+    widening: Option<AbortOnDropHandle<()>>,
     attempts: u64,
     failure: Option<(u64, ClientError)>,
 }
@@ -143,9 +146,10 @@ impl Authority {
     /// A pooled HTTP/3 or else HTTP/2 connection; looks after the UDP path on the way.
     fn multiplexed(self: &Arc<Self>) -> Option<Connection> {
         let mut state = self.lock();
-        state.http3.take_if(|connection| !connection.is_usable());
-        if let Some(connection) = &state.http3 {
-            return Some(Connection::Http3(connection.clone()));
+        state.http3.retain(|connection| connection.is_usable());
+        if let Some(connection) = state.http3.iter().min_by_key(|connection| connection.busy()).cloned() {
+            self.widen(&mut state, &connection);
+            return Some(Connection::Http3(connection));
         }
         state.http2.take_if(|connection| !connection.is_usable());
         let connection = state.http2.clone()?;
@@ -193,7 +197,7 @@ impl Authority {
         let mut state = self.lock();
         match dialed {
             Dialed::Http3(connection) => {
-                state.http3 = Some(connection.clone());
+                state.http3.push(connection.clone());
                 Some(Connection::Http3(connection))
             }
             Dialed::Http2(connection) => {
@@ -298,6 +302,25 @@ impl Authority {
         }
     }
 
+    /// Makes one more HTTP/3 connection, beside those that work, while even the least busy has much to do.
+    fn widen(self: &Arc<Self>, state: &mut State, least_busy: &Http3) {
+        let wanted = self.dialer.config.udp_sockets.clamp(1, UDP_SOCKETS_MAX);
+        let running = state.widening.as_ref().is_some_and(|widening| !widening.is_finished());
+        if running || state.http3.len() >= wanted || least_busy.busy() < HTTP3_BUSY_STREAMS {
+            return;
+        }
+        let authority = Arc::downgrade(self);
+        let quic = self.clone_dialer().quic_owned(self.key.clone(), self.name.clone());
+        state.widening = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let result = quic.await;
+            match (result, authority.upgrade()) {
+                (Ok(connection), Some(authority)) => authority.lock().http3.push(connection),
+                (Err(error), _) => tracing::debug!(%error, "one more HTTP/3 connection could not be made"),
+                (Ok(_), None) => {}
+            }
+        })));
+    }
+
     fn watch_probe(
         self: &Arc<Self>,
         state: &mut State,
@@ -308,7 +331,7 @@ impl Authority {
             let result = quic.await;
             let Some(authority) = authority.upgrade() else { return };
             match result {
-                Ok(connection) => authority.lock().http3 = Some(connection),
+                Ok(connection) => authority.lock().http3.push(connection),
                 Err(error) => authority.udp_died(&error),
             }
         })));

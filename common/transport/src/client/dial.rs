@@ -18,7 +18,7 @@ use super::http2::Http2;
 use super::http3::Http3;
 use super::{ClientConfig, Counters, count};
 use crate::error::{ClientError, ClientErrorKind, TransportError};
-use crate::limits::ADDRESSES_MAX;
+use crate::limits::{ADDRESSES_MAX, UDP_SOCKETS_MAX};
 use crate::quic::socket;
 use crate::tls::{ALPN_H1, ALPN_H2, ALPN_H3};
 
@@ -36,14 +36,20 @@ pub(super) enum Dialed {
     Http1(Sender),
 }
 
+#[derive(Default)]
+struct Endpoints {
+    made: Vec<quinn::Endpoint>,
+    next: usize,
+}
+
 /// Everything needed to make connections.
 pub(super) struct Dialer {
     pub(super) config: ClientConfig,
     pub(super) counters: Counters,
     tls: TlsConnector,
     quic: quinn::ClientConfig,
-    /// One endpoint per address family (IPv4, IPv6), made when first needed.
-    endpoints: Mutex<[Option<quinn::Endpoint>; 2]>,
+    /// The endpoints of each address family (IPv4, IPv6), made when first needed, used in turn.
+    endpoints: Mutex<[Endpoints; 2]>,
 }
 
 impl Dialer {
@@ -113,15 +119,17 @@ impl Dialer {
 
     fn endpoint(&self, address: SocketAddr) -> io::Result<quinn::Endpoint> {
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        let (slot, any): (_, IpAddr) = match address {
+        let (family, any): (_, IpAddr) = match address {
             SocketAddr::V4(_) => (&mut endpoints[0], Ipv4Addr::UNSPECIFIED.into()),
             SocketAddr::V6(_) => (&mut endpoints[1], Ipv6Addr::UNSPECIFIED.into()),
         };
-        if let Some(endpoint) = slot {
+        let turn = family.next;
+        family.next = (turn + 1) % self.config.udp_sockets.clamp(1, UDP_SOCKETS_MAX);
+        if let Some(endpoint) = family.made.get(turn) {
             return Ok(endpoint.clone());
         }
         let endpoint = socket::endpoint(socket::bind(SocketAddr::new(any, 0))?)?;
-        *slot = Some(endpoint.clone());
+        family.made.push(endpoint.clone());
         Ok(endpoint)
     }
 

@@ -70,6 +70,11 @@ impl Http3 {
         self.streams.clone()
     }
 
+    /// Requests in flight on it.
+    pub(super) fn busy(&self) -> usize {
+        (limits::STREAMS_MAX as usize).saturating_sub(self.streams.available_permits())
+    }
+
     pub(super) fn used(&self) -> bool {
         self.used.load(Ordering::Relaxed)
     }

@@ -234,3 +234,48 @@ async fn idle_connections_are_closed_by_either_side() {
         }
     }
 }
+
+/// While connections are busy, further ones are made, each from a UDP socket of its own and no more than allowed.
+#[tokio::test(flavor = "multi_thread")]
+async fn busy_http3_connections_get_company_from_other_sockets() {
+    let (arrived, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let from = Arc::new(std::sync::Mutex::new(std::collections::HashSet::new()));
+    let server = {
+        let (arrived, gate, from) = (arrived.clone(), gate.clone(), from.clone());
+        Running::way(
+            Way::Http3,
+            handler(move |request: Request| {
+                let (arrived, gate) = (arrived.clone(), gate.clone());
+                from.lock().unwrap().insert(request.extensions().get::<colibri_transport::Peer>().unwrap().0);
+                async move {
+                    arrived.add_permits(1);
+                    gate.acquire().await.unwrap().forget();
+                    respond(Body::full("late"))
+                }
+            }),
+        )
+    };
+    let config = colibri_transport::ClientConfig { udp_sockets: 3, ..Way::Http3.client_config() };
+    let client = colibri_transport::Client::new(config).unwrap();
+    let url = Way::Http3.url(server.address, "/");
+    let mut waiting = Vec::new();
+    // Each request is there before the next is sent, so that a connection being made has its time.
+    while waiting.len() < 40 || client.counts().h3_connections < 3 {
+        assert!(waiting.len() < 250, "no more than {} connections came", client.counts().h3_connections);
+        waiting.push(tokio::spawn({
+            let (client, url) = (client.clone(), url.clone());
+            async move { fetch(&client, &url).await }
+        }));
+        arrived.acquire().await.unwrap().forget();
+    }
+    gate.add_permits(waiting.len() + 50);
+    for one in waiting {
+        assert_eq!(one.await.unwrap().unwrap(), "late");
+    }
+    // The third may have carried nothing yet.
+    for _ in 0..20 {
+        fetch(&client, &url).await.unwrap();
+    }
+    assert_eq!(client.counts().h3_connections, 3);
+    assert!(from.lock().unwrap().len() >= 2, "{:?}", from.lock().unwrap());
+}
