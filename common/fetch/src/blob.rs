@@ -31,6 +31,7 @@ pub struct BlobFetcher {
     patience: Patience,
     class: Class,
     nearby: Option<Arc<dyn Nearby>>,
+    nearby_has_units: bool,
     memory: Arc<Semaphore>,
 }
 
@@ -61,7 +62,7 @@ impl BlobFetcher {
         let permits = usize::try_from(UNVERIFIED_BYTES_MAX / MEMORY_PERMIT_BYTES).expect("a few thousand");
         let memory = Arc::new(Semaphore::new(permits));
         let (headers, patience, class) = (HeaderMap::new(), Patience::default(), Class::default());
-        Self { client, sources, agent, headers, patience, class, nearby: None, memory }
+        Self { client, sources, agent, headers, patience, class, nearby: None, nearby_has_units: true, memory }
     }
 
     /// The same fetcher with another patience.
@@ -97,6 +98,14 @@ impl BlobFetcher {
         &self.headers
     }
 
+    /// The same fetcher on behalf of somebody nearby: units are not asked of a third. Heads of blobs may be, since whoever is
+    /// asked for a unit must know the head, which may be another's share.
+    #[must_use]
+    pub const fn on_behalf_of_nearby(mut self) -> Self {
+        self.nearby_has_units = false;
+        self
+    }
+
     /// The sources.
     pub const fn sources(&self) -> &Arc<Sources> {
         &self.sources
@@ -122,7 +131,8 @@ impl BlobFetcher {
 
     /// Who is to be asked first for a part of a blob.
     pub(crate) fn first(&self, blob: &BlobId, part: Part) -> Option<Arc<Source>> {
-        self.nearby.as_ref()?.first(blob, part)
+        let nearby = self.nearby.as_ref().filter(|_| self.nearby_has_units || part == Part::Head);
+        nearby?.first(blob, part)
     }
 
     /// A walk over the sources, `nearby` first.

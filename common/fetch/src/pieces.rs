@@ -101,7 +101,8 @@ impl BlobFetcher {
         };
         let asked_at = Instant::now();
         let mut asked = pin!(attempt.start(permit, wanted));
-        let may_hedge = attempt.class == Class::Demand;
+        // Who is nearby is slow when it is being filled itself: asking its upstream as well would gain nothing.
+        let may_hedge = attempt.class == Class::Demand && !round.is_nearby(first);
         if let Some(delay) = may_hedge.then(|| self.sources().hedge_after(first)).flatten() {
             if let Ok(started) = timeout(delay, asked.as_mut()).await {
                 return (first, started);
@@ -109,7 +110,7 @@ impl BlobFetcher {
         } else {
             return (first, asked.await);
         }
-        let Some((rival, permit)) = self.rival(round, wanted.range.len()) else { return (first, asked.await) };
+        let Some((rival, permit)) = self.rival(round, first, wanted.range.len()) else { return (first, asked.await) };
         let hedged_at = Instant::now();
         let mut hedge = pin!(self.attempt(round, rival).start(permit, wanted));
         tokio::select! {
@@ -141,8 +142,8 @@ impl BlobFetcher {
     }
 
     /// Another source to be asked at once, with a place in its budget: a hedge does not wait for one.
-    fn rival<'a>(&self, round: &mut Round<'a>, bytes: u64) -> Option<(&'a Source, Permit)> {
-        let rival = round.rival()?;
+    fn rival<'a>(&self, round: &mut Round<'a>, slow: &Source, bytes: u64) -> Option<(&'a Source, Permit)> {
+        let rival = round.rival(slow)?;
         let permit = rival.budget().try_acquire(Class::Demand, bytes).filter(|_| self.sources().may_hedge());
         let Some(permit) = permit else {
             round.put_back(rival);

@@ -43,6 +43,7 @@ pub(crate) struct Round<'a> {
     class: Class,
     /// Asked before the others, in the first pass only.
     nearby: Option<&'a Source>,
+    nearby_asked: bool,
     queue: VecDeque<&'a Source>,
     failures: Vec<Failure<'a>>,
     passes: u32,
@@ -56,6 +57,7 @@ impl<'a> Round<'a> {
             subject,
             class: Class::Demand,
             nearby: None,
+            nearby_asked: false,
             queue: VecDeque::new(),
             failures: Vec::new(),
             passes: 0,
@@ -83,8 +85,9 @@ impl<'a> Round<'a> {
             };
             let candidates = self.sources.candidates(self.subject.blob.as_ref(), self.subject.unit);
             let mut candidates: VecDeque<_> = candidates.into_iter().filter(|source| !settled(source)).collect();
-            if let Some(nearby) = self.nearby.take() {
+            if let Some(nearby) = self.nearby.filter(|_| !self.nearby_asked) {
                 candidates.push_front(nearby);
+                self.nearby_asked = true;
             }
             if self.passes >= self.class.passes_max() || candidates.is_empty() {
                 return None;
@@ -107,9 +110,15 @@ impl<'a> Round<'a> {
         if rivals { patience.with_rivals } else { patience.alone }
     }
 
-    /// A source of good standing that can be asked besides the one that came last; it is taken out of this pass.
-    pub fn rival(&mut self) -> Option<&'a Source> {
-        let is_good = self.queue.front().is_some_and(|source| source.standing() == Standing::Good);
+    /// Whether this is the source that is asked before the others.
+    pub fn is_nearby(&self, source: &Source) -> bool {
+        self.nearby.is_some_and(|nearby| std::ptr::eq(nearby, source))
+    }
+
+    /// A source of good standing that can be asked besides `slow`, which came last; it is taken out of this pass.
+    pub fn rival(&mut self, slow: &Source) -> Option<&'a Source> {
+        let is_good = |source: &Source| source.standing() == Standing::Good && source.may_rival(slow);
+        let is_good = self.queue.front().is_some_and(|source| is_good(source));
         if is_good { self.queue.pop_front() } else { None }
     }
 

@@ -99,6 +99,7 @@ pub struct Source {
     /// Fields of every request to it.
     headers: HeaderMap,
     budget: Arc<Budget>,
+    spared: bool,
     health: Mutex<Health>,
     counters: Counters,
     ignores_ranges: AtomicBool,
@@ -165,6 +166,7 @@ impl Source {
             client: None,
             headers: HeaderMap::new(),
             budget: Budget::new(BudgetLimits::default()),
+            spared: false,
             health: Mutex::default(),
             counters: Counters::default(),
             ignores_ranges: AtomicBool::default(),
@@ -190,6 +192,19 @@ impl Source {
     pub fn with_client(mut self, client: Client) -> Self {
         self.client = Some(client);
         self
+    }
+
+    /// The same source, never asked because another is slow, unless that one is spared as well. For origins: a cache before
+    /// them is slow when it is asking them already.
+    #[must_use]
+    pub const fn spared(mut self) -> Self {
+        self.spared = true;
+        self
+    }
+
+    /// Whether it may be asked because `slow` is.
+    pub(crate) const fn may_rival(&self, slow: &Self) -> bool {
+        !self.spared || slow.spared
     }
 
     /// What may be asked of it.

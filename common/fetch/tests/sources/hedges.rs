@@ -58,18 +58,20 @@ fn held_until(then: &Arc<Notify>) -> impl Fn(Body) -> Body + Send + Sync + 'stat
 
 impl Pair {
     async fn new(first: impl Fn(&Arc<AtomicBool>) -> Lie, second: impl Fn(&Arc<AtomicBool>) -> Lie) -> Self {
-        Self::hedged(EAGER, first, second).await
+        Self::hedged(EAGER, false, first, second).await
     }
 
     async fn hedged(
         hedging: Hedging,
+        spared: bool,
         first: impl Fn(&Arc<AtomicBool>) -> Lie,
         second: impl Fn(&Arc<AtomicBool>) -> Lie,
     ) -> Self {
         let content = site::content(LENGTH, 1);
         let (site, switch) = (Site::with(&content, 1), Arc::new(AtomicBool::new(false)));
         let (first, second) = (Node::lying(site.clone(), first(&switch)), Node::lying(site, second(&switch)));
-        let sources = Sources::new(vec![first.source(), second.source()], SourceOrder::Listed).with_hedging(hedging);
+        let last = if spared { second.source().spared() } else { second.source() };
+        let sources = Sources::new(vec![first.source(), last], SourceOrder::Listed).with_hedging(hedging);
         let fetcher = BlobFetcher::new(client(), Arc::new(sources), "test");
         let layout = fetcher.open("", site::id(&content), Encoding::Raw).await.unwrap().layout;
         // How long it usually takes must be known before anything is unusual.
@@ -186,15 +188,20 @@ fn keep_letting_it_speak(pair: &Pair, speaks: &Arc<Notify>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_hedging_and_for_what_nobody_waits_for_a_slow_source_is_waited_for() {
-    for (hedging, class) in [(Hedging::OFF, Class::Demand), (EAGER, Class::Warm), (EAGER, Class::Background)] {
+async fn without_hedging_before_an_origin_and_for_what_nobody_waits_for_a_slow_source_is_waited_for() {
+    for (hedging, spared, class) in [
+        (Hedging::OFF, false, Class::Demand),
+        (EAGER, true, Class::Demand),
+        (EAGER, false, Class::Warm),
+        (EAGER, false, Class::Background),
+    ] {
         let speaks = Arc::new(Notify::new());
-        let mut pair = Pair::hedged(hedging, |switch| switched(switch, held_until(&speaks)), honest).await;
+        let mut pair = Pair::hedged(hedging, spared, |switch| switched(switch, held_until(&speaks)), honest).await;
         pair.fetcher = pair.fetcher.with_class(class);
         keep_letting_it_speak(&pair, &speaks);
         let [first, second] = pair.fetch().await;
         pair.switch.store(false, Ordering::SeqCst);
-        assert_eq!((first.cancelled, second.requests), (0, 0), "{hedging:?} {class:?}");
+        assert_eq!((first.cancelled, second.requests), (0, 0), "{hedging:?} {spared} {class:?}");
         assert!(pair.first.asked().len() > 40);
     }
 }
