@@ -1,5 +1,6 @@
 //! What an operator can choose about an edge. Defaults serve a small site; sizes are bytes, times seconds.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use colibri_api::RepositoryName;
@@ -17,6 +18,8 @@ pub struct EdgeConfig {
     pub upstream_tls: String,
     /// Try HTTP/3 towards upstream.
     pub upstream_http3: bool,
+    /// UDP sockets towards one upstream, each with a connection of its own; further ones are used while those there are busy.
+    pub upstream_udp_sockets: usize,
     /// How long an upstream may take to answer, or to send what is no more than a trickle, while there are others to ask.
     /// With nobody else left it may take three times as long.
     pub upstream_patience_s: u64,
@@ -37,6 +40,8 @@ pub struct EdgeConfig {
     pub origin_bytes_per_s: u64,
     /// Budget of the memory tier. Fills under way and units held for slow readers take up to three quarters as much besides.
     pub memory_bytes: u64,
+    /// The other edges of the region, if any.
+    pub peers: Option<PeersConfig>,
     /// The disk tier, if any.
     pub disk: Option<DiskTierConfig>,
     /// How long unnumbered metadata is served before upstream is asked again.
@@ -87,6 +92,7 @@ impl Default for EdgeConfig {
             upstreams: Vec::new(),
             upstream_tls: "none".to_owned(),
             upstream_http3: true,
+            upstream_udp_sockets: 2,
             upstream_patience_s: 10,
             upstream_order: UpstreamOrder::Listed,
             upstream_in_flight_max: colibri_fetch::limits::SOURCE_IN_FLIGHT_MAX,
@@ -96,6 +102,7 @@ impl Default for EdgeConfig {
             origin_requests_per_s: 0,
             origin_bytes_per_s: 0,
             memory_bytes: 256 << 20,
+            peers: None,
             disk: None,
             metadata_max_age_s: 5,
             metadata_stale_max_s: 3600,
@@ -105,6 +112,78 @@ impl Default for EdgeConfig {
             refuse_unlisted_blobs: false,
             warm: None,
             state_dir: None,
+        }
+    }
+}
+
+/// The other edges of a region, of which each asks the parent for its share and gives it to the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PeersConfig {
+    /// `HOST:PORT` of this edge, exactly as the others know it: with it they all find the same share for it.
+    pub own: String,
+    /// `HOST:PORT` of members; this edge may be among them.
+    pub members: Vec<String>,
+    /// `HOST:PORT` of a name whose addresses are the members, such as a headless service; this edge may be among them.
+    pub dns: Option<String>,
+    /// The name server to ask instead of the system's.
+    pub dns_server: Option<SocketAddr>,
+    /// A service of Kubernetes whose endpoints are the members.
+    pub endpoint_slices: Option<EndpointSlicesConfig>,
+    /// How often DNS or Kubernetes is asked.
+    pub refresh_s: u64,
+    /// Ask members over TLS.
+    pub secure: bool,
+    /// Try HTTP/3 towards members.
+    pub http3: bool,
+    /// Whom to believe: `none`, `system`, `ca-file:PATH` or `pin:HEX`. Integrity never depends on it.
+    pub tls: String,
+}
+
+impl Default for PeersConfig {
+    fn default() -> Self {
+        Self {
+            own: String::new(),
+            members: Vec::new(),
+            dns: None,
+            dns_server: None,
+            endpoint_slices: None,
+            refresh_s: 5,
+            secure: true,
+            http3: true,
+            tls: "none".to_owned(),
+        }
+    }
+}
+
+/// A service of Kubernetes, and how its API server is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EndpointSlicesConfig {
+    /// Namespace of the service.
+    pub namespace: String,
+    /// Name of the service.
+    pub service: String,
+    /// Port of its endpoints.
+    pub port: u16,
+    /// URL of the API server.
+    pub api: String,
+    /// File of the service account's token.
+    pub token_file: PathBuf,
+    /// Whom to believe: `ca-file:PATH` of the cluster, or as in `upstream_tls`.
+    pub tls: String,
+}
+
+impl Default for EndpointSlicesConfig {
+    fn default() -> Self {
+        let account = "/var/run/secrets/kubernetes.io/serviceaccount";
+        Self {
+            namespace: String::new(),
+            service: String::new(),
+            port: 8443,
+            api: "https://kubernetes.default.svc".to_owned(),
+            token_file: format!("{account}/token").into(),
+            tls: format!("ca-file:{account}/ca.crt"),
         }
     }
 }

@@ -18,6 +18,9 @@ pub enum EdgeError {
     /// What `origins` names is not an upstream.
     #[error("origins: `{0}` is not one of `upstreams`")]
     Origin(String),
+    /// The other edges of the region are not usable as configured.
+    #[error("peers: {0}")]
+    Peers(String),
     /// `upstream_tls` is not understood.
     #[error("upstream_tls: {0}")]
     Trust(String),

@@ -22,6 +22,7 @@ pub mod limits;
 mod memory;
 mod metadata;
 pub mod metrics;
+mod peers;
 mod pins;
 pub mod process;
 mod reader;
@@ -38,7 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use colibri_common::{BlobId, Clock, SystemClock};
-use colibri_fetch::{BlobFetcher, Class, FetchError, Patience, Sources};
+use colibri_fetch::{BlobFetcher, Class, FetchError, Nearby, Patience, Sources};
 use colibri_package::delivery::Encoding;
 use colibri_service::metrics::Registry;
 use colibri_transport::{Client, ClientConfig, Handler};
@@ -47,9 +48,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::cdn_loop::OwnHop;
 
-pub use config::{Admission, DiskTierConfig, EdgeConfig, FollowedConfig, UpstreamOrder, WarmConfig};
+pub use config::{
+    Admission, DiskTierConfig, EdgeConfig, EndpointSlicesConfig, FollowedConfig, PeersConfig, UpstreamOrder, WarmConfig,
+};
 pub use error::EdgeError;
 pub use metrics::Metrics;
+pub use peers::{Peers, Totals};
 
 /// A built edge: everything but its listeners.
 #[derive(Debug, Clone)]
@@ -60,10 +64,11 @@ pub struct Edge {
     disk: Option<disk::DiskTier>,
     metrics: Metrics,
     tasks: TaskTracker,
+    peers: Option<Arc<Peers>>,
 }
 
 impl Edge {
-    /// Builds an edge from its configuration; opens no port and asks nobody anything.
+    /// Builds an edge from its configuration, inside a tokio runtime; opens no port, and asks nobody but a name server.
     pub fn build(config: &EdgeConfig, registry: &Registry) -> Result<Self, EdgeError> {
         Self::build_with_clock(config, registry, Arc::new(SystemClock))
     }
@@ -76,12 +81,15 @@ impl Edge {
     ) -> Result<Self, EdgeError> {
         let sources = Arc::new(upstreams::sources(config)?);
         let trust = config.upstream_tls.parse().map_err(|error| EdgeError::Trust(format!("{error}")))?;
-        let client = Client::new(ClientConfig { trust, http3: config.upstream_http3, ..ClientConfig::default() })?;
+        let (http3, udp_sockets) = (config.upstream_http3, config.upstream_udp_sockets);
+        let client = Client::new(ClientConfig { trust, http3, udp_sockets, ..ClientConfig::default() })?;
         let patience = Patience::of(Duration::from_secs(config.upstream_patience_s.max(1)));
         let agent = format!("colibri-edge/{} ({})", env!("CARGO_PKG_VERSION"), config.name);
         let fetcher = BlobFetcher::new(client, sources, &agent).with_patience(patience);
         let metrics = Metrics::register(registry)?;
-        upstreams::export(config, fetcher.sources(), registry)?;
+        let peers = peers::join(config, &metrics)?;
+        let fetcher = fetcher.with_nearby(peers.clone().map(|peers| peers as Arc<dyn Nearby>));
+        upstreams::export(config, fetcher.sources(), peers.as_ref(), registry)?;
         let tasks = TaskTracker::new();
         let disk = config.disk.as_ref().map(|disk| disk::DiskTier::open(disk, metrics.clone())).transpose()?;
         let cache = Arc::new(cache::Cache::new(config, disk.clone(), metrics.clone(), tasks.clone()));
@@ -116,7 +124,7 @@ impl Edge {
             metrics: metrics.clone(),
         };
         let serve = Arc::new(serve::ReadApi::new(config, parts, tasks.clone()));
-        Ok(Self { serve, fetcher, cache, disk, metrics, tasks })
+        Ok(Self { serve, fetcher, cache, disk, metrics, tasks, peers })
     }
 
     /// Follows the configured repositories until `stop`: refreshes by the clock and by upstream's events. Without this they
@@ -149,6 +157,16 @@ impl Edge {
     /// Its upstreams, with health and blame.
     pub fn sources(&self) -> &Sources {
         self.fetcher.sources()
+    }
+
+    /// The other edges of its region, if there are any.
+    pub const fn peers(&self) -> Option<&Arc<Peers>> {
+        self.peers.as_ref()
+    }
+
+    /// Tells peers from now on that this edge is about to stop: they ask it for nothing new. What they ask is answered.
+    pub fn leave(&self) {
+        self.serve.leave();
     }
 
     /// Brings all of a blob, in one encoding, onto the disk before anybody asks for it; gives its encoded length, bytes.

@@ -161,6 +161,18 @@ pub const READ_AHEAD_AFTER_BYTES: u64 = 512 << 10;
 /// Largest answer that is handed over at once; larger ones go piece by piece, so that slow readers hold no more than a few.
 pub const WHOLE_ANSWER_BYTES_MAX: u64 = 256 << 10;
 
+/// Other edges in a region; more are left out.
+pub const PEERS_MAX: usize = 64;
+
+/// Largest list of endpoint slices that is read, bytes.
+pub const ENDPOINT_SLICES_BYTES_MAX: u64 = 4 << 20;
+
+/// Units of a blob that are one share of a region: so many that follow each other have the same peer.
+pub const PEER_RUN_UNITS: u32 = 4;
+
+/// Requests in flight at a peer that are never too many, however few the others have.
+pub const PEER_LOAD_MIN: u32 = 64;
+
 /// Hops of a `CDN-Loop` value sent on; those furthest away are left out.
 pub const LOOP_HOPS_MAX: usize = 32;
 
@@ -227,6 +239,10 @@ pub const ALL: &[(&str, u64)] = &[
     ("READ_AHEAD_UNITS", READ_AHEAD_UNITS as u64),
     ("READ_AHEAD_AFTER_BYTES", READ_AHEAD_AFTER_BYTES),
     ("WHOLE_ANSWER_BYTES_MAX", WHOLE_ANSWER_BYTES_MAX),
+    ("PEERS_MAX", PEERS_MAX as u64),
+    ("ENDPOINT_SLICES_BYTES_MAX", ENDPOINT_SLICES_BYTES_MAX),
+    ("PEER_RUN_UNITS", PEER_RUN_UNITS as u64),
+    ("PEER_LOAD_MIN", PEER_LOAD_MIN as u64),
     ("LOOP_HOPS_MAX", LOOP_HOPS_MAX as u64),
     ("LOOP_BYTES_MAX", LOOP_BYTES_MAX as u64),
 ];

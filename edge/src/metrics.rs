@@ -53,6 +53,12 @@ pub struct Metrics {
     pub disk_dropped: IntCounter,
     /// Reads and writes of the disk tier that failed.
     pub disk_errors: IntCounter,
+    /// Other edges of the region that are known.
+    pub peers: IntGauge,
+    /// Parts of blobs that the best peer was not asked for, because it had too much to do.
+    pub peers_overloaded: IntCounter,
+    /// Times the members of the region could not be found out; the last ones stayed.
+    pub peers_unknown: IntCounter,
     /// Metadata documents that clients asked for.
     pub documents_asked: IntCounter,
     /// Of these, questions upstream.
@@ -126,6 +132,9 @@ impl Metrics {
             disk_written_bytes: counter("colibri_edge_disk_written_bytes_total", "bytes written to disk")?,
             disk_dropped: counter("colibri_edge_disk_dropped_total", "units the disk did not keep up with")?,
             disk_errors: counter("colibri_edge_disk_errors_total", "failed reads and writes of the disk tier")?,
+            peers: registry.gauge("colibri_edge_peers", "other edges of the region")?,
+            peers_overloaded: counter("colibri_edge_peers_overloaded_total", "parts not asked of the best peer")?,
+            peers_unknown: counter("colibri_edge_peers_unknown_total", "times the members could not be found out")?,
             documents_asked: counter("colibri_edge_documents_asked_total", "metadata documents asked for")?,
             documents_fetched: counter("colibri_edge_documents_fetched_total", "metadata questions upstream")?,
             documents_stale: counter("colibri_edge_documents_stale_total", "metadata answered stale")?,

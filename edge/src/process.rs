@@ -138,7 +138,12 @@ impl EdgeProcess {
                 plain.serve(stop.clone(), self.drain).await;
             }
         };
-        let serving = async { tokio::join!(secure, plain, self.edge.follow(stop.clone())) };
+        // From then on, peers ask this edge for nothing new.
+        let leaving = async {
+            stop.cancelled().await;
+            self.edge.leave();
+        };
+        let serving = async { tokio::join!(secure, plain, self.edge.follow(stop.clone()), leaving) };
         tokio::select! { _ = serving => {}, () = certificates => {} }
         self.edge.finish().await;
         self.health.set_ready(false);

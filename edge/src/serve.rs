@@ -1,6 +1,7 @@
 //! The read API over the cache: route, representation, body. The one place where a [`FetchError`] becomes a status.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use colibri_api::{
     cache as cache_control, head_for, negotiate, parse_path,
 };
 use colibri_common::{BlobId, Digest};
+use colibri_fetch::nearby::{FROM_PEER, LEAVING};
 use colibri_fetch::{BlobFetcher, FetchError};
 use colibri_package::delivery::{DeliveryType, Encoding};
 use colibri_transport::{Body, Request, Response};
@@ -48,6 +50,8 @@ pub(crate) struct ReadApi {
     metrics: Metrics,
     tasks: TaskTracker,
     metadata_max_age_s: u64,
+    /// Peers are told that it is about to stop.
+    leaving: AtomicBool,
 }
 
 /// What a [`ReadApi`] is made of.
@@ -90,6 +94,7 @@ impl ReadApi {
             metrics,
             tasks,
             metadata_max_age_s,
+            leaving: AtomicBool::new(false),
         }
     }
 
@@ -113,15 +118,33 @@ impl ReadApi {
         &self.repositories
     }
 
+    /// Tells peers from now on that this edge is about to stop.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
     /// The answer to one request.
     pub async fn answer(&self, request: Request) -> Response {
+        let from_peer = request.headers().contains_key(FROM_PEER);
+        let mut response = self.answer_any(request, from_peer).await;
+        if from_peer && self.leaving.load(Ordering::Relaxed) {
+            response.headers_mut().insert(LEAVING, HeaderValue::from_static("1"));
+        }
+        response
+    }
+
+    async fn answer_any(&self, request: Request, from_peer: bool) -> Response {
         let secure = request.extensions().get::<colibri_transport::Secure>().is_some_and(|secure| secure.0);
         let scheme = if secure { "https" } else { "http" };
         let here = colibri_transport::authority(&request).map(|authority| format!("{scheme}://{authority}"));
         let path = request.uri().path().to_owned();
         let (head, _body) = request.into_parts();
         let Ok(via) = self.hop.check(&head.headers) else { return cdn_loop::refusal(&self.name, &head.method) };
-        let fetcher = self.fetcher.clone().with_headers(via.headers());
+        let mut fetcher = self.fetcher.clone().with_headers(via.headers());
+        if from_peer {
+            // Peers ask each other once for a unit; what this one has not got, it asks of its upstreams.
+            fetcher = fetcher.on_behalf_of_nearby();
+        }
         let asked = Asked { method: head.method, headers: head.headers, here, fetcher };
         if asked.method != Method::GET && asked.method != Method::HEAD {
             return self.problem(&ApiError::MethodNotAllowed, &asked.method);

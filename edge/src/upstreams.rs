@@ -1,6 +1,6 @@
 //! The upstreams of an edge as a set of sources: budgets, hedging, the protection of the origin, and their metrics.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use colibri_fetch::{Budget, BudgetLimits, Hedging, Source, SourceOrder, SourceUrl, Sources};
@@ -8,6 +8,7 @@ use colibri_service::metrics::{IntCounter, IntCounterVec, IntGaugeVec, MetricsEr
 
 use crate::config::{EdgeConfig, UpstreamOrder};
 use crate::error::EdgeError;
+use crate::peers::{Peers, Totals};
 
 /// The sources that `config` names, with one budget for all that are the origin and one each for the others.
 pub(crate) fn sources(config: &EdgeConfig) -> Result<Sources, EdgeError> {
@@ -24,12 +25,10 @@ pub(crate) fn sources(config: &EdgeConfig) -> Result<Sources, EdgeError> {
     });
     let origins = origins(config, &urls)?;
     let list = urls.into_iter().map(|url| {
-        let budget = if origins.contains(&url) {
-            origin.clone()
-        } else {
-            Budget::new(BudgetLimits { in_flight_max, ..BudgetLimits::default() })
-        };
-        Source::new(url).with_budget(budget)
+        if origins.contains(&url) {
+            return Source::new(url).with_budget(origin.clone()).spared();
+        }
+        Source::new(url).with_budget(Budget::new(BudgetLimits { in_flight_max, ..BudgetLimits::default() }))
     });
     let order = match config.upstream_order {
         UpstreamOrder::Listed => SourceOrder::Listed,
@@ -118,19 +117,36 @@ impl Exported {
         self.latency_us.with_label_values(&labels).set(latency);
         self.demotions.with_label_values(&labels).set(counts.standing as i64);
     }
+
+    /// Peers come and go: they are exported as one.
+    fn set_peers(&self, totals: &Totals) {
+        for (counter, value) in [
+            (&self.requests, totals.requests),
+            (&self.bytes, totals.body_bytes),
+            (&self.failures, totals.failures),
+            (&self.blames, totals.blames),
+        ] {
+            raise(&counter.with_label_values(&["peer", "all"]), value);
+        }
+    }
 }
 
 /// Brings a counter up to what was counted elsewhere.
-pub(crate) fn raise(counter: &IntCounter, value: u64) {
+fn raise(counter: &IntCounter, value: u64) {
     counter.inc_by(value.saturating_sub(counter.get()));
 }
 
 /// Exports what is counted of each source.
-pub(crate) fn export(config: &EdgeConfig, sources: &Arc<Sources>, registry: &Registry) -> Result<(), EdgeError> {
+pub(crate) fn export(
+    config: &EdgeConfig,
+    sources: &Arc<Sources>,
+    peers: Option<&Arc<Peers>>,
+    registry: &Registry,
+) -> Result<(), EdgeError> {
     let urls: Vec<_> = sources.list().iter().map(|source| source.url.clone()).collect();
     let origins = origins(config, &urls)?;
     let exported = Exported::register(registry)?;
-    let sources = Arc::downgrade(sources);
+    let (sources, peers) = (Arc::downgrade(sources), peers.map(Arc::downgrade));
     registry.before_rendering(move || {
         let Some(sources) = sources.upgrade() else { return };
         let mut waits_of_origin = true;
@@ -138,6 +154,9 @@ pub(crate) fn export(config: &EdgeConfig, sources: &Arc<Sources>, registry: &Reg
             let is_origin = origins.contains(&source.url);
             exported.set(if is_origin { "origin" } else { "upstream" }, source, !is_origin || waits_of_origin);
             waits_of_origin &= !is_origin;
+        }
+        if let Some(peers) = peers.as_ref().and_then(Weak::upgrade) {
+            exported.set_peers(&peers.totals());
         }
     });
     Ok(())

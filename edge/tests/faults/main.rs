@@ -7,6 +7,7 @@ mod desk;
 mod documents;
 mod liars;
 mod metadata;
+mod peers;
 mod site;
 mod sources;
 mod tiers;
