@@ -389,3 +389,54 @@ fn a_package_is_pushed_to_a_running_origin_by_whoever_has_a_token() {
     assert!(!revoked.status.success() && stderr(&revoked).contains("revoked"), "{}", stderr(&revoked));
     origin.until("records acts", |origin| origin.said().contains("colibri::audit"));
 }
+
+#[test]
+fn a_running_edge_tells_how_far_it_is_warmed_and_takes_orders() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    publish(dir, &noise(100_000));
+    let origin = start_origin(dir);
+    let upstream = format!("https://{}", origin.address("https"));
+    let mut edge = Server::start(
+        dir,
+        "warm",
+        &[
+            ["edge", "serve", "--upstream", &upstream, "--disk-dir", "tier", "--disk-bytes", "10000000"].as_slice(),
+            &["--follow", "devhost=repo/repository/1.root.json", "--set", "edge.warm.bytes_per_s=0"],
+        ]
+        .concat(),
+    );
+    let admin = format!("http://{}", edge.address("admin"));
+    let status = || {
+        let text = done(dir, &["edge", "warm", "status", "--json", "--admin", &admin]);
+        serde_json::from_str::<Value>(&text).unwrap()["repositories"][0].take()
+    };
+    edge.until("has warmed what is listed", |_| {
+        let status = status();
+        status["releases"][0]["blobs"] == 2 && status["releases"][0]["blobs_missing"] == 0
+    });
+    let shown = done(dir, &["edge", "warm", "status", "--admin", &admin]);
+    assert!(shown.starts_with("REPOSITORY") && shown.contains("devhost") && shown.contains("packages"), "{shown}");
+    let hash = done(dir, &["repo", "package", "list", "--json", "--repo-path", "repo"]);
+    let hash: Value = serde_json::from_str(&hash).unwrap();
+    let pinned = done(dir, &["edge", "pin", "devhost", "example", "--admin", &admin]);
+    assert!(
+        pinned.starts_with("example is pinned: package ")
+            && hash.to_string().contains(pinned.trim().rsplit(' ').next().unwrap()),
+        "{pinned} {hash}"
+    );
+    assert_eq!(status()["pins"][0]["release"], "example");
+    done(dir, &["edge", "unpin", "devhost", "example", "--admin", &admin]);
+    for (arguments, said) in [
+        (&["edge", "pin", "devhost", "nobody"][..], "lists no package nobody/0"),
+        (&["edge", "unpin", "devhost", "example"], "no release `example` is pinned"),
+        (&["edge", "pin", "nowhere", "example"], "does not follow repository nowhere"),
+        (&["edge", "import", "--repository", "devhost", "in/data/file"], "bundle: "),
+    ] {
+        let output = run(dir, &[arguments, &["--admin", &admin]].concat());
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(stderr(&output).contains(said), "{arguments:?}: {}", stderr(&output));
+    }
+    let output = run(dir, &["edge", "warm", "status", "--admin", "http://127.0.0.1:1"]);
+    assert!(output.status.code() == Some(1) && stderr(&output).contains("--admin"), "{}", stderr(&output));
+}

@@ -88,6 +88,9 @@ pub const WARM_PACKAGE_BLOBS_MAX: usize = 1 << 18;
 /// When what could not be warmed is tried again, ms.
 pub const WARM_AGAIN_MS: u64 = 30_000;
 
+/// Longest such time while it fails again and again, ms.
+pub const WARM_AGAIN_MS_MAX: u64 = 3_600_000;
+
 /// Releases of one repository that can be pinned.
 pub const PINNED_RELEASES_MAX: usize = 64;
 
@@ -215,6 +218,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("WARM_PACKAGES_MAX", WARM_PACKAGES_MAX as u64),
     ("WARM_PACKAGE_BLOBS_MAX", WARM_PACKAGE_BLOBS_MAX as u64),
     ("WARM_AGAIN_MS", WARM_AGAIN_MS),
+    ("WARM_AGAIN_MS_MAX", WARM_AGAIN_MS_MAX),
     ("PINNED_RELEASES_MAX", PINNED_RELEASES_MAX as u64),
     ("PINS_BYTES_MAX", PINS_BYTES_MAX),
     ("CONTROL_BYTES_MAX", CONTROL_BYTES_MAX),

@@ -22,6 +22,13 @@ pub(crate) struct Item {
     pub shape: OnceLock<Shape>,
 }
 
+impl Item {
+    /// Whether all of it is here, as far as its form is known.
+    pub fn is_here(&self, has: impl Fn(&UnitKey) -> bool) -> bool {
+        self.shape.get().is_some_and(|shape| shape.missing_bytes(self.id, has) == 0)
+    }
+}
+
 /// The form in which a blob is kept here.
 #[derive(Debug)]
 pub(crate) struct Shape {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use colibri_common::BlobId;
 use colibri_fetch::FetchError;
 use colibri_metadata::{Role, Targets};
+use colibri_transport::Backoff;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -15,15 +16,17 @@ use super::pins::Pin;
 use super::plan::{Item, Plan, PlanBuilder, Shape, in_set_order};
 use super::{Shared, Warmer};
 use crate::config::WarmConfig;
-use crate::limits::{WARM_AGAIN_MS, WARM_PACKAGES_MAX};
+use crate::limits::{WARM_AGAIN_MS, WARM_AGAIN_MS_MAX, WARM_PACKAGES_MAX};
 use crate::metadata::Published;
 
 /// What ended the work on a plan.
 enum Ended {
     /// Everything that can be here is here.
     Done,
-    /// Some of it could not be had, or its time has not come.
+    /// Some of it could not be had, or the disk did not keep up.
     Later,
+    /// Its time has not come.
+    Closed,
 }
 
 /// What a walk found.
@@ -39,6 +42,7 @@ impl Warmer {
     /// Warms until `stop`.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut versions = self.followed.versions();
+        let mut failures = 0;
         loop {
             versions.mark_unchanged();
             let work = async {
@@ -50,13 +54,21 @@ impl Warmer {
             let ended = tokio::select! {
                 () = stop.cancelled() => return,
                 ended = work => ended,
-                changed = versions.changed() => match changed { Ok(()) => continue, Err(_) => return },
+                changed = versions.changed() => match changed {
+                    Ok(()) => {
+                        failures = 0;
+                        continue;
+                    }
+                    Err(_) => return,
+                },
                 () = self.again.notified() => continue,
             };
+            failures = if matches!(ended, Ended::Later) { failures + 1 } else { 0 };
             let again = async {
                 match ended {
                     Ended::Done => std::future::pending().await,
-                    Ended::Later => tokio::time::sleep(Duration::from_millis(WARM_AGAIN_MS)).await,
+                    Ended::Closed => tokio::time::sleep(Duration::from_millis(WARM_AGAIN_MS)).await,
+                    Ended::Later => tokio::time::sleep(pause(failures)).await,
                 }
             };
             tokio::select! {
@@ -80,7 +92,10 @@ impl Warmer {
             Some(config) => self.fetch(&plan, config).await,
             None => Ended::Done,
         };
-        if whole { fetched } else { Ended::Later }
+        match fetched {
+            Ended::Done if !whole => Ended::Later,
+            fetched => fetched,
+        }
     }
 
     fn library(&self) -> Library<'_> {
@@ -195,16 +210,19 @@ impl Warmer {
 
     /// Fetches what is missing of a plan, unit by unit, as long as its time, rate and space allow.
     async fn fetch(&self, plan: &Plan, config: &WarmConfig) -> Ended {
-        let (mut ended, mut bytes) = (Ended::Done, 0);
+        let (mut ended, mut bytes, mut done) = (Ended::Done, 0, Vec::new());
         for item in plan.in_order() {
             if !self.shared.windows.are_open(self.shared.clock.now()) {
-                return Ended::Later;
+                return Ended::Closed;
             }
             match self.fetch_item(&item, plan.space_bytes.saturating_sub(bytes), config).await {
-                Ok(Some(length)) => bytes += length,
+                Ok(Some(length)) => {
+                    bytes += length;
+                    done.push(item);
+                }
                 Ok(None) => {
                     tracing::info!(repository = %self.followed.name(), "the space for warming is used up");
-                    return ended;
+                    break;
                 }
                 Err(error) => {
                     tracing::debug!(blob = %item.id, %error, "a blob could not be warmed");
@@ -213,7 +231,12 @@ impl Warmer {
                 }
             }
         }
-        ended
+        // What goes to a disk may be dropped on the way; what memory has let go was wanted less than the rest.
+        let is_here = |item: &Arc<Item>| item.is_here(|key| self.shared.cache.has(key));
+        match &self.shared.disk {
+            Some(_) if !done.iter().all(is_here) => Ended::Later,
+            _ => ended,
+        }
     }
 
     /// Fetches what is missing of a blob; its length, or nothing if there is no room for it.
@@ -242,6 +265,12 @@ impl Warmer {
         }
         Ok(Some(shape.bytes()))
     }
+}
+
+/// How long to wait before what could not be warmed is tried again: longer each time.
+fn pause(failures: u32) -> Duration {
+    let (base, ceiling) = (Duration::from_millis(WARM_AGAIN_MS), Duration::from_millis(WARM_AGAIN_MS_MAX));
+    Backoff { base, ceiling }.delay(failures.saturating_sub(1), fastrand::f64())
 }
 
 /// Whether the first package of a closure carries a release.
