@@ -8,6 +8,7 @@ mod documents;
 mod liars;
 mod metadata;
 mod peers;
+mod process;
 mod site;
 mod sources;
 mod tiers;

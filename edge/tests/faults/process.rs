@@ -1,0 +1,115 @@
+//! An edge as a process: its certificate is replaced, it is told to end, and its clients move, while it serves.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use colibri_edge::process::{EdgeProcess, EdgeServerConfig};
+use colibri_service::ListenerConfig;
+use colibri_transport::{Body, Client, ClientConfig, ServerTls, Trust};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::site;
+use crate::upstream::{Upstream, content, id, loopback};
+
+/// A running process, and how to end it.
+struct Running {
+    address: SocketAddr,
+    admin: SocketAddr,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+fn start(upstream: &Upstream, dir: &Path, listener: ListenerConfig) -> Running {
+    let config = EdgeServerConfig {
+        listen: loopback(0),
+        listen_admin: Some(loopback(0)),
+        tls_dir: dir.to_owned(),
+        listener,
+        edge: site::config(&[upstream]),
+        ..EdgeServerConfig::default()
+    };
+    let process = EdgeProcess::start(&config).unwrap();
+    let (address, admin, stop) = (process.address(), process.admin_address().unwrap(), CancellationToken::new());
+    let serving = tokio::spawn(process.serve(stop.clone()));
+    Running { address, admin, stop, serving }
+}
+
+fn client(http3: bool, trust: Trust) -> Client {
+    let http3_head_start = Duration::from_secs(5);
+    Client::new(ClientConfig { http3, http3_head_start, trust, ..ClientConfig::default() }).unwrap()
+}
+
+async fn get(client: &Client, url: &str) -> Option<Vec<u8>> {
+    let request = http::Request::get(url).body(Body::empty()).unwrap();
+    let response = client.send(request).await.ok().filter(|response| response.status() == 200)?;
+    Some(response.into_body().read_all(u64::MAX).await.ok()?.to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reload_of_the_certificate_under_load() {
+    let blob = content(300_000, 7);
+    let upstream = Upstream::with(&[&blob]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&upstream, dir.path(), ListenerConfig { tls_reload_s: 1, ..ListenerConfig::default() });
+    let url = format!("https://{}/blobs/{}", edge.address, id(&blob));
+    let done = Arc::new(AtomicBool::new(false));
+    let workers = [true, false].map(|http3| {
+        let (url, done, blob) = (url.clone(), done.clone(), blob.clone());
+        tokio::spawn(async move {
+            let mut requests = 0;
+            while !done.load(Ordering::SeqCst) {
+                let got = get(&client(http3, Trust::None), &url).await;
+                assert!(got.expect("no handshake and no request is lost") == blob);
+                requests += 1;
+            }
+            requests
+        })
+    });
+    let fresh = tempfile::tempdir().unwrap();
+    let pin = ServerTls::load_or_create(fresh.path(), &["localhost".to_owned()]).unwrap().certificate_pin();
+    for (from, to) in ServerTls::files(fresh.path()).iter().zip(ServerTls::files(dir.path())) {
+        std::fs::copy(from, to).unwrap();
+    }
+    for http3 in [true, false] {
+        while get(&client(http3, Trust::Pin(vec![pin])), &url).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    done.store(true, Ordering::SeqCst);
+    for worker in workers {
+        assert!(worker.await.unwrap() > 0);
+    }
+    let metrics = get(&client(false, Trust::None), &format!("http://{}/metrics", edge.admin)).await.unwrap();
+    let metrics = String::from_utf8(metrics).unwrap();
+    for name in ["colibri_tls_reloads_total{outcome=\"new\"} ", "colibri_listener_shed_total{class=\"demand\"} 0"] {
+        assert!(metrics.lines().any(|line| line.starts_with(name)), "{name} is missing in\n{metrics}");
+    }
+    let h3 = metrics.lines().find_map(|line| line.strip_prefix("colibri_listener_requests_total{protocol=\"h3\"} "));
+    assert!(h3.is_some_and(|count| count.parse::<u64>().unwrap() > 0), "{h3:?}");
+    edge.stop.cancel();
+    edge.serving.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drain_stays_ready_and_takes_new_clients_for_a_while() {
+    let blob = content(300_000, 8);
+    let upstream = Upstream::with(&[&blob]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&upstream, dir.path(), ListenerConfig { drain_pause_s: 4, ..ListenerConfig::default() });
+    let (url, ready) =
+        (format!("https://{}/blobs/{}", edge.address, id(&blob)), format!("http://{}/readyz", edge.admin));
+    let begun = std::time::Instant::now();
+    edge.stop.cancel();
+    for http3 in [true, false] {
+        assert!(get(&client(http3, Trust::None), &url).await.expect("a new client in the pause") == blob);
+    }
+    assert!(get(&client(false, Trust::None), &ready).await.is_some(), "ready while it drains");
+    assert!(begun.elapsed() < Duration::from_secs(4), "this machine is too slow for the test's pause");
+    edge.serving.await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(4));
+    assert!(get(&client(false, Trust::None), &url).await.is_none());
+}
