@@ -16,7 +16,8 @@ const USAGE: &str = "\
 cargo xtask COMMAND
 
   check        format, lints, tests, documentation, the demo and its figures, interop: what CI runs
-  acceptance   what needs outside tools or long time: images, compose file, Helm chart, licences
+  acceptance   what needs outside tools or long time: images, compose file, Helm chart, licences; with words the steps
+               whose names have one of them: [WORD…]
   fuzz         the fuzz targets of tests/fuzz, each for five minutes: [--seconds N] [TARGET]
   bench NAME   measures against a stated base: metadata, ingest
   crash publish
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => check::check(),
-        ["acceptance"] => acceptance::acceptance(),
+        ["acceptance", ref words @ ..] => acceptance::acceptance(words),
         ["fuzz", ref arguments @ ..] => fuzz::fuzz(arguments),
         ["bench", ref words @ ..] if !words.is_empty() => bench::bench(words),
         ["crash", "publish", ref arguments @ ..] => crash::publish(arguments),

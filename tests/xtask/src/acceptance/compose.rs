@@ -38,7 +38,11 @@ pub fn check(binary: &Binary) -> Result<(), Failure> {
     let documents = yaml(&root().join("deploy/compose.yaml"))?;
     let services = &documents.first().ok_or("deploy/compose.yaml is empty")?["services"];
     let lab = Lab::new()?;
-    let service = |name: &str| Service::read(&lab, name, &services[name]);
+    played(binary, &lab, services).map_err(|failure| format!("{failure}\n{}", lab.logs()))
+}
+
+fn played(binary: &Binary, lab: &Lab, services: &Value) -> Result<(), Failure> {
+    let service = |name: &str| Service::read(lab, name, &services[name]);
 
     let package = sample::package(binary, &empty_dir("compose")?, 3 << 20)?;
     let mut desk = service("desk")?.flags;
@@ -56,10 +60,10 @@ pub fn check(binary: &Binary) -> Result<(), Failure> {
             get(admin, path)?;
         }
     }
-    pushed(&lab, &desk, &service("origin")?)?;
+    pushed(lab, &desk, &service("origin")?)?;
     for (name, port) in edges {
         both_protocols(name, &service(name)?, port)?;
-        devices(&lab, &service("desk")?, name, port, root_key, package.blob_bytes as u64)?;
+        devices(lab, &service("desk")?, name, port, root_key, package.blob_bytes as u64)?;
     }
     let asked = get(lab.admin("origin")?, "/metrics")?;
     ensure(asked.contains("colibri_origin_requests_total"), || format!("the origin counted nothing:\n{asked}"))?;

@@ -73,6 +73,15 @@ impl Lab {
         Ok(code.trim().to_owned())
     }
 
+    /// What all servers have logged, for whoever has to find out why something failed.
+    pub fn logs(&self) -> String {
+        let of = |container: &String| {
+            let (_, log) = outcome(command("podman", ["logs", container])).unwrap_or_default();
+            format!("-- log of {container}:\n{log}")
+        };
+        self.containers.borrow().iter().map(of).collect::<Vec<_>>().join("\n")
+    }
+
     fn container(&self, service: &str) -> String {
         format!("{}-{service}", self.name)
     }
