@@ -182,10 +182,13 @@ impl Documents {
             (Ok(Unverified::NotModified), None) => {
                 return Err(FetchError::Local(format!("{path}: upstream answered 304 to an unconditional request")));
             }
-            (Err(error), _) => {
+            (Err(error), kept) => {
                 if matches!(error, FetchError::NotFound { .. }) {
                     self.kept.remove(path);
                     self.absent.insert(path.clone(), checked_at);
+                } else if kept.is_none() {
+                    // Clients are told less.
+                    tracing::warn!(%error, "a document could not be had");
                 }
                 return Err(error);
             }

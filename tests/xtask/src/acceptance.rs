@@ -1,7 +1,7 @@
 //! `cargo xtask acceptance`: what needs outside tools or long time. A tool that is missing is a loud failure that says how
 //! to get it, never a skip. Nothing is installed from here.
 
-mod binary;
+pub mod binary;
 mod chart;
 mod compose;
 mod configuration;
@@ -11,12 +11,12 @@ mod image;
 mod lab;
 mod licences;
 mod python_tuf;
-mod sample;
-mod servers;
+pub mod sample;
+pub mod servers;
 mod softhsm;
-mod static_server;
-mod tools;
-mod work;
+pub mod static_server;
+pub mod tools;
+pub mod work;
 
 use crate::run::Failure;
 use binary::Binary;
@@ -29,12 +29,13 @@ const WITHOUT_BINARY: [(&str, fn() -> Result<(), Failure>); 2] =
 type Step = fn(&Binary) -> Result<(), Failure>;
 
 /// In order; the quick ones first.
-const STEPS: [(&str, Step); 8] = [
+const STEPS: [(&str, Step); 9] = [
     ("sample configurations", configuration::check),
     ("keys in a PKCS#11 token", softhsm::check),
     ("desk", desk::check),
     ("static web server", static_server::check),
     ("drain", drain::check),
+    ("HTTP/3 with others", crate::interop_h3::check),
     ("Helm chart", chart::check),
     ("image", image::check),
     ("compose file", compose::check),
@@ -49,7 +50,10 @@ pub fn acceptance(words: &[&str]) -> Result<(), Failure> {
     };
     let all = || WITHOUT_BINARY.iter().map(|(name, _)| *name).chain(STEPS.iter().map(|(name, _)| *name));
     if !all().any(named) {
-        return Err(format!("no step of acceptance has such a name; there are: {}", all().collect::<Vec<_>>().join("; ")));
+        return Err(format!(
+            "no step of acceptance has such a name; there are: {}",
+            all().collect::<Vec<_>>().join("; ")
+        ));
     }
     tools::all_present()?;
     let mut failures = Vec::new();

@@ -8,6 +8,7 @@ mod conformance;
 mod crash;
 mod demo;
 mod fuzz;
+mod interop_h3;
 mod run;
 
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ cargo xtask COMMAND
   check        format, lints, tests, documentation, the demo and its figures, interop: what CI runs
   acceptance   what needs outside tools or long time: images, compose file, Helm chart, licences; with words the steps
                whose names have one of them: [WORD…]
+  interop-h3   aioquic and Chromium over HTTP/3, curl over HTTP/2 and 1.1, from an edge in front of nginx
   fuzz         the fuzz targets of tests/fuzz, each for five minutes: [--seconds N] [TARGET]
   bench NAME   measures against a stated base: metadata, ingest
   crash publish
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => check::check(),
+        ["interop-h3"] => interop_h3::interop_h3(),
         ["acceptance", ref words @ ..] => acceptance::acceptance(words),
         ["fuzz", ref arguments @ ..] => fuzz::fuzz(arguments),
         ["bench", ref words @ ..] if !words.is_empty() => bench::bench(words),

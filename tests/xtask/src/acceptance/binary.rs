@@ -34,6 +34,12 @@ pub fn build() -> Result<Binary, Failure> {
 }
 
 impl Binary {
+    /// One that was built quickly, as the tests have it.
+    pub fn for_development() -> Result<Self, Failure> {
+        run(cargo("build --locked --package colibri"))?;
+        Ok(Self(root().join("target/debug/colibri")))
+    }
+
     /// `colibri` with these arguments.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(&self.0);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 
 use super::binary::Binary;
@@ -21,10 +21,7 @@ pub fn check(binary: &Binary) -> Result<(), Failure> {
     let repository = sample::repository(binary, &dir, &package)?;
     let nginx = Nginx::start(&dir)?;
     let url = format!("http://{}/{REPOSITORY}", nginx.address);
-    let out = dir.join("www").join(REPOSITORY);
-    let mut export = binary.command(["repo", "export", "--name", REPOSITORY, "--mirror-url", &url]);
-    export.args([&repository, &out]);
-    run(export)?;
+    let out = export(binary, &dir, &repository, &nginx)?;
     let device = dir.join("device");
     let on_device = |words: &[&str]| {
         let mut command = binary.command(["device", "--json", "--dir"]);
@@ -54,15 +51,26 @@ pub fn check(binary: &Binary) -> Result<(), Failure> {
     })
 }
 
+/// Exports the repository into the folder that this server serves, which is given back.
+pub fn export(binary: &Binary, dir: &Path, repository: &Path, nginx: &Nginx) -> Result<PathBuf, Failure> {
+    let url = format!("http://{}/{REPOSITORY}", nginx.address);
+    let out = dir.join("www").join(REPOSITORY);
+    let mut export = binary.command(["repo", "export", "--name", REPOSITORY, "--mirror-url", &url]);
+    export.args([repository, &out]);
+    run(export)?;
+    Ok(out)
+}
+
 /// nginx on a free port; stopped when dropped.
-struct Nginx {
+pub struct Nginx {
     child: Child,
-    address: SocketAddr,
+    /// Where it listens.
+    pub address: SocketAddr,
 }
 
 impl Nginx {
     /// Serves `DIR/www` with the least configuration there is.
-    fn start(dir: &Path) -> Result<Self, Failure> {
+    pub fn start(dir: &Path) -> Result<Self, Failure> {
         // The port may be taken by another in between: then nginx says so.
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.map_err(|error| error.to_string())?;

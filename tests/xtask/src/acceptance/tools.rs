@@ -30,9 +30,14 @@ const TOOLS: [(&str, &str); 12] = [
     ),
 ];
 
-/// Fails with every missing tool at once.
+/// Fails with every tool of acceptance at once that is missing.
 pub fn all_present() -> Result<(), Failure> {
-    let missing: Vec<String> = TOOLS
+    present(&TOOLS, "acceptance")
+}
+
+/// Fails with every missing one of `tools` at once; `what` needs them.
+pub fn present(tools: &[(&str, &str)], what: &str) -> Result<(), Failure> {
+    let missing: Vec<String> = tools
         .iter()
         .filter(|(program, _)| !on_path(program))
         .map(|(program, how)| format!("  {program}: {how}"))
@@ -40,7 +45,7 @@ pub fn all_present() -> Result<(), Failure> {
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(format!("acceptance needs programs that are not here:\n{}", missing.join("\n")))
+        Err(format!("{what} needs programs that are not here:\n{}", missing.join("\n")))
     }
 }
 
