@@ -22,7 +22,9 @@ use crate::run::Failure;
 use binary::Binary;
 
 /// Steps for which nothing has to be built.
-const WITHOUT_BINARY: [(&str, fn() -> Result<(), Failure>); 2] =
+type Simple = fn() -> Result<(), Failure>;
+
+const WITHOUT_BINARY: [(&str, Simple); 2] =
     [("licences, bans, advisories", licences::check), ("python-tuf", python_tuf::check)];
 
 /// Steps that need the static binary.
