@@ -10,6 +10,7 @@ mod demo;
 mod fuzz;
 mod interop_h3;
 mod run;
+mod soak;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,8 @@ cargo xtask COMMAND
   acceptance   what needs outside tools or long time: images, compose file, Helm chart, licences; with words the steps
                whose names have one of them: [WORD…]
   interop-h3   aioquic and Chromium over HTTP/3, curl over HTTP/2 and 1.1, from an edge in front of nginx
+  soak DURATION
+               an origin and two tiers of edges under mixed load and faults, judged at the end: 90s, 10m, 1h [--seed N]
   fuzz         the fuzz targets of tests/fuzz, each for five minutes: [--seconds N] [TARGET]
   bench NAME   measures against a stated base: metadata, ingest
   crash publish
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => check::check(),
+        ["soak", ref words @ ..] => soak::soak(words),
         ["interop-h3"] => interop_h3::interop_h3(),
         ["acceptance", ref words @ ..] => acceptance::acceptance(words),
         ["fuzz", ref arguments @ ..] => fuzz::fuzz(arguments),
