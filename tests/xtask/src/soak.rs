@@ -15,8 +15,11 @@ pub fn soak(words: &[&str]) -> Result<(), Failure> {
     let seconds = seconds(length).ok_or_else(|| format!("`{length}` is no duration such as 90s, 10m or 1h"))?;
     let binary = Binary::for_development()?;
     let dir = empty_dir("soak")?;
+    // What is built meanwhile must not take its place when a process is started again.
+    let colibri = dir.join("colibri");
+    std::fs::copy(binary.path(), &colibri).map_err(|error| format!("{}: {error}", colibri.display()))?;
     let mut soak = cargo("run --quiet --locked --package colibri-cluster --bin soak --");
-    soak.arg("--colibri").arg(binary.path()).arg("--dir").arg(&dir).args(["--seconds", &seconds.to_string()]);
+    soak.arg("--colibri").arg(&colibri).arg("--dir").arg(&dir).args(["--seconds", &seconds.to_string()]);
     soak.args(seed.map(|seed| ["--seed", *seed]).into_iter().flatten());
     run(soak)
 }

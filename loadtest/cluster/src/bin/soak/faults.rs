@@ -112,8 +112,16 @@ impl Faults {
             Fault::OriginKilled => restarted(&system.origin, moment).await,
             Fault::ShieldKilled => restarted(&system.shields[1], moment).await,
             Fault::UpstreamLies => {
+                let told = self.upstream.lies.told();
                 self.upstream.lies.set(true);
                 sleep(moment).await;
+                // Who failed lately is asked last: it may take a while until anybody asks.
+                for _ in 0..10 {
+                    if self.upstream.lies.told() > told {
+                        break;
+                    }
+                    sleep(Duration::from_secs(1)).await;
+                }
                 self.upstream.lies.set(false);
                 Ok(())
             }

@@ -50,7 +50,10 @@ pub fn judge(length: Duration, load: &Load, samples: &Samples, happened: &Happen
     }
     let causes = load.causes.lock().unwrap_or_else(PoisonError::into_inner);
     if !causes.is_empty() {
-        println!("\nsome of what failed (a fault may be the cause):\n  {}", causes.join("\n  "));
+        println!("\nwhat failed (before the calm a fault is the cause):");
+        for (cause, count) in causes.iter() {
+            println!("  {count:4} × {cause}");
+        }
     }
     println!();
     let good = verdicts(length, load, samples, happened);

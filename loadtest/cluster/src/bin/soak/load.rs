@@ -1,6 +1,7 @@
 //! The readers: whole blobs and ranges, raw and as delivery blobs, over three protocols, quick, slow and vanishing ones, now and
 //! then a herd. Every byte that arrives is compared with the truth.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -28,8 +29,8 @@ const SLOW: Duration = Duration::from_secs(12);
 /// After this many requests a reader begins with new connections.
 const REQUESTS_PER_CLIENT: u32 = 40;
 
-/// Failures whose cause is kept for the report.
-const CAUSES_MAX: usize = 12;
+/// Different causes of failures that are kept for the report.
+const CAUSES_MAX: usize = 200;
 
 /// What was counted.
 #[derive(Debug, Default)]
@@ -63,8 +64,8 @@ pub struct Load {
     pub counts: Counts,
     /// Whether the faults are over.
     pub calm: AtomicBool,
-    /// Why something failed, the latest few, those in the calm first.
-    pub causes: Mutex<Vec<String>>,
+    /// Why something failed, and how often so.
+    pub causes: Mutex<BTreeMap<String, u64>>,
 }
 
 /// How a request ended.
@@ -147,29 +148,31 @@ impl Load {
             End::Vanished => _ = one(&counts.vanished),
             End::Wrong(cause) => {
                 one(&counts.wrong);
-                self.note(format!("WRONG: {url}: {cause}"), true);
+                self.note(format!("WRONG: {url}: {cause}"));
             }
             End::Short(cause) => {
                 one(&counts.short);
-                self.note(format!("SHORT: {url}: {cause}"), true);
+                self.note(format!("SHORT: {url}: {cause}"));
             }
             End::Failed(cause) => {
                 one(&counts.failed);
                 if in_calm {
                     one(&counts.failed_in_calm);
                 }
-                self.note(format!("{}{url}: {cause}", if in_calm { "in the calm: " } else { "" }), in_calm);
+                // Where it happened in a body is of no interest, and there are many places.
+                let general: String = cause.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).collect();
+                self.note(if in_calm { format!("in the calm: {url}: {cause}") } else { general });
                 // Whoever was refused does not come back at once.
                 sleep(Duration::from_millis(random.u64(50..500))).await;
             }
         }
     }
 
-    fn note(&self, cause: String, matters: bool) {
+    fn note(&self, cause: String) {
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = if matters { 0 } else { causes.len() };
-        causes.insert(at, cause);
-        causes.truncate(CAUSES_MAX);
+        if causes.len() < CAUSES_MAX || causes.contains_key(&cause) {
+            *causes.entry(cause).or_default() += 1;
+        }
     }
 
     async fn fetch(&self, client: &Client, url: &str, document: &Document, random: &mut fastrand::Rng) -> End {
