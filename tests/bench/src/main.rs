@@ -1,6 +1,7 @@
 //! Benchmarks against stated bases, each a ratio of two things measured side by side; `docs/benchmarks.md` has the method and
 //! the last table. They print and judge; they are no tests and run in no check.
 
+mod cache;
 mod cost;
 mod ingest;
 mod scale;
@@ -14,6 +15,7 @@ cargo xtask bench NAME [OPTIONS]
            [--targets N] [--runs N]
   scale    publishing one target into a repository with hash bins, and what a device fetches then
            [--targets N] [--runs N] [--dir DIR]
+  cache    hits of the edge's memory tier, beside policies alone [--requests N] [--seed N]
   ingest   publishing a tree of files, against compressing and hashing the same bytes
            [--mib N] [--runs N] [--seed N] [--dir DIR]
 ";
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.split_first().map(|(name, options)| (name.as_str(), options)) {
         Some(("metadata", options)) => colibri_bench::metadata::run(options).map_err(Into::into),
         Some(("scale", options)) => scale::run(options),
+        Some(("cache", options)) => cache::run(options),
         Some(("ingest", options)) => ingest::run(options),
         _ => {
             eprint!("{USAGE}");
