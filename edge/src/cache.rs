@@ -3,10 +3,8 @@
 //!
 //! The read path, with a counter for each arrow: `units_asked` → `memory_hits` | `joined` | flight → `disk_hits` | `fills`.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use colibri_common::merkle::Leaves;
 use colibri_common::{BlobId, ByteRange};
 use colibri_fetch::{BlobFetcher, FetchError};
@@ -18,12 +16,16 @@ use crate::catalog::Catalog;
 use crate::config::{Admission, EdgeConfig};
 use crate::disk::{Content, DiskTier, Part};
 use crate::flight::Flight;
-use crate::limits::{FILL_BYTES_MIN, FLIGHTS_MAX, PIN_BYTES_MIN};
+use crate::flights::{Decision, Flights};
+use crate::ledger::Ledger;
+use crate::limits::{
+    FILL_BYTES_MIN, FILL_SHARES, FLIGHTS_MAX, LENT_SHARES, PIN_BYTES_MIN, PIN_SHARES, SHARES, TIER_SHARES,
+};
 use crate::memory::{Evicted, MemoryTier};
 use crate::metrics::Metrics;
 use crate::pins::{Held, Pins};
 use crate::shapes::{Opened, Shapes};
-use crate::unit::{Segment, Unit, UnitKey, slice_at};
+use crate::unit::{Segment, Slice, Unit, UnitKey, slice_at};
 
 /// Room for fills is handed out in this size, bytes.
 const FILL_PERMIT_BYTES: u64 = 64 << 10;
@@ -42,7 +44,8 @@ struct Tiers {
     shapes: Arc<Shapes>,
     memory: MemoryTier,
     disk: Option<DiskTier>,
-    flights: Mutex<HashMap<UnitKey, Arc<Flight>>>,
+    flights: Flights<UnitKey, Flight>,
+    ledger: Arc<Ledger>,
     /// Room for units that are being filled.
     room: Semaphore,
     room_permits: u32,
@@ -96,7 +99,7 @@ impl Found {
     }
 
     /// The next bytes of `wanted` from offset `from` on.
-    pub async fn read(&self, from: u64, wanted: ByteRange) -> Result<Bytes, FetchError> {
+    pub async fn read(&self, from: u64, wanted: ByteRange) -> Result<Slice, FetchError> {
         match self {
             Self::Ready(unit) => read_ready(unit, from, wanted),
             Self::Filling(flight, _) => flight.read(from, wanted).await,
@@ -104,7 +107,7 @@ impl Found {
     }
 }
 
-fn read_ready(unit: &Unit, from: u64, wanted: ByteRange) -> Result<Bytes, FetchError> {
+fn read_ready(unit: &Unit, from: u64, wanted: ByteRange) -> Result<Slice, FetchError> {
     slice_at(unit.segments(), from, wanted)
         .ok_or_else(|| FetchError::Local(format!("offset {from} is not in this unit")))
 }
@@ -118,7 +121,7 @@ pub(crate) enum UnitAccess {
 
 impl UnitAccess {
     /// The next bytes of `wanted` from offset `from` on; nothing if the unit was let go meanwhile.
-    pub async fn read(&self, from: u64, wanted: ByteRange) -> Option<Result<Bytes, FetchError>> {
+    pub async fn read(&self, from: u64, wanted: ByteRange) -> Option<Result<Slice, FetchError>> {
         Some(match self {
             Self::Ready(unit) => read_ready(&*unit.get()?, from, wanted),
             Self::Filling(flight) => flight.get()?.read(from, wanted).await,
@@ -129,13 +132,16 @@ impl UnitAccess {
 impl Cache {
     pub fn new(config: &EdgeConfig, disk: Option<DiskTier>, metrics: Metrics, tasks: TaskTracker) -> Self {
         let shapes = Arc::new(Shapes::new());
-        let room_permits = (config.memory_bytes / 2).max(FILL_BYTES_MIN) / FILL_PERMIT_BYTES;
+        let share = |shares: u64| config.memory_bytes / SHARES * shares;
+        let held = |shares| share(shares).max(PIN_BYTES_MIN);
+        let room_permits = share(FILL_SHARES).max(FILL_BYTES_MIN) / FILL_PERMIT_BYTES;
         let room_permits = u32::try_from(room_permits).unwrap_or(u32::MAX);
         let tiers = Arc::new(Tiers {
             shapes: shapes.clone(),
-            memory: MemoryTier::new(config.memory_bytes),
+            memory: MemoryTier::new(share(TIER_SHARES)),
             disk,
-            flights: Mutex::default(),
+            flights: Flights::new(),
+            ledger: Arc::new(Ledger::new(held(LENT_SHARES))),
             room: Semaphore::new(room_permits as usize),
             room_permits,
             metrics,
@@ -144,7 +150,7 @@ impl Cache {
         let keeping = tiers.clone();
         let keep_early = Box::new(move |opened: &Opened, early| keeping.keep_early(opened, early));
         let catalog = Catalog::new(shapes, tiers.disk.clone(), &tiers.tasks, keep_early);
-        Self { catalog, pins: Pins::new((config.memory_bytes / 4).max(PIN_BYTES_MIN)), tiers }
+        Self { catalog, pins: Pins::new(held(PIN_SHARES)), tiers }
     }
 
     /// The checked leaves of a blob.
@@ -194,7 +200,8 @@ impl Cache {
 
     /// Takes a whole unit that was verified, with all its pieces, from elsewhere than upstream: onto the disk at once.
     pub fn take(&self, key: UnitKey, pieces: Vec<VerifiedPieces>) {
-        let unit = Unit::new(pieces.iter().map(Segment::verified).collect());
+        let entered = |run| self.tiers.ledger.enter(Segment::verified(run));
+        let unit = Unit::new(pieces.iter().map(entered).collect());
         self.tiers.publish(key, unit, pieces);
     }
 
@@ -238,23 +245,17 @@ impl Cache {
         let metrics = &self.tiers.metrics;
         metrics.units_asked.inc();
         let key = UnitKey::of(&opened.layout, unit);
-        if let Some(unit) = self.tiers.memory.get(&key) {
-            metrics.memory_hits.inc();
-            return Found::Ready(unit);
-        }
-        let mut flights = self.tiers.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(&key) {
-            metrics.joined.inc();
-            return Found::Filling(flight.clone(), true);
-        }
-        // A flight may have landed between the look into memory and the lock: it publishes before it leaves the map.
-        if let Some(unit) = self.tiers.memory.get(&key) {
-            metrics.memory_hits.inc();
-            return Found::Ready(unit);
-        }
-        let flight = Arc::new(Flight::new());
-        flights.insert(key, flight.clone());
-        drop(flights);
+        let flight = match self.tiers.flights.decide(key, || self.tiers.memory.get(&key), Flight::new) {
+            Decision::Here(unit) => {
+                metrics.memory_hits.inc();
+                return Found::Ready(unit);
+            }
+            Decision::Join(flight) => {
+                metrics.joined.inc();
+                return Found::Filling(flight, true);
+            }
+            Decision::Start(flight) => flight,
+        };
         let entry = FlightEntry { tiers: self.tiers.clone(), key, flight: flight.clone(), outcome: None };
         let (fetcher, opened, place) = (fetcher.clone(), opened.clone(), place.to_owned());
         self.tiers.tasks.spawn(async move {
@@ -291,7 +292,7 @@ impl FlightEntry {
 
 impl Drop for FlightEntry {
     fn drop(&mut self) {
-        self.tiers.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.tiers.flights.leave(&self.key);
         let stopped = || Err(FetchError::Local(format!("the fill of blob {} stopped", self.key.id)));
         self.flight.end(self.outcome.take().unwrap_or_else(stopped));
     }
@@ -320,12 +321,18 @@ impl Tiers {
         let mut fresh = Vec::new();
         let mut sink = |pieces: VerifiedPieces| {
             self.metrics.filled_bytes.inc_by(pieces.encoded().len() as u64);
-            flight.push(Segment::verified(&pieces));
+            flight.push(self.ledger.enter(Segment::verified(&pieces)));
             if for_disk {
                 fresh.push(pieces.without_content());
             }
         };
-        fetcher.pieces(place, layout, key.unit, layout.pieces_of(key.unit), &mut sink).await?;
+        let mut pieces = layout.pieces_of(key.unit);
+        // The last piece proved the length. It is here at once, for other edges ask for it first, and is not fetched again.
+        if let Some(last) = opened.last.as_ref().filter(|last| pieces.contains(&last.first_piece())) {
+            pieces.end = last.first_piece();
+            sink(last.clone());
+        }
+        fetcher.pieces(place, layout, key.unit, pieces, &mut sink).await?;
         self.publish(key, Unit::new(flight.segments()), fresh);
         Ok(())
     }
@@ -344,14 +351,14 @@ impl Tiers {
         for part in parts {
             let pieces = match part {
                 Part::Here(segment) => {
-                    flight.push(segment);
+                    flight.push(self.ledger.enter(segment));
                     continue;
                 }
                 Part::Missing(pieces) => pieces,
             };
             let mut sink = |pieces: VerifiedPieces| {
                 self.metrics.filled_bytes.inc_by(pieces.encoded().len() as u64);
-                flight.push(Segment::verified(&pieces));
+                flight.push(self.ledger.enter(Segment::verified(&pieces)));
                 repaired.push(pieces.without_content());
             };
             fetcher.pieces(place, layout, key.unit, pieces, &mut sink).await?;
@@ -382,7 +389,7 @@ impl Tiers {
             let unit = layout.unit_of(first);
             let (mut segments, mut fresh) = (Vec::new(), Vec::new());
             while let Some(pieces) = early.next_if(|pieces| layout.unit_of(pieces.first_piece()) == unit) {
-                segments.push(Segment::verified(&pieces));
+                segments.push(self.ledger.enter(Segment::verified(&pieces)));
                 if for_disk {
                     fresh.push(pieces.without_content());
                 }
@@ -415,6 +422,8 @@ impl Tiers {
                 disk.write(key, layout, Content::FromMemory(unit), &self.tasks);
             }
         }
-        self.metrics.memory_bytes.set(i64::try_from(self.memory.bytes()).unwrap_or(i64::MAX));
+        let (kept, live) = (self.memory.bytes(), self.ledger.bytes());
+        self.metrics.memory_bytes.set(i64::try_from(kept).unwrap_or(i64::MAX));
+        self.metrics.live_bytes.set(i64::try_from(live).unwrap_or(i64::MAX));
     }
 }

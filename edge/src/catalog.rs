@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use colibri_common::BlobId;
 use colibri_common::merkle::Leaves;
+use colibri_fetch::limits::SEGMENT_BYTES_MAX;
 use colibri_fetch::{BlobFetcher, FetchError, OpenedBlob, ProvenLeaves};
 use colibri_package::delivery::{Encoding, VerifiedPieces};
 use tokio_util::task::TaskTracker;
@@ -108,14 +109,18 @@ impl Catalog {
     async fn open_from_disk(&self, id: BlobId, encoding: Encoding) -> Option<Arc<Opened>> {
         let known = self.disk.as_ref()?.known(id, encoding).await?;
         self.shapes.keep_leaves(known.layout.leaves().clone());
-        let opened = Arc::new(Opened { layout: known.layout, length: known.length? });
+        let opened = Arc::new(Opened { layout: known.layout, length: known.length?, last: None });
         self.shapes.keep(opened.clone());
         Some(opened)
     }
 
     /// Pieces first: whoever sees the shape finds them.
     fn keep(&self, blob: OpenedBlob) -> Arc<Opened> {
-        let opened = Arc::new(Opened { layout: blob.layout, length: blob.length });
+        let last = match blob.early.as_slice() {
+            [last] if last.encoded().len() <= SEGMENT_BYTES_MAX => Some(last.clone().without_content()),
+            _ => None,
+        };
+        let opened = Arc::new(Opened { layout: blob.layout, length: blob.length, last });
         (self.keep_early)(&opened, blob.early);
         self.shapes.keep(opened.clone());
         opened

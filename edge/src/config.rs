@@ -38,7 +38,8 @@ pub struct EdgeConfig {
     pub origin_requests_per_s: u64,
     /// Bytes per second from the origin, all together; 0 for any number.
     pub origin_bytes_per_s: u64,
-    /// Budget of the memory tier. Fills under way and units held for slow readers take up to three quarters as much besides.
+    /// Budget for all units in memory: two thirds for those that are kept, the rest for those that come in and for what readers
+    /// still hold. Fills and readers have 16 MiB however small it is.
     pub memory_bytes: u64,
     /// The other edges of the region, if any.
     pub peers: Option<PeersConfig>,

@@ -1,14 +1,12 @@
 //! [`Flight`]: the fill of one unit that any number of readers may follow while it runs. The task that fills it is detached:
 //! no reader, slow or gone, delays or kills it. Readers wake by event and read at their own pace from verified segments.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use bytes::Bytes;
 use colibri_common::ByteRange;
 use colibri_fetch::FetchError;
 use tokio::sync::watch;
 
-use crate::unit::{Segment, slice_at};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
+use crate::unit::{Segment, Slice, slice_at};
 
 /// A fill under way, or just ended.
 #[derive(Debug)]
@@ -28,9 +26,12 @@ impl Flight {
         Self { segments: Mutex::default(), progress: watch::Sender::new(Progress::default()) }
     }
 
-    /// Adds verified bytes; readers wake.
+    /// Adds verified bytes, in whatever order they come; readers wake.
     pub fn push(&self, segment: Segment) {
-        self.lock().push(segment);
+        let mut segments = self.lock();
+        let place = segments.partition_point(|known| known.range().start() < segment.range().start());
+        segments.insert(place, segment);
+        drop(segments);
         self.progress.send_modify(|_| ());
     }
 
@@ -60,12 +61,12 @@ impl Flight {
     }
 
     /// The next verified bytes of `wanted` from offset `from` on, as soon as there are some.
-    pub async fn read(&self, from: u64, wanted: ByteRange) -> Result<Bytes, FetchError> {
+    pub async fn read(&self, from: u64, wanted: ByteRange) -> Result<Slice, FetchError> {
         let mut progress = self.progress.subscribe();
         loop {
             let outcome = progress.borrow_and_update().outcome.clone();
-            if let Some(bytes) = slice_at(&self.lock(), from, wanted) {
-                return Ok(bytes);
+            if let Some(slice) = slice_at(&self.lock(), from, wanted) {
+                return Ok(slice);
             }
             match outcome {
                 Some(Err(error)) => return Err(error),

@@ -106,12 +106,28 @@ pub const IMPORT_WAIT_MS_MAX: u64 = 10_000;
 /// Fills of units under way at once, and openings of blobs, and fetches of documents; more wait for a place.
 pub const FLIGHTS_MAX: u32 = 256;
 
-/// Units being filled take at most half as much memory as the memory tier, but at least this, bytes.
-pub const FILL_BYTES_MIN: u64 = 16 << 20;
+/// The memory budget is divided into this many shares.
+pub const SHARES: u64 = 16;
 
-/// Units that readers hold though memory has let them go take at most a quarter as much memory as the memory tier, but at
-/// least this, bytes.
-pub const PIN_BYTES_MIN: u64 = 8 << 20;
+/// Of these, for the memory tier.
+pub const TIER_SHARES: u64 = 11;
+
+/// For units that are being filled.
+pub const FILL_SHARES: u64 = 3;
+
+/// Fills have at least this, bytes.
+pub const FILL_BYTES_MIN: u64 = 8 << 20;
+
+/// For units that readers are at though memory has let them go.
+pub const PIN_SHARES: u64 = 1;
+
+/// For parts of units on their way to clients; when more is on its way, each further reader gets copies of a leaf.
+pub const LENT_SHARES: u64 = 1;
+
+/// Each of these two has at least this, bytes.
+pub const PIN_BYTES_MIN: u64 = 4 << 20;
+
+const _: () = assert!(TIER_SHARES + FILL_SHARES + PIN_SHARES + LENT_SHARES == SHARES);
 
 /// Units waiting to be written to disk, bytes; more are dropped and counted.
 pub const DISK_QUEUE_BYTES_MAX: u64 = 32 << 20;
@@ -224,7 +240,12 @@ pub const ALL: &[(&str, u64)] = &[
     ("CONTROL_BYTES_MAX", CONTROL_BYTES_MAX),
     ("IMPORT_WAIT_MS_MAX", IMPORT_WAIT_MS_MAX),
     ("FLIGHTS_MAX", FLIGHTS_MAX as u64),
+    ("SHARES", SHARES),
+    ("TIER_SHARES", TIER_SHARES),
+    ("FILL_SHARES", FILL_SHARES),
     ("FILL_BYTES_MIN", FILL_BYTES_MIN),
+    ("PIN_SHARES", PIN_SHARES),
+    ("LENT_SHARES", LENT_SHARES),
     ("PIN_BYTES_MIN", PIN_BYTES_MIN),
     ("DISK_QUEUE_BYTES_MAX", DISK_QUEUE_BYTES_MAX),
     ("DISK_READS_MAX", DISK_READS_MAX as u64),

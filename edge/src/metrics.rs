@@ -27,6 +27,8 @@ pub struct Metrics {
     pub lapses: IntCounter,
     /// Bytes of units in memory.
     pub memory_bytes: IntGauge,
+    /// Bytes of units alive: in the memory tier, coming in, and held by readers though memory has let them go.
+    pub live_bytes: IntGauge,
     /// Bytes that the disk tier takes, in blocks of the file system, with what is promised to units being written.
     pub disk_bytes: IntGauge,
     /// Files of the disk tier.
@@ -110,6 +112,7 @@ impl Metrics {
             evictions: counter("colibri_edge_evictions_total", "units that memory let go")?,
             lapses: counter("colibri_edge_lapses_total", "readers whose unit was let go before they had read it")?,
             memory_bytes: registry.gauge("colibri_edge_memory_bytes", "bytes of units in memory")?,
+            live_bytes: registry.gauge("colibri_edge_live_bytes", "bytes of units alive, whoever holds them")?,
             disk_bytes: registry.gauge("colibri_edge_disk_bytes", "bytes of disk that the tier takes")?,
             disk_files: registry.gauge("colibri_edge_disk_files", "files of the disk tier")?,
             disk_unseen_folders: registry

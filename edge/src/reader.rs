@@ -1,6 +1,6 @@
 //! [`Reader`]: one reader of a range of an encoded form, unit by unit, at its own pace.
 //!
-//! It holds one unit, as firmly as there is room, and a few segments in its body. The next unit is asked for once the reader
+//! It holds one unit, as firmly as there is room, and a few segments in its body, or a leaf if others hold much already. The next unit is asked for once the reader
 //! has shown that it reads.
 
 use std::sync::Arc;
@@ -11,8 +11,10 @@ use colibri_fetch::{BlobFetcher, FetchError};
 use colibri_transport::BodySender;
 
 use crate::cache::{Cache, Found, Freshness, Keep, UnitAccess};
+use crate::ledger::Ledger;
 use crate::limits::{READ_AHEAD_AFTER_BYTES, WHOLE_ANSWER_BYTES_MAX};
 use crate::shapes::Opened;
+use crate::unit::{Slice, slice_at};
 
 /// A reader before or while it reads.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub(crate) struct Reader {
     current: Option<(u32, UnitAccess)>,
     ahead: Option<(u32, UnitAccess)>,
     /// The first bytes behind unit H, waited for before anything is announced.
-    first: Option<Bytes>,
+    first: Option<Slice>,
     freshness: Option<Freshness>,
 }
 
@@ -74,11 +76,12 @@ impl Reader {
             if self.range.len() > WHOLE_ANSWER_BYTES_MAX || self.next_unit < self.end_unit {
                 return None;
             }
-            for segment in held.get()?.segments() {
-                let part = segment.range().intersect(self.range);
-                if !part.is_empty() {
-                    segments.push(segment.bytes().slice(part.within(segment.range().start())));
-                }
+            let unit = held.get()?;
+            let mut at = self.range.start().max(self.opened.layout.unit_h().len() as u64);
+            while at < self.range.end() {
+                let bytes = Ledger::try_lend(&slice_at(unit.segments(), at, self.range)?)?;
+                at += bytes.len() as u64;
+                segments.push(bytes);
             }
         }
         segments.iter().for_each(|segment| self.cache.served(segment.len()));
@@ -99,19 +102,15 @@ impl Reader {
             let wanted = self.wanted(unit);
             let begin = at;
             while at < wanted.end() {
-                let bytes = match self.first.take() {
-                    Some(bytes) => Ok(bytes),
-                    None => self.read(at, wanted).await,
-                };
-                match bytes {
-                    Ok(bytes) => {
-                        at += bytes.len() as u64;
-                        self.cache.served(bytes.len());
-                        if sender.send(bytes).await.is_err() {
-                            return;
-                        }
-                    }
+                let bytes = match self.next(at, wanted, &sender).await {
+                    Ok(Some(bytes)) => bytes,
+                    Ok(None) => return,
                     Err(error) => return sender.abort(error),
+                };
+                at += bytes.len() as u64;
+                self.cache.served(bytes.len());
+                if sender.send(bytes).await.is_err() {
+                    return;
                 }
                 if at - begin >= READ_AHEAD_AFTER_BYTES {
                     self.look_ahead();
@@ -122,12 +121,30 @@ impl Reader {
         sender.finish();
     }
 
+    /// The next bytes for the body: lent, or, when much is lent already, a small copy once all before was taken. So no number of
+    /// readers that do not read keeps more alive than a leaf each. Nothing if the body is gone.
+    async fn next(&mut self, at: u64, wanted: ByteRange, sender: &BodySender) -> Result<Option<Bytes>, FetchError> {
+        let slice = match self.first.take() {
+            Some(slice) => slice,
+            None => self.read(at, wanted).await?,
+        };
+        if let Some(bytes) = Ledger::try_lend(&slice) {
+            return Ok(Some(bytes));
+        }
+        // Whoever waits for a slow client holds nothing meanwhile.
+        drop(slice);
+        match sender.drained().await {
+            Ok(()) => Ok(Some(Ledger::copy(&self.read(at, wanted).await?))),
+            Err(_) => Ok(None),
+        }
+    }
+
     fn wanted(&self, unit: u32) -> ByteRange {
         self.opened.layout.unit_range(unit).intersect(self.range)
     }
 
     /// The next bytes of the current unit. If it was let go meanwhile, it is asked for again, and read before it can go.
-    async fn read(&mut self, from: u64, wanted: ByteRange) -> Result<Bytes, FetchError> {
+    async fn read(&mut self, from: u64, wanted: ByteRange) -> Result<Slice, FetchError> {
         let Some((unit, access)) = &self.current else {
             return Err(FetchError::Local("there is nothing left to read".to_owned()));
         };

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use colibri_common::merkle::Leaves;
 use colibri_common::{BlobId, VerifiedLength};
-use colibri_package::delivery::{Encoding, Layout};
+use colibri_package::delivery::{Encoding, Layout, VerifiedPieces};
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
@@ -26,6 +26,8 @@ pub(crate) struct Opened {
     /// Proven length of the content; kept because only it allows totals to be announced.
     #[expect(dead_code, reason = "holding it is the proof that totals may be announced")]
     pub length: VerifiedLength,
+    /// The last piece, which was fetched to prove the length, if it is small: so nobody fetches it again.
+    pub last: Option<VerifiedPieces>,
 }
 
 #[derive(Debug, Clone)]
@@ -41,7 +43,8 @@ impl Weighter<(BlobId, Encoding), Arc<Opened>> for ByBytes {
     fn weight(&self, _key: &(BlobId, Encoding), opened: &Arc<Opened>) -> u64 {
         // A layout keeps its leaves alive, whether or not the other cache still has them.
         let layout = &opened.layout;
-        (layout.unit_h().len() + layout.leaves().wire().len()) as u64 + ENTRY_OVERHEAD_BYTES
+        let last = opened.last.as_ref().map_or(0, |last| last.encoded().len());
+        (layout.unit_h().len() + layout.leaves().wire().len() + last) as u64 + ENTRY_OVERHEAD_BYTES
     }
 }
 
@@ -153,7 +156,11 @@ mod tests {
         // Equal leaves at different offsets have different hashes, so content of one byte value will do.
         let content = vec![seed; usize::try_from(list_bytes / 32 * LEAF_BYTES).unwrap()];
         let tree = merkle::build(&content);
-        Arc::new(Opened { layout: Layout::raw(tree.leaves, tree.length.into()).unwrap(), length: tree.length })
+        Arc::new(Opened {
+            layout: Layout::raw(tree.leaves, tree.length.into()).unwrap(),
+            length: tree.length,
+            last: None,
+        })
     }
 
     #[test]

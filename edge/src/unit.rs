@@ -1,11 +1,15 @@
 //! [`Unit`]: the verified bytes of one unit in memory, and [`UnitKey`], its name in every tier.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use colibri_common::{BlobId, ByteRange};
 use colibri_package::delivery::{Encoding, Identity, Layout, VerifiedPieces};
 
+use crate::ledger::Counted;
+
 /// Bytes that a segment takes besides its content: its entry in the list and the bookkeeping of its memory.
-const SEGMENT_OVERHEAD_BYTES: u64 = 128;
+pub(crate) const SEGMENT_OVERHEAD_BYTES: u64 = 128;
 
 /// Names a unit: content, encoding, which encoded form, which part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,17 +32,24 @@ impl UnitKey {
 pub(crate) struct Segment {
     offset: u64,
     bytes: Bytes,
+    /// Its entry in the ledger.
+    counted: Option<Arc<Counted>>,
 }
 
 impl Segment {
     /// Straight from verification.
     pub fn verified(pieces: &VerifiedPieces) -> Self {
-        Self { offset: pieces.encoded_offset(), bytes: pieces.encoded().clone() }
+        Self::stored(pieces.encoded_offset(), pieces.encoded().clone())
     }
 
     /// Read back from the disk tier, whose files take in verified pieces only and check their guards.
     pub const fn stored(offset: u64, bytes: Bytes) -> Self {
-        Self { offset, bytes }
+        Self { offset, bytes, counted: None }
+    }
+
+    /// The same segment, in the ledger; `bytes` are the same bytes, and keep the entry alive.
+    pub fn counted(self, bytes: Bytes, counted: Arc<Counted>) -> Self {
+        Self { offset: self.offset, bytes, counted: Some(counted) }
     }
 
     pub const fn bytes(&self) -> &Bytes {
@@ -73,10 +84,28 @@ impl Unit {
     }
 }
 
+/// A part of a segment.
+#[derive(Debug, Clone)]
+pub(crate) struct Slice {
+    bytes: Bytes,
+    counted: Option<Arc<Counted>>,
+}
+
+impl Slice {
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The segment's entry in the ledger.
+    pub const fn counted(&self) -> Option<&Arc<Counted>> {
+        self.counted.as_ref()
+    }
+}
+
 /// The part of `wanted` that begins at `from` and lies in the segment that holds `from`.
-pub(crate) fn slice_at(segments: &[Segment], from: u64, wanted: ByteRange) -> Option<Bytes> {
+pub(crate) fn slice_at(segments: &[Segment], from: u64, wanted: ByteRange) -> Option<Slice> {
     let index = segments.partition_point(|segment| segment.range().end() <= from);
     let segment = segments.get(index).filter(|segment| segment.offset <= from)?;
     let part = segment.range().intersect(ByteRange::new(from, wanted.end()));
-    Some(segment.bytes.slice(part.within(segment.offset)))
+    Some(Slice { bytes: segment.bytes.slice(part.within(segment.offset)), counted: segment.counted.clone() })
 }

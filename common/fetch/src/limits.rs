@@ -19,6 +19,10 @@ pub const BLAME_DEMOTION: Duration = Duration::from_secs(300);
 /// How long a source that failed otherwise is asked after the others; doubled with each failure that follows.
 pub const FAILURE_DEMOTION: Duration = Duration::from_secs(5);
 
+/// A blob of at most this is fetched whole when it is opened, bytes; of a larger one the last piece comes first, which proves the
+/// length, so that a reader gets the first as soon as it is here.
+pub const OPEN_WHOLE_BYTES_MAX: u64 = 64 << 10;
+
 /// Largest such time.
 pub const FAILURE_DEMOTION_MAX: Duration = Duration::from_secs(60);
 
@@ -84,6 +88,7 @@ pub const TRUSTED_SET_BYTES_MAX: u64 = 32 << 20;
 
 /// Name and value of each limit, for the documentation and its test (durations in milliseconds).
 pub const ALL: &[(&str, u64)] = &[
+    ("OPEN_WHOLE_BYTES_MAX", OPEN_WHOLE_BYTES_MAX),
     ("PASSES_MAX", PASSES_MAX as u64),
     ("SOURCES_MAX", SOURCES_MAX as u64),
     ("BLAMES_KEPT_MAX", BLAMES_KEPT_MAX as u64),

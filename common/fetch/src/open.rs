@@ -1,7 +1,7 @@
 //! Opening a blob at one source: what must be proven before the first byte is announced, its length above all.
 //!
 //! Order of a cold blob (architecture §6): leaves, then unit H of a delivery blob, then the last leaf or frame, which proves
-//! the length. Blobs of one unit skip the probe: the unit proves the length. From sources without leaves, or without ranges,
+//! the length. Small blobs skip the probe: they are fetched whole. From sources without leaves, or without ranges,
 //! the whole blob is fetched and verified.
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use crate::assemble::Assembler;
 use crate::attempt::{Answer, Attempt, ended_early};
 use crate::blob::{OpenedBlob, ProvenLeaves};
 use crate::error::AttemptError;
-use crate::limits::{BLOB_WITHOUT_LEAVES_BYTES_MAX, CONTENT_WITHOUT_LEAVES_BYTES_MAX};
+use crate::limits::{BLOB_WITHOUT_LEAVES_BYTES_MAX, CONTENT_WITHOUT_LEAVES_BYTES_MAX, OPEN_WHOLE_BYTES_MAX};
 
 impl Attempt<'_> {
     /// The address of a form of a blob. `place` is `/REPO` for sources that serve several repositories, else empty.
@@ -78,7 +78,7 @@ impl Attempt<'_> {
     async fn open_raw(&self, place: &str, leaves: &Leaves) -> Result<OpenedBlob, AttemptError> {
         let url = self.url(place, leaves.id(), Encoding::Raw);
         let capacity = leaves.count() * LEAF_BYTES;
-        if capacity <= merkle::UNIT_BYTES {
+        if capacity <= OPEN_WHOLE_BYTES_MAX {
             let answer = self.part(&url, None).await?;
             let promised = answer.promised;
             if let Some(claimed) = promised.filter(|promised| *promised > capacity && leaves.count() == 1) {
@@ -125,8 +125,8 @@ impl Attempt<'_> {
         let pieces = layout.piece_count();
         let in_hand = head.len() as u64;
         let first = layout.piece_range(0).start();
-        // A blob of one unit is fetched to its end, of others the last piece.
-        let (wanted, rest) = if layout.unit_count() == 1 || encoded <= in_hand {
+        // A small blob is fetched to its end, of others the last piece.
+        let (wanted, rest) = if encoded <= in_hand || (layout.unit_count() == 1 && encoded <= OPEN_WHOLE_BYTES_MAX) {
             (0..pieces, ByteRange::new(in_hand.min(encoded), encoded))
         } else {
             (pieces - 1..pieces, layout.piece_range(pieces - 1))

@@ -382,6 +382,14 @@ impl BodySender {
         self.sender.send(chunk).await.map_err(|_| ReaderGone)
     }
 
+    /// Waits until the reader has taken every chunk that was handed over.
+    ///
+    /// # Errors
+    /// The reader is gone; nothing more needs to be produced.
+    pub async fn drained(&self) -> Result<(), ReaderGone> {
+        self.sender.reserve_many(BODY_CHANNEL_CHUNKS).await.map(drop).map_err(|_| ReaderGone)
+    }
+
     /// Completes when the reader is gone.
     pub async fn closed(&self) {
         self.sender.closed().await;

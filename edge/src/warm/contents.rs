@@ -115,9 +115,9 @@ impl Library<'_> {
             if !range.is_empty() {
                 let found = self.cache.unit(self.fetcher, self.place, &opened, unit, Keep::OnDisk);
                 while at < range.end() {
-                    let bytes = found.read(at, range).await?;
-                    at += bytes.len() as u64;
-                    encoded.extend_from_slice(&bytes);
+                    let slice = found.read(at, range).await?;
+                    at += slice.bytes().len() as u64;
+                    encoded.extend_from_slice(slice.bytes());
                 }
             }
         }

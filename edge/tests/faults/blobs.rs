@@ -13,6 +13,7 @@ use crate::site::{build, config, get, head, part, request, whole};
 use crate::upstream::{Fault, TYPE, Upstream, content, id, until};
 
 const LENGTH: usize = (4 << 20) + 54_321;
+const UNIT: usize = 2 << 20;
 
 /// Whole blobs and ranges in both forms; each upstream path and range at most once.
 #[tokio::test(flavor = "multi_thread")]
@@ -46,6 +47,41 @@ async fn invariant_5_a_herd_of_readers_causes_one_upstream_fetch_per_unit() {
     let metrics = edge.metrics();
     assert_eq!(metrics.fills.get(), 6);
     assert_eq!(metrics.units_asked.get(), metrics.memory_hits.get() + metrics.joined.get() + metrics.fills.get());
+}
+
+/// A thousand readers of a cold blob of 100 MiB, one of all of it, each of the others of a piece of every unit: upstream sends
+/// each byte once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_herd_of_a_thousand_on_a_large_cold_blob_fetches_each_byte_once() {
+    const READERS: u64 = 1000;
+    const UNITS: usize = 50;
+    let content = Arc::new(content(UNITS * UNIT, 9));
+    let upstream = Upstream::start().await;
+    upstream.add_raw(&content);
+    let edge = build(&EdgeConfig { memory_bytes: 512 << 20, ..config(&[&upstream]) });
+    let path = format!("/blobs/{}", id(&content));
+    let readers = (0..READERS).map(|number| {
+        let (edge, path, content) = (edge.clone(), path.clone(), content.clone());
+        tokio::spawn(async move {
+            if number == 0 {
+                whole(&edge, &path, &content).await;
+                return;
+            }
+            let mut random = fastrand::Rng::with_seed(number);
+            let mut units: Vec<usize> = (0..UNITS).collect();
+            random.shuffle(&mut units);
+            for unit in units {
+                let start = unit * UNIT + random.usize(..UNIT - 100);
+                part(&edge, &path, &content, start, start + 100).await;
+            }
+        })
+    });
+    for reader in readers.collect::<Vec<_>>() {
+        reader.await.unwrap();
+    }
+    assert_eq!(upstream.asked_max(), 1, "{:?}", upstream.asked());
+    assert_eq!(upstream.asked_bytes(&path), content.len() as u64);
+    assert_eq!(edge.metrics().fills.get(), UNITS as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,19 @@
 //! Edges in front of edges, in a row and in a circle.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use colibri_common::merkle;
 use colibri_edge::{Edge, EdgeConfig};
+use colibri_package::delivery::Layout;
 use colibri_transport::{Server, ServerConfig};
+use http::Method;
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::site::{build, config, get, whole};
-use crate::upstream::{Upstream, content, id, loopback};
+use crate::liars::stored_frames;
+use crate::site::{build, config, get, request, whole};
+use crate::upstream::{Fault, TYPE, Upstream, content, id, loopback};
 
 /// An edge that listens.
 fn listen(edge: &Edge, server: Server) -> DropGuard {
@@ -41,6 +47,46 @@ async fn two_tiers_of_edges_with_the_same_name() {
         whole(&edge, "/repo/timestamp.json", b"one").await;
     }
     assert_eq!(origin.asked_max(), 1, "the region asks once: {:?}", origin.asked());
+}
+
+/// Upstream sends one leaf, or one frame, and then nothing until the reader at the far end of two tiers has it: no tier holds
+/// verified bytes back, however slow the sender.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_leaf_and_each_frame_reaches_the_reader_before_the_next_is_sent() {
+    const FRAME_CONTENT: usize = 32 << 10;
+    let content = content(10 * FRAME_CONTENT, 3);
+    let origin = Upstream::start().await;
+    let encoded = stored_frames(&content, FRAME_CONTENT);
+    origin.add_encoded(&content, &encoded);
+    let layout = Layout::from_unit_h(TYPE, merkle::build(&content).leaves, &encoded).unwrap();
+    let frame = usize::try_from(layout.piece_range(0).len()).unwrap();
+    let cases = [
+        (format!("/blobs/{}", id(&content)), 8192, &content, 0),
+        (format!("/blobs/1/{}", id(&content)), frame, &encoded, layout.unit_h().len()),
+    ];
+    for (path, step, file, head) in cases {
+        let permits = Arc::new(Semaphore::new(0));
+        // All but the last piece, which has proven the length before.
+        let (dripping, from) = (permits.clone(), format!("bytes={head}-{}", file.len() - step - 1));
+        origin.faults(move |_, range| (range? == from).then(|| Fault::Step(step, dripping.clone())));
+        let shield = build(&config(&[&origin]));
+        let server = Server::bind(ServerConfig::plain(loopback(0)), shield.handler()).unwrap();
+        let url = format!("http://{}", server.address());
+        let _listening = listen(&shield, server);
+        let edge = build(&EdgeConfig { upstreams: vec![url], ..EdgeConfig::default() });
+        permits.add_permits(1);
+        let mut body = edge.handler()(request(Method::GET, &path, &[])).await.into_body();
+        let mut got = Vec::new();
+        for sent in (head + step..file.len() - step).step_by(step) {
+            while got.len() < sent {
+                got.extend_from_slice(&body.next().await.expect("more is to come").unwrap());
+            }
+            assert_eq!(got.len(), sent, "{path}: nothing is there before it was sent");
+            permits.add_permits(1);
+        }
+        got.extend_from_slice(&body.read_all(1 << 20).await.unwrap());
+        assert!(got == *file, "{path}");
+    }
 }
 
 /// Each edge thinks the other is its upstream. Every question ends, at once, with an error that says what is wrong.

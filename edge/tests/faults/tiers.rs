@@ -137,6 +137,37 @@ async fn invariant_5_no_number_of_slow_readers_pins_memory() {
     assert!(edge.metrics().fills.get() > fills);
 }
 
+/// Each of many readers stops with something on its way, all in different units: what is alive stays within the budget, and
+/// whoever goes on gets the right bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn invariant_7_stalled_readers_of_distinct_units_stay_within_the_budget() {
+    const READERS: u64 = 400;
+    const BUDGET_BYTES: u64 = 64 << 20;
+    let upstream = Upstream::start().await;
+    let contents: Vec<_> = (0..READERS).map(|seed| content(300_000, 500 + seed)).collect();
+    contents.iter().for_each(|content| upstream.add_raw(content));
+    let edge = build(&EdgeConfig { memory_bytes: BUDGET_BYTES, ..config(&[&upstream]) });
+    let within = |when: &str| {
+        let live = edge.metrics().live_bytes.get();
+        assert!(live as u64 <= BUDGET_BYTES + BUDGET_BYTES / 100, "{when}: {live} bytes are alive");
+    };
+    let mut readers = Vec::new();
+    for content in &contents {
+        let mut body = edge.handler()(request(Method::GET, &format!("/blobs/{}", id(content)), &[])).await.into_body();
+        let first = body.next().await.unwrap().unwrap();
+        within("while they come");
+        readers.push((content, first, body));
+    }
+    until(|| edge.metrics().fills.get() >= READERS).await;
+    within("when all have come");
+    assert!(edge.metrics().evictions.get() > READERS / 3, "most units had to go");
+    for (content, first, body) in readers.into_iter().rev() {
+        let rest = body.read_all(1 << 30).await.unwrap();
+        assert!([&first[..], &rest[..]].concat() == *content);
+    }
+    within("at the end");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn invariant_2_wipe_under_load_loses_time_only() {
     let contents: Vec<_> = (0..4).map(|seed| content(2 * UNIT + 77, 60 + seed)).collect();

@@ -34,6 +34,8 @@ pub enum Fault {
     Endless,
     /// Not before a permit is there.
     Gate(Arc<Semaphore>),
+    /// So many bytes of the body for each permit.
+    Step(usize, Arc<Semaphore>),
 }
 
 type Faults = Box<dyn Fn(&str, Option<&str>) -> Option<Fault> + Send>;
@@ -116,6 +118,15 @@ impl Upstream {
         put(format!("/blobs/leaves/{id}"), &tree.leaves.wire(), ETag::leaves(id));
     }
 
+    /// Adds a blob in its raw form only, and its leaves.
+    pub fn add_raw(&self, content: &[u8]) {
+        let tree = merkle::build(content);
+        let mut state = self.state.lock().unwrap();
+        let mut put = |path: String, bytes: Bytes, etag| state.files.insert(path, (bytes, etag, Coding::Identity));
+        put(format!("/blobs/{}", tree.id), Bytes::copy_from_slice(content), ETag::raw(tree.id));
+        put(format!("/blobs/leaves/{}", tree.id), tree.leaves.wire(), ETag::leaves(tree.id));
+    }
+
     pub fn file(&self, path: &str) -> Vec<u8> {
         self.state.lock().unwrap().files[path].0.to_vec()
     }
@@ -136,6 +147,16 @@ impl Upstream {
 
     pub fn requests(&self) -> u64 {
         self.asked().values().sum()
+    }
+
+    /// Bytes of the ranges that were asked for of paths with this beginning; all of these questions must have a range.
+    pub fn asked_bytes(&self, beginning: &str) -> u64 {
+        let bytes = |range: &str| {
+            let (start, end) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+            end.parse::<u64>().unwrap() + 1 - start.parse::<u64>().unwrap()
+        };
+        let asked = self.asked().into_iter().filter(|((path, _), _)| path.starts_with(beginning));
+        asked.map(|((_, range), times)| times * bytes(&range.unwrap())).sum()
     }
 
     /// The most that one path and range was asked for.
@@ -246,6 +267,19 @@ async fn spoil(response: Response, fault: Option<Fault>) -> Response {
                 if sender.send(part).await.is_ok() && hangs {
                     std::future::pending::<()>().await;
                 }
+            });
+            body
+        }
+        Fault::Step(step, permits) => {
+            let (mut sender, body) = Body::channel(Some(bytes.len() as u64));
+            tokio::spawn(async move {
+                for start in (0..bytes.len()).step_by(step) {
+                    permits.acquire().await.unwrap().forget();
+                    if sender.send(bytes.slice(start..bytes.len().min(start + step))).await.is_err() {
+                        return;
+                    }
+                }
+                sender.finish();
             });
             body
         }
