@@ -1,5 +1,7 @@
 //! The read API over the cache: route, representation, body. The one place where a [`FetchError`] becomes a status.
 
+mod blobs;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,7 +30,6 @@ use crate::documents::{Documents, Life, Wish};
 use crate::limits::ABSENT_FLOOR_MS;
 use crate::metadata::{Answered, Repositories};
 use crate::metrics::Metrics;
-use crate::reader::Reader;
 use crate::unknown::Unknown;
 use crate::warm::Warmers;
 
@@ -284,7 +285,7 @@ impl ReadApi {
             vary: is_metadata.then_some(VARY_CODING),
         };
         let plan = head_for(&representation, &asked.method, &asked.headers);
-        let body = plan.body.map_or(Body::empty(), |range| Body::full(form.slice(range.within(0))));
+        let body = Body::segments(plan.segments(&form));
         Ok(self.finish(plan, body, freshness))
     }
 
@@ -318,63 +319,11 @@ impl ReadApi {
 
     fn send_built(&self, bytes: &Bytes, representation: &Representation, asked: &Asked) -> Response {
         let plan = head_for(representation, &asked.method, &asked.headers);
-        let body = plan.body.map_or(Body::empty(), |_| Body::full(bytes.clone()));
+        let body = Body::segments(plan.segments(bytes));
         self.finish(plan, body, Freshness::Hit)
     }
 
-    async fn leaves(&self, place: &str, id: BlobId, asked: &Asked) -> Result<Response, ApiError> {
-        let (leaves, freshness) = self.cache.leaves(&asked.fetcher, place, id).await;
-        let wire = leaves.map_err(|error| api_error(&error))?.wire();
-        let representation = blob_representation(wire.len() as u64, ETag::leaves(id));
-        let plan = head_for(&representation, &asked.method, &asked.headers);
-        let body = plan.body.map_or(Body::empty(), |range| Body::full(wire.slice(range.within(0))));
-        Ok(self.finish(plan, body, freshness))
-    }
-
-    async fn blob(&self, place: &str, id: BlobId, encoding: Encoding, asked: &Asked) -> Result<Response, ApiError> {
-        match self.try_blob(place, id, encoding, asked).await {
-            // The form that was opened is no longer to be had, and is forgotten by now: there may be another.
-            Err(FetchError::AllFailed { other_form: true, .. }) => self.try_blob(place, id, encoding, asked).await,
-            answer => answer,
-        }
-        .map_err(|error| api_error(&error))
-    }
-
-    async fn try_blob(
-        &self,
-        place: &str,
-        id: BlobId,
-        encoding: Encoding,
-        asked: &Asked,
-    ) -> Result<Response, FetchError> {
-        let (opened, open_freshness) = self.cache.open(&asked.fetcher, place, id, encoding).await;
-        let opened = opened?;
-        let layout = &opened.layout;
-        let etag = match (encoding, layout.identity()) {
-            (Encoding::Delivery(kind), Some(identity)) => ETag::delivery(id, kind.number(), identity.as_bytes()),
-            _ => ETag::raw(id),
-        };
-        // The length was proven when the blob was opened.
-        let representation = blob_representation(layout.encoded_length().0, etag);
-        let plan = head_for(&representation, &asked.method, &asked.headers);
-        let Some(range) = plan.body else { return Ok(self.finish(plan, Body::empty(), open_freshness)) };
-        let mut reader = Reader::new(self.cache.clone(), &asked.fetcher, place, opened, range);
-        // Nothing is announced before there is something to send: an upstream that is away is an answer, not a broken body.
-        reader.wait().await?;
-        let freshness = reader.freshness().unwrap_or(open_freshness);
-        let body = match reader.whole() {
-            Some(segments) => Body::segments(segments),
-            None => {
-                let (sender, body) = Body::channel(Some(range.len()));
-                self.tasks.spawn(reader.stream(sender));
-                body
-            }
-        };
-        Ok(self.finish(plan, body, freshness))
-    }
-
     fn finish(&self, plan: ResponsePlan, body: Body, freshness: Freshness) -> Response {
-        let body = if plan.problem.is_empty() { body } else { Body::full(plan.problem) };
         let mut response = Response::new(body);
         *response.status_mut() = plan.status;
         *response.headers_mut() = plan.headers;
@@ -434,11 +383,6 @@ const fn form_number(form: BlobForm) -> u32 {
 const fn built(length: u64, cache_control: HeaderValue, content_type: HeaderValue) -> Representation {
     let (coding, vary) = (Coding::Identity, None);
     Representation { length, etag: None, cache_control, content_type, accept_ranges: false, coding, vary }
-}
-
-fn blob_representation(length: u64, etag: ETag) -> Representation {
-    let cache_control = cache_control::IMMUTABLE;
-    Representation { etag: Some(etag), accept_ranges: true, ..built(length, cache_control, OCTETS) }
 }
 
 /// What a failed fetch means to the client.

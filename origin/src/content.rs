@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::Bytes;
+use colibri_api::{Multipart, Piece};
 use colibri_common::ByteRange;
 use colibri_package::delivery::Layout;
 use colibri_transport::{Body, BodySender};
@@ -35,6 +36,7 @@ enum Reader {
     Memory(Option<Bytes>),
     Stored { blob: StoredBlob, left: ByteRange },
     Decoded { blob: StoredBlob, layout: Layout, range: ByteRange, pieces: Range<u32>, ready: VecDeque<Bytes> },
+    Parts { content: Content, left: VecDeque<Piece>, now: Option<Box<Reader>> },
 }
 
 impl Content {
@@ -74,6 +76,19 @@ impl Reader {
                 }
                 Ok(ready.pop_front())
             }
+            Self::Parts { content, left, now } => loop {
+                if let Some(bytes) = now.as_mut().map(|now| now.next()).transpose()?.flatten() {
+                    return Ok(Some(bytes));
+                }
+                match left.pop_front() {
+                    None => return Ok(None),
+                    Some(Piece::Text(text)) => {
+                        *now = None;
+                        return Ok(Some(text));
+                    }
+                    Some(Piece::Content(range)) => *now = Some(Box::new(content.clone().reader(range))),
+                }
+            },
         }
     }
 }
@@ -99,15 +114,40 @@ pub(crate) async fn send(content: Content, range: ByteRange, observation: Observ
         observation.finish(bytes.len() as u64);
         return Ok(Body::full(bytes));
     }
-    let (reader, first) = blocking(move || reader.next().map(|first| (reader, first))).await?;
-    let first = first.unwrap_or_default();
-    if first.len() as u64 == range.len() {
-        observation.finish(range.len());
-        return Ok(Body::full(first));
+    stream(reader, range.len(), observation).await
+}
+
+/// Makes the body that sends several ranges of `content`, each with its head. Of the first a byte is read before this returns.
+pub(crate) async fn send_parts(
+    content: Content,
+    parts: &Multipart,
+    observation: Observation,
+) -> Result<Body, OriginError> {
+    if let Content::Memory(bytes) = &content {
+        observation.finish(parts.length());
+        return Ok(Body::segments(parts.segments(bytes)));
     }
-    let (sender, body) = Body::channel(Some(range.len()));
+    // The head of the first part is put back in front of its first bytes.
+    let mut reader = Reader::Parts { content, left: parts.pieces().iter().cloned().collect(), now: None };
+    let head = reader.next()?.unwrap_or_default();
+    let (reader, first) = blocking(move || reader.next().map(|first| (reader, first))).await?;
+    let first = [&head[..], &first.unwrap_or_default()[..]].concat();
+    Ok(stream_from(reader, first.into(), parts.length(), observation))
+}
+
+async fn stream(mut reader: Reader, length: u64, observation: Observation) -> Result<Body, OriginError> {
+    let (reader, first) = blocking(move || reader.next().map(|first| (reader, first))).await?;
+    Ok(stream_from(reader, first.unwrap_or_default(), length, observation))
+}
+
+fn stream_from(reader: Reader, first: Bytes, length: u64, observation: Observation) -> Body {
+    if first.len() as u64 == length {
+        observation.finish(length);
+        return Body::full(first);
+    }
+    let (sender, body) = Body::channel(Some(length));
     tokio::spawn(pump(sender, reader, first, observation));
-    Ok(body)
+    body
 }
 
 /// Feeds a body until its end, an error, or the reader's departure.

@@ -17,7 +17,7 @@ pub struct ObservedRequest {
     pub method: Method,
     /// What was asked for; nothing if the path is none of ours.
     pub route: Option<Route>,
-    /// The part that was sent, for 206.
+    /// The part that was sent, for a 206 of one part.
     pub range: Option<ByteRange>,
     /// The status.
     pub status: StatusCode,

@@ -120,15 +120,17 @@ impl Origin {
         let plan = head_for(&found.representation, &parts.method, &parts.headers);
         observation.request.status = plan.status;
         observation.request.range = plan.body.filter(|_| plan.status == StatusCode::PARTIAL_CONTENT);
-        let body = match plan.body {
-            Some(range) => match content::send(found.content, range, observation).await {
-                Ok(body) => body,
-                Err(error) => return self.refuse(&log(&error), &parts.method, observe()),
-            },
-            None => {
+        let body = match (plan.body, plan.parts) {
+            (Some(range), _) => content::send(found.content, range, observation).await,
+            (None, Some(several)) => content::send_parts(found.content, &several, observation).await,
+            (None, None) => {
                 observation.finish(plan.problem.len() as u64);
-                Body::full(plan.problem)
+                Ok(Body::full(plan.problem))
             }
+        };
+        let body = match body {
+            Ok(body) => body,
+            Err(error) => return self.refuse(&log(&error), &parts.method, observe()),
         };
         self.response(
             plan.status,

@@ -427,3 +427,42 @@ async fn many_at_once_get_the_same() {
         task.await.unwrap();
     }
 }
+
+/// Raw content is decoded from the delivery blob as it is sent, the others lie as they are.
+#[tokio::test]
+async fn several_ranges_of_every_form() {
+    let folder = Folder::new();
+    let bytes = content(21, (2 << 20) + 70_001);
+    let (id, type1) = folder.put_delivery(&bytes, DeliveryType::Type1);
+    let leaves = merkle::build(&bytes).leaves.wire();
+    let handler = folder.origin().handler();
+    for (path, file) in [
+        (format!("/blobs/{id}"), &bytes[..]),
+        (format!("/blobs/1/{id}"), &type1[..]),
+        (format!("/blobs/leaves/{id}"), &leaves[..]),
+    ] {
+        let length = file.len();
+        // The second is longer than what is read at once.
+        let wanted = [(length - 9, length), (1, length / 2), (length / 2 + 3, length / 2 + 4)];
+        let list = wanted.map(|(start, end)| format!("{start}-{}", end - 1)).join(",");
+        let answer = get(&handler, &path, &[("range", &format!("bytes={list},{length}-"))]).await;
+        assert_eq!(answer.status, StatusCode::PARTIAL_CONTENT, "{path}");
+        let boundary = answer.header("content-type").strip_prefix("multipart/byteranges; boundary=").unwrap();
+        let mut expected = Vec::new();
+        for (start, end) in wanted {
+            let head = format!(
+                "--{boundary}\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes {start}-{}/{length}\r\n\r\n",
+                end - 1
+            );
+            expected.extend_from_slice(head.as_bytes());
+            expected.extend_from_slice(&file[start..end]);
+            expected.extend_from_slice(b"\r\n");
+        }
+        expected.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
+        assert!(answer.body == expected, "{path}: {} bytes instead of {}", answer.body.len(), expected.len());
+        assert_eq!(answer.header("content-length"), expected.len().to_string());
+        let beyond = get(&handler, &path, &[("range", &format!("bytes={length}-,{length}-{length}"))]).await;
+        assert_eq!(beyond.status, StatusCode::RANGE_NOT_SATISFIABLE);
+        assert_eq!(beyond.header("content-range"), format!("bytes */{length}"));
+    }
+}

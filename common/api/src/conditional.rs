@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::coding::Coding;
 use crate::limits::ENTITY_TAGS_MAX;
-use crate::range::RangeRequest;
+use crate::range::{RangeRequest, resolve_all};
 
 /// Bytes of a SHA-256 digest that show in an entity tag.
 const SHOWN_BYTES: usize = 8;
@@ -136,7 +136,7 @@ impl fmt::Display for ETag {
 }
 
 /// What to send of a representation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// 304: the client has it.
     NotModified,
@@ -144,6 +144,8 @@ pub enum Decision {
     Full,
     /// 206: a part of it.
     Partial(ByteRange),
+    /// 206: several parts, at least two, none of them empty, overlapping or touching.
+    Parts(Vec<ByteRange>),
     /// 416: there is no such part.
     RangeNotSatisfiable {
         /// Length of the representation in bytes.
@@ -165,12 +167,19 @@ pub fn decide(etag: Option<&ETag>, length: u64, ranges_served: bool, method: &Me
     if !ranges_served || method != Method::GET || !if_range_allows(etag, headers) {
         return Decision::Full;
     }
-    match RangeRequest::from_headers(headers) {
-        RangeRequest::Whole | RangeRequest::Multiple | RangeRequest::Invalid => Decision::Full,
-        RangeRequest::Single(spec) => match spec.resolve(length) {
-            Ok(range) if range.is_empty() => Decision::Full,
-            Ok(range) => Decision::Partial(range),
-            Err(unsatisfiable) => Decision::RangeNotSatisfiable { length: unsatisfiable.length },
+    let resolved = match RangeRequest::from_headers(headers) {
+        RangeRequest::Whole | RangeRequest::Invalid => return Decision::Full,
+        // Parts are told apart by a boundary made of the tag.
+        RangeRequest::Multiple(_) if etag.is_none() => return Decision::Full,
+        RangeRequest::Single(spec) => resolve_all(&[spec], length),
+        RangeRequest::Multiple(specs) => resolve_all(&specs, length),
+    };
+    match resolved {
+        Err(unsatisfiable) => Decision::RangeNotSatisfiable { length: unsatisfiable.length },
+        Ok(ranges) => match ranges[..] {
+            [] => Decision::Full,
+            [range] => Decision::Partial(range),
+            _ => Decision::Parts(ranges),
         },
     }
 }

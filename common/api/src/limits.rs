@@ -12,6 +12,12 @@ pub const ENTITY_TAGS_MAX: usize = 64;
 /// Longest `Cache-Status` inherited from upstream, in bytes; a longer one is dropped before a hop appends its own entry.
 pub const CACHE_STATUS_BYTES_MAX: usize = 2048;
 
+/// Most ranges in one `Range` field; a longer list is ignored and the whole is sent.
+pub const RANGES_MAX: usize = 64;
+
+/// Longest boundary of `multipart/byteranges` in bytes (RFC 2046 §5.1.1).
+pub const BOUNDARY_BYTES_MAX: usize = 70;
+
 /// Longest `detail` of a problem document in bytes.
 pub const PROBLEM_DETAIL_BYTES_MAX: usize = 1024;
 
@@ -21,5 +27,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("SEGMENT_BYTES_MAX", SEGMENT_BYTES_MAX as u64),
     ("ENTITY_TAGS_MAX", ENTITY_TAGS_MAX as u64),
     ("CACHE_STATUS_BYTES_MAX", CACHE_STATUS_BYTES_MAX as u64),
+    ("RANGES_MAX", RANGES_MAX as u64),
+    ("BOUNDARY_BYTES_MAX", BOUNDARY_BYTES_MAX as u64),
     ("PROBLEM_DETAIL_BYTES_MAX", PROBLEM_DETAIL_BYTES_MAX as u64),
 ];

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use crate::coding::Coding;
 use crate::conditional::{Decision, ETag, decide};
+use crate::multipart::Multipart;
 use crate::problem::ApiError;
 use crate::range::ContentRange;
 
@@ -35,8 +36,10 @@ pub struct ResponsePlan {
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
-    /// The bytes of the representation to send; nothing if none are, as for HEAD or 304.
+    /// The bytes of the representation to send; nothing if none are, as for HEAD or 304, or if they are in `parts`.
     pub body: Option<ByteRange>,
+    /// What to send where several ranges were asked for.
+    pub parts: Option<Multipart>,
     /// The body of an error; empty if there is none.
     pub problem: Bytes,
 }
@@ -53,11 +56,13 @@ pub fn head_for(representation: &Representation, method: &Method, headers: &Head
                 status: StatusCode::NOT_MODIFIED,
                 headers: validators(representation),
                 body: None,
+                parts: None,
                 problem: Bytes::new(),
             };
         }
         Decision::Full => return send(representation, ByteRange::whole(*length), method),
         Decision::Partial(range) => return send_part(representation, range, method),
+        Decision::Parts(ranges) => return send_parts(representation, &ranges, method),
         Decision::RangeNotSatisfiable { length } => ApiError::RangeNotSatisfiable { length },
         Decision::PreconditionFailed => ApiError::PreconditionFailed,
     };
@@ -88,7 +93,7 @@ fn send(representation: &Representation, range: ByteRange, method: &Method) -> R
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }
     let body = (method != Method::HEAD).then_some(range);
-    ResponsePlan { status: StatusCode::OK, headers, body, problem: Bytes::new() }
+    ResponsePlan { status: StatusCode::OK, headers, body, parts: None, problem: Bytes::new() }
 }
 
 fn send_part(representation: &Representation, range: ByteRange, method: &Method) -> ResponsePlan {
@@ -96,6 +101,20 @@ fn send_part(representation: &Representation, range: ByteRange, method: &Method)
     plan.status = StatusCode::PARTIAL_CONTENT;
     let content_range = ContentRange::satisfied(range, Some(representation.length));
     plan.headers.insert(header::CONTENT_RANGE, content_range.to_value());
+    plan
+}
+
+fn send_parts(representation: &Representation, ranges: &[ByteRange], method: &Method) -> ResponsePlan {
+    let Representation { length, etag: Some(etag), content_type, .. } = representation else {
+        return send(representation, ByteRange::whole(representation.length), method);
+    };
+    let parts = Multipart::new(ranges, *length, etag, content_type);
+    let mut plan = send(representation, ByteRange::whole(*length), method);
+    plan.status = StatusCode::PARTIAL_CONTENT;
+    plan.headers.insert(header::CONTENT_TYPE, parts.content_type());
+    plan.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(parts.length()));
+    plan.body = None;
+    plan.parts = Some(parts);
     plan
 }
 
@@ -109,5 +128,16 @@ fn refuse(error: &ApiError, representation: Option<&Representation>, method: &Me
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }
     let problem = if method == Method::HEAD { Bytes::new() } else { answer.body };
-    ResponsePlan { status: answer.status, headers, body: None, problem }
+    ResponsePlan { status: answer.status, headers, body: None, parts: None, problem }
+}
+
+impl ResponsePlan {
+    /// The body, of a representation that is in memory: its bytes, its parts or the problem, in order.
+    pub fn segments(&self, representation: &Bytes) -> Vec<Bytes> {
+        match (&self.body, &self.parts) {
+            (Some(range), _) => vec![representation.slice(range.within(0))],
+            (None, Some(parts)) => parts.segments(representation),
+            (None, None) => vec![self.problem.clone()],
+        }
+    }
 }

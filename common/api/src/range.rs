@@ -1,6 +1,7 @@
 //! `Range` and `Content-Range` (RFC 9110 §14): HTTP's inclusive notation on one side, [`ByteRange`] on the other.
 //!
-//! Several ranges in one request are recognised and not served: the whole representation is a correct answer to them.
+//! Of several ranges in one request those that overlap or touch are joined ([`resolve_all`]), so that no answer is longer than
+//! the whole and the heads of its parts.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,16 +9,18 @@ use std::str::FromStr;
 use colibri_common::ByteRange;
 use http::{HeaderMap, HeaderValue, header};
 
+use crate::limits::RANGES_MAX;
+
 /// What the `Range` field of a request asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RangeRequest {
     /// No `Range` field.
     Whole,
     /// One range.
     Single(ByteRangeSpec),
-    /// Several ranges: served whole.
-    Multiple,
-    /// Malformed, repeated, or another unit than bytes: ignored, as RFC 9110 §14.2 demands.
+    /// Several ranges, in the order asked for.
+    Multiple(Vec<ByteRangeSpec>),
+    /// Malformed, repeated, another unit than bytes, or more than [`RANGES_MAX`] ranges: ignored, as RFC 9110 §14.2 has it.
     Invalid,
 }
 
@@ -68,12 +71,18 @@ impl RangeRequest {
         if !unit.trim().eq_ignore_ascii_case("bytes") {
             return Self::Invalid;
         }
-        let mut found = Self::Invalid;
-        for element in set.split(',').map(trim_ows).filter(|element| !element.is_empty()) {
-            let Some(spec) = ByteRangeSpec::parse(element) else { return Self::Invalid };
-            found = if found == Self::Invalid { Self::Single(spec) } else { Self::Multiple };
+        let elements = set.split(',').map(trim_ows).filter(|element| !element.is_empty());
+        // One more than is served, to see that there are too many.
+        let specs: Option<Vec<_>> = elements.take(RANGES_MAX + 1).map(ByteRangeSpec::parse).collect();
+        match specs {
+            Some(specs) if specs.len() > RANGES_MAX => Self::Invalid,
+            Some(specs) => match specs[..] {
+                [] => Self::Invalid,
+                [spec] => Self::Single(spec),
+                _ => Self::Multiple(specs),
+            },
+            None => Self::Invalid,
         }
-        found
     }
 }
 
@@ -107,6 +116,38 @@ impl ByteRangeSpec {
             Self::Suffix { bytes } => Ok(ByteRange::new(length.saturating_sub(bytes), length)),
         }
     }
+}
+
+/// Fits several ranges to a representation of `length` bytes: those that no byte answers to are left out, those that overlap or
+/// touch become one, which stands where the first of them was asked for (RFC 9110 §15.3.7.2). Empty only if no byte is asked for
+/// of an empty representation.
+///
+/// # Errors
+/// None of them has a byte.
+pub fn resolve_all(specs: &[ByteRangeSpec], length: u64) -> Result<Vec<ByteRange>, Unsatisfiable> {
+    let mut found: Vec<(usize, ByteRange)> = Vec::with_capacity(specs.len());
+    for (place, spec) in specs.iter().enumerate() {
+        if let Ok(range) = spec.resolve(length) {
+            found.push((place, range));
+        }
+    }
+    if found.is_empty() {
+        return Err(Unsatisfiable { length });
+    }
+    found.retain(|(_, range)| !range.is_empty());
+    found.sort_unstable_by_key(|(_, range)| range.start());
+    let mut joined: Vec<(usize, ByteRange)> = Vec::with_capacity(found.len());
+    for (place, range) in found {
+        match joined.last_mut() {
+            Some((first, last)) if range.start() <= last.end() => {
+                *first = place.min(*first);
+                *last = ByteRange::new(last.start(), range.end().max(last.end()));
+            }
+            _ => joined.push((place, range)),
+        }
+    }
+    joined.sort_unstable_by_key(|(place, _)| *place);
+    Ok(joined.into_iter().map(|(_, range)| range).collect())
 }
 
 impl fmt::Display for ByteRangeSpec {

@@ -7,6 +7,7 @@ mod desk;
 mod documents;
 mod liars;
 mod metadata;
+mod parts;
 mod peers;
 mod process;
 mod site;
