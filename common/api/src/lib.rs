@@ -14,6 +14,7 @@ pub mod path;
 pub mod plan;
 pub mod problem;
 pub mod range;
+pub mod trace;
 
 pub use accept::prefers_json;
 pub use cache_status::{CacheStatus, Forward};
@@ -24,3 +25,4 @@ pub use path::{BlobForm, MetadataFile, PathError, RepositoryName, Route, parse_p
 pub use plan::{Representation, ResponsePlan, head_for};
 pub use problem::{ApiError, ProblemResponse};
 pub use range::{ByteRangeSpec, ContentRange, ContentRangeError, RangeRequest, Unsatisfiable};
+pub use trace::Trace;

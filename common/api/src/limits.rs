@@ -18,6 +18,9 @@ pub const RANGES_MAX: usize = 64;
 /// Longest boundary of `multipart/byteranges` in bytes (RFC 2046 §5.1.1).
 pub const BOUNDARY_BYTES_MAX: usize = 70;
 
+/// Longest `tracestate` that is passed on, in bytes.
+pub const TRACESTATE_BYTES_MAX: usize = 512;
+
 /// Longest `detail` of a problem document in bytes.
 pub const PROBLEM_DETAIL_BYTES_MAX: usize = 1024;
 
@@ -29,5 +32,6 @@ pub const ALL: &[(&str, u64)] = &[
     ("CACHE_STATUS_BYTES_MAX", CACHE_STATUS_BYTES_MAX as u64),
     ("RANGES_MAX", RANGES_MAX as u64),
     ("BOUNDARY_BYTES_MAX", BOUNDARY_BYTES_MAX as u64),
+    ("TRACESTATE_BYTES_MAX", TRACESTATE_BYTES_MAX as u64),
     ("PROBLEM_DETAIL_BYTES_MAX", PROBLEM_DETAIL_BYTES_MAX as u64),
 ];
