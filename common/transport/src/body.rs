@@ -51,6 +51,9 @@ struct Idle {
     armed: bool,
 }
 
+/// Told how many bytes were taken from a body, and whether that was all of it.
+type Watcher = Box<dyn FnOnce(u64, bool) + Send + Sync>;
+
 /// A request or response body.
 ///
 /// Dropping it unread is fine: the peer is told to stop. Whoever reads gets every announced byte or a [`BodyError`].
@@ -64,6 +67,9 @@ pub struct Body {
     held: Option<Box<dyn Held>>,
     pieces: Option<Bytes>,
     progress: Option<Arc<AtomicU64>>,
+    watcher: Option<Watcher>,
+    /// The clean end was read.
+    complete: bool,
 }
 
 impl Default for Body {
@@ -90,6 +96,8 @@ impl Body {
             held: None,
             pieces: None,
             progress: None,
+            watcher: None,
+            complete: false,
         }
     }
 
@@ -158,6 +166,13 @@ impl Body {
     /// The same body, adding to `progress` every byte that is taken from it.
     pub(crate) fn counting(mut self, progress: Arc<AtomicU64>) -> Self {
         self.progress = Some(progress);
+        self
+    }
+
+    /// The same body, which tells `watcher` when it is let go how many bytes were taken from it, and whether that was all.
+    #[must_use]
+    pub fn watched(mut self, watcher: impl FnOnce(u64, bool) + Send + Sync + 'static) -> Self {
+        self.watcher = Some(Box::new(watcher));
         self
     }
 
@@ -311,6 +326,7 @@ impl Body {
             }
             _ => {
                 self.ended = true;
+                self.complete = true;
                 if let Some(mut held) = self.held.take() {
                     held.read_to_end();
                 }
@@ -326,6 +342,9 @@ impl Drop for Body {
             && let Some(held) = &mut self.held
         {
             held.read_to_end();
+        }
+        if let Some(watcher) = self.watcher.take() {
+            watcher(self.read, self.complete || self.expected == Some(self.read));
         }
     }
 }

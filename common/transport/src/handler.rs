@@ -88,6 +88,11 @@ impl std::fmt::Debug for EarlyRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientCertificate(pub [u8; 32]);
 
+/// In the extensions of a response: it is not sent. The stream is reset (HTTP/3 and 2) or the connection closed (HTTP/1.1), for
+/// who may not answer in the name of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hangup;
+
 /// The authority (`host[:port]`) a request was made to: `:authority` of HTTP/2 and 3, else the `Host` header.
 pub fn authority<B>(request: &http::Request<B>) -> Option<&str> {
     match request.uri().authority() {

@@ -31,7 +31,8 @@ pub use body::{Body, BodySender};
 pub use client::{Client, ClientConfig, RequestCounts};
 pub use error::{BodyError, ClientError, ClientErrorKind, CodingError, ReaderGone, TransportError};
 pub use handler::{
-    ClientCertificate, EarlyData, EarlyRule, Handler, Peer, Protocol, Request, Response, Secure, authority, handler,
+    ClientCertificate, EarlyData, EarlyRule, Handler, Hangup, Peer, Protocol, Request, Response, Secure, authority,
+    handler,
 };
 pub use priority::{Class, Priority};
 #[cfg(feature = "server")]

@@ -18,7 +18,7 @@ use super::counters::count;
 use super::dispatch::Origin;
 use super::identity::{QuicNow, TlsHandle};
 use crate::body::Body;
-use crate::handler::{ClientCertificate, EarlyData, Protocol, Response};
+use crate::handler::{ClientCertificate, EarlyData, Hangup, Protocol, Response};
 use crate::http3_body;
 use crate::limits::{PIECE_BYTES, RESETS_PER_S_MAX};
 use crate::priority::Priority;
@@ -274,6 +274,9 @@ async fn request(
 }
 
 async fn respond(send: &mut Send, response: Response, stall: Duration) -> Result<(), String> {
+    if response.extensions().get::<Hangup>().is_some() {
+        return Err("the handler hung up".to_owned());
+    }
     let (mut head, mut body) = response.into_parts();
     for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
         head.headers.remove(name);

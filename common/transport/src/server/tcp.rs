@@ -1,6 +1,5 @@
 //! HTTP/2 and HTTP/1.1 over TCP, plain or with TLS.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,7 +25,7 @@ use super::dispatch::Origin;
 use super::identity::TlsHandle;
 use super::patience::Patience;
 use crate::body::{Body, Held};
-use crate::handler::{ClientCertificate, Protocol};
+use crate::handler::{ClientCertificate, Hangup, Protocol};
 use crate::hyper_body;
 use crate::limits;
 use crate::stall::StallGuard;
@@ -133,11 +132,16 @@ async fn serve<S>(
                 let protocol = if version == http::Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
                 let request = request.map(hyper_body::incoming);
                 let response = dispatch.answer(request, Origin { protocol, ..origin }, &seat).await;
+                if response.extensions().get::<Hangup>().is_some() {
+                    // The client has not given it up.
+                    drop(busy.done());
+                    return Err(HungUp);
+                }
                 let response = response.map(|body| match body.is_end_stream() {
                     true => body.holding(busy.done()),
                     false => patience.watch(body.in_pieces()).holding(busy),
                 });
-                Ok::<http::Response<Body>, Infallible>(response)
+                Ok::<http::Response<Body>, HungUp>(response)
             }
         })
     };
@@ -198,6 +202,11 @@ fn builder(context: &Context, http2: Option<bool>) -> auto::Builder<TokioExecuto
         None => builder,
     }
 }
+
+/// There is to be no answer ([`Hangup`]).
+#[derive(Debug, thiserror::Error)]
+#[error("this request gets no answer")]
+struct HungUp;
 
 /// Requests in flight on a connection, and when the last one ended.
 struct Activity {
