@@ -33,6 +33,17 @@ pub enum ServiceError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The access log cannot be opened.
+    #[error("access log {path}: {source}; access_log.to is off, stdout or the path of a file that can be written")]
+    AccessLog {
+        /// Which.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A metric.
+    #[error(transparent)]
+    Metrics(#[from] crate::metrics::MetricsError),
     /// Logging was set up before.
     #[error("logging was already set up in this process")]
     TelemetryTwice,

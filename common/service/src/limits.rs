@@ -12,6 +12,10 @@ pub const ADMIN_HEADER_BYTES_MAX: usize = 8 * 1024;
 pub const ADMIN_BODY_BYTES_MAX: u64 = 64 << 10;
 /// Labels that one metric may have.
 pub const METRIC_LABELS_MAX: usize = 6;
+/// Lines of the access log that may wait to be written.
+pub const ACCESS_QUEUE_LINES_MAX: usize = 1 << 20;
+/// Longest line of the access log in bytes.
+pub const ACCESS_LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
@@ -20,5 +24,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("ADMIN_CONNECTIONS_MAX", ADMIN_CONNECTIONS_MAX as u64),
     ("ADMIN_HEADER_BYTES_MAX", ADMIN_HEADER_BYTES_MAX as u64),
     ("ADMIN_BODY_BYTES_MAX", ADMIN_BODY_BYTES_MAX),
+    ("ACCESS_QUEUE_LINES_MAX", ACCESS_QUEUE_LINES_MAX as u64),
+    ("ACCESS_LINE_BYTES_MAX", ACCESS_LINE_BYTES_MAX as u64),
     ("METRIC_LABELS_MAX", METRIC_LABELS_MAX as u64),
 ];
