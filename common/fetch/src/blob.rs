@@ -17,6 +17,7 @@ use crate::nearby::{Nearby, Part};
 use crate::patience::Patience;
 use crate::round::{Round, Subject};
 use crate::source::{Source, Sources};
+use crate::witness::{Given, Witness};
 
 /// Unit number used to spread requests for leaves and unit H.
 const HEAD: u32 = 0;
@@ -33,6 +34,7 @@ pub struct BlobFetcher {
     nearby: Option<Arc<dyn Nearby>>,
     nearby_has_units: bool,
     memory: Arc<Semaphore>,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 /// A blob whose shape and length are proven.
@@ -93,6 +95,21 @@ impl BlobFetcher {
         self
     }
 
+    /// The same fetcher, which tells `witness` which source gave what.
+    #[must_use]
+    pub fn with_witness(mut self, witness: Option<Arc<dyn Witness>>) -> Self {
+        self.witness = witness;
+        self
+    }
+
+    /// Records that a source gave what was asked of it.
+    pub(crate) fn succeeded(&self, source: &Source, given: Given) {
+        source.succeeded();
+        if let Some(witness) = &self.witness {
+            witness.gave(source.url.authority(), given);
+        }
+    }
+
     /// The fields of every request.
     pub const fn headers(&self) -> &HeaderMap {
         &self.headers
@@ -151,7 +168,7 @@ impl BlobFetcher {
         while let Some(source) = round.next().await {
             match self.attempt(&round, source).leaves(place, id, expected).await {
                 Ok(leaves) => {
-                    source.succeeded();
+                    self.succeeded(source, Given::Head(id));
                     return Ok(leaves);
                 }
                 Err(error) => round.failed(source, &error),
@@ -205,7 +222,7 @@ impl BlobFetcher {
             };
             match opened {
                 Ok(opened) => {
-                    source.succeeded();
+                    self.succeeded(source, Given::Head(id));
                     return Ok(opened);
                 }
                 Err(error) => round.failed(source, &error),

@@ -13,6 +13,7 @@ use crate::blob::BlobFetcher;
 use crate::error::{AttemptError, FetchError};
 use crate::limits::TARGET_BYTES_MAX;
 use crate::round::Subject;
+use crate::witness::Given;
 
 /// What stands in a target's path as it is: the unreserved characters of RFC 3986 §2.3, and slashes.
 const IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
@@ -57,7 +58,7 @@ impl BlobFetcher {
         while let Some(source) = round.next().await {
             match self.attempt(&round, source).document(path, bytes_max, &extra, check).await {
                 Ok(document) => {
-                    source.succeeded();
+                    self.succeeded(source, Given::Document);
                     return Ok(document);
                 }
                 Err(error) => round.failed(source, &error),

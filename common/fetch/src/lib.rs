@@ -28,6 +28,7 @@ mod round;
 pub mod source;
 pub mod trust_store;
 mod whole;
+mod witness;
 
 pub use assemble::{Assembler, Sink};
 pub use blob::{BlobFetcher, OpenedBlob, ProvenLeaves};
@@ -42,3 +43,4 @@ pub use patience::{Pace, Patience};
 pub use recorder::Recorder;
 pub use source::{Source, SourceCounts, SourceOrder, SourceUrl, Sources};
 pub use whole::Known;
+pub use witness::{Given, Witness};

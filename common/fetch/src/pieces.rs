@@ -23,6 +23,7 @@ use crate::nearby::Part;
 use crate::open::Form;
 use crate::round::{Round, Subject};
 use crate::source::Source;
+use crate::witness::Given;
 
 /// What is left to be fetched.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +73,7 @@ impl BlobFetcher {
             };
             match ended {
                 Ok(()) => {
-                    source.succeeded();
+                    self.succeeded(source, Given::Unit { blob: id, encoding, unit });
                     return Ok(());
                 }
                 Err(error) => round.failed(source, &error),
