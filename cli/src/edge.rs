@@ -1,6 +1,7 @@
 //! `colibri edge serve`: a cache in front of an origin or another edge.
 
 pub mod control;
+mod explain;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ pub enum Verb {
     Unpin(control::Pin),
     /// Fills a running edge from a release bundle, where there is no network; every byte is verified
     Import(control::Import),
+    /// Where a running edge has a blob, from which source it came, and why it was last fetched
+    Explain(explain::Explain),
 }
 
 /// Arguments of `edge serve`.
@@ -98,6 +101,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
         Verb::Pin(args) => return control::pin(args, out),
         Verb::Unpin(args) => return control::unpin(args, out),
         Verb::Import(args) => return control::import(args, out),
+        Verb::Explain(args) => return explain::explain(args, out),
     };
     let loaded = args.flags().load::<EdgeServerConfig>(&args.common, ENVIRONMENT_PREFIX)?;
     if args.common.check_config {

@@ -3,6 +3,8 @@
 //!
 //! The read path, with a counter for each arrow: `units_asked` → `memory_hits` | `joined` | flight → `disk_hits` | `fills`.
 
+pub(crate) mod explain;
+
 use std::sync::Arc;
 
 use colibri_common::merkle::Leaves;
@@ -17,6 +19,7 @@ use crate::config::{Admission, EdgeConfig};
 use crate::disk::{Content, DiskTier, Part};
 use crate::flight::Flight;
 use crate::flights::{Decision, Flights};
+use crate::history::History;
 use crate::ledger::Ledger;
 use crate::limits::{
     FILL_BYTES_MIN, FILL_SHARES, FLIGHTS_MAX, LENT_SHARES, PIN_BYTES_MIN, PIN_SHARES, SHARES, TIER_SHARES,
@@ -50,6 +53,7 @@ struct Tiers {
     room: Semaphore,
     room_permits: u32,
     metrics: Metrics,
+    history: Arc<History>,
     tasks: TaskTracker,
 }
 
@@ -130,7 +134,13 @@ impl UnitAccess {
 }
 
 impl Cache {
-    pub fn new(config: &EdgeConfig, disk: Option<DiskTier>, metrics: Metrics, tasks: TaskTracker) -> Self {
+    pub fn new(
+        config: &EdgeConfig,
+        disk: Option<DiskTier>,
+        metrics: Metrics,
+        history: Arc<History>,
+        tasks: TaskTracker,
+    ) -> Self {
         let shapes = Arc::new(Shapes::new());
         let share = |shares: u64| config.memory_bytes / SHARES * shares;
         let held = |shares| share(shares).max(PIN_BYTES_MIN);
@@ -145,6 +155,7 @@ impl Cache {
             room: Semaphore::new(room_permits as usize),
             room_permits,
             metrics,
+            history,
             tasks,
         });
         let keeping = tiers.clone();
@@ -263,6 +274,7 @@ impl Cache {
             if let Err(error) = &outcome {
                 tracing::warn!(blob = %key.id, encoding = %key.encoding, unit, %error, "a fill failed");
                 entry.tiers.metrics.fill_failures.inc();
+                entry.tiers.history.failed(&key, &error.to_string());
                 // Only then: when upstream is merely away, what is here can still be served.
                 if matches!(error, FetchError::AllFailed { other_form: true, .. }) {
                     entry.tiers.shapes.forget(&opened);
@@ -299,6 +311,11 @@ impl Drop for FlightEntry {
 }
 
 impl Tiers {
+    /// Whether a unit is being filled.
+    fn is_coming(&self, key: &UnitKey) -> bool {
+        self.flights.has(key)
+    }
+
     /// The body of a flight: disk, else upstream; then the tiers.
     async fn fill(
         &self,
@@ -416,6 +433,7 @@ impl Tiers {
     fn insert(&self, key: UnitKey, unit: Arc<Unit>) {
         for Evicted { key, unit, reused } in self.memory.insert(key, unit) {
             self.metrics.evictions.inc();
+            self.history.evicted(&key);
             if let Some(disk) = self.disk.as_ref().filter(|_| reused)
                 && let Some(layout) = self.shapes.layout_of(&key)
             {

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use colibri_api::RepositoryName;
+use colibri_service::AccessLogConfig;
 use serde::{Deserialize, Serialize};
+
+use crate::tokens::TokensConfig;
 
 /// Configuration of one edge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +66,10 @@ pub struct EdgeConfig {
     /// Folder for what should survive a restart: the newest metadata that was seen. Without one, a folder `state` of the disk
     /// tier's if there is a disk tier. It may be wiped at any time.
     pub state_dir: Option<PathBuf>,
+    /// Whose tokens open what is here; without keys everybody may read.
+    pub tokens: TokensConfig,
+    /// Where a line about each request goes.
+    pub access_log: AccessLogConfig,
 }
 
 /// A repository that the edge follows. Exactly one of `root_file` and `root` is given.
@@ -113,6 +120,8 @@ impl Default for EdgeConfig {
             refuse_unlisted_blobs: false,
             warm: None,
             state_dir: None,
+            tokens: TokensConfig::default(),
+            access_log: AccessLogConfig::default(),
         }
     }
 }

@@ -88,11 +88,17 @@ async fn answer(edge: &ReadApi, method: &Method, path: &str, body: &Bytes) -> An
             let imported = import::import(&followed, edge.cache(), file).await;
             to_json(&imported.map_err(|error| Refused(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?)
         }
+        (path, "GET") if path.starts_with("/explain/") => {
+            let id = path["/explain/".len()..].parse::<BlobId>();
+            let id =
+                id.map_err(|error| Refused(StatusCode::BAD_REQUEST, format!("not the hash of a blob: {error}")))?;
+            to_json(&edge.explain(id))
+        }
         ("/warm" | "/pins" | "/import", _) => {
             Err(Refused(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take {method}")))
         }
         _ => {
-            let text = "here are /metrics, /healthz, /readyz, /warm, /pins and /import".to_owned();
+            let text = "here are /metrics, /healthz, /readyz, /warm, /pins, /import and /explain/HASH".to_owned();
             Err(Refused(StatusCode::NOT_FOUND, text))
         }
     }

@@ -2,6 +2,7 @@
 
 use colibri_api::RepositoryName;
 use colibri_fetch::FetchError;
+use colibri_service::ServiceError;
 use colibri_service::metrics::MetricsError;
 use colibri_store::StoreError;
 use colibri_transport::TransportError;
@@ -44,6 +45,20 @@ pub enum EdgeError {
     /// Sockets or certificates.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// A key for tokens is none.
+    #[error("tokens.keys.{name}: {reason}; give the public key as 64 hexadecimal digits (ed25519)")]
+    TokenKey {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There are too many of them.
+    #[error("tokens.keys: {0} keys are more than an edge takes ({max})", max = crate::limits::TOKEN_KEYS_MAX)]
+    TokenKeys(usize),
+    /// The access log.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// Two metrics of one name.
     #[error(transparent)]
     Metrics(#[from] MetricsError),

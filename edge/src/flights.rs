@@ -46,6 +46,11 @@ impl<K: Eq + Hash + Copy, F> Flights<K, F> {
         Decision::Start(flight)
     }
 
+    /// Whether a thing is being filled.
+    pub fn has(&self, key: &K) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
     /// Takes a fill off: whoever asks from now on does not meet it.
     pub fn leave(&self, key: &K) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);

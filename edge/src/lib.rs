@@ -6,6 +6,7 @@
 //!
 //! What an edge deliberately does not do: sign, decide what is current, or keep anything it cannot fetch again.
 
+mod access;
 mod auto;
 mod cache;
 mod catalog;
@@ -18,6 +19,7 @@ mod error;
 mod flight;
 mod flights;
 mod forms;
+mod history;
 mod import;
 mod ledger;
 pub mod limits;
@@ -28,10 +30,12 @@ mod peers;
 mod pins;
 pub mod process;
 mod reader;
+mod relay;
 mod serve;
 mod shapes;
 mod single_flight;
 mod sync;
+mod tokens;
 mod unit;
 mod unknown;
 mod upstreams;
@@ -44,6 +48,7 @@ use std::time::Duration;
 use colibri_common::{BlobId, Clock, SystemClock};
 use colibri_fetch::{BlobFetcher, Class, FetchError, Nearby, Patience, Sources};
 use colibri_package::delivery::Encoding;
+use colibri_service::AccessLog;
 use colibri_service::metrics::Registry;
 use colibri_transport::{Client, ClientConfig, Handler};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +62,7 @@ pub use config::{
 pub use error::EdgeError;
 pub use metrics::Metrics;
 pub use peers::{Peers, Totals};
+pub use tokens::TokensConfig;
 
 /// A built edge: everything but its listeners.
 #[derive(Debug, Clone)]
@@ -95,7 +101,9 @@ impl Edge {
         upstreams::export(config, fetcher.sources(), peers.as_ref(), registry)?;
         let tasks = TaskTracker::new();
         let disk = config.disk.as_ref().map(|disk| disk::DiskTier::open(disk, metrics.clone())).transpose()?;
-        let cache = Arc::new(cache::Cache::new(config, disk.clone(), metrics.clone(), tasks.clone()));
+        let history = history::History::new(clock.clone());
+        let fetcher = fetcher.with_witness(Some(history.clone()));
+        let cache = Arc::new(cache::Cache::new(config, disk.clone(), metrics.clone(), history.clone(), tasks.clone()));
         let documents = documents::Documents::new(config, metrics.clone(), &tasks);
         let hop = OwnHop::new(&config.name);
         let unknown = unknown::Unknown::new(Duration::from_secs(config.unknown_blob_s));
@@ -112,10 +120,21 @@ impl Edge {
             tasks: tasks.clone(),
         };
         let repositories = metadata::Repositories::open(&common)?;
-        let shared = warm::Shared::new(config, cache.clone(), disk.clone(), &own, clock, metrics.clone())?;
+        let shared = warm::Shared::new(config, cache.clone(), disk.clone(), &own, clock.clone(), metrics.clone())?;
         let warmers = Arc::new(warm::Warmers::open(config, &repositories, &shared)?);
         let listeners = auto::Listeners::new(config.auto_listeners_max, metrics.clone(), tasks.clone());
+        let log = AccessLog::open(&config.access_log, registry)?.map(Arc::new);
+        let access = access::Access::new(log, clock.clone(), history, metrics.clone());
+        let relay = relay::Relay::new(
+            config.name.clone(),
+            Duration::from_secs(config.upstream_patience_s.max(1)),
+            metrics.clone(),
+        );
         let parts = serve::Parts {
+            access,
+            tokens: tokens::Tokens::new(&config.tokens)?,
+            clock,
+            relay,
             hop,
             fetcher: fetcher.clone(),
             cache: cache.clone(),
@@ -136,6 +155,11 @@ impl Edge {
         tokio::join!(self.serve.repositories().follow(&stop), self.serve.warmers().run(&stop));
         stop.cancelled().await;
         self.serve.end_events();
+    }
+
+    /// Opens the file of the access log anew, if there is one: somebody has moved the old one away.
+    pub fn reopen_logs(&self) {
+        self.serve.access().reopen();
     }
 
     /// The handler to give to listeners.

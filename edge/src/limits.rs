@@ -204,6 +204,36 @@ const _: () = assert!(
 );
 const _: () = assert!(DOCUMENTS_BYTES_MAX / 10 * 9 > DOCUMENT_BYTES_MAX, "the largest document is kept");
 
+/// Longest body of a request that is relayed, in bytes.
+pub const RELAY_REQUEST_BYTES_MAX: u64 = 256 << 10;
+
+/// Longest answer that is relayed, in bytes.
+pub const RELAY_ANSWER_BYTES_MAX: u64 = 4 << 20;
+
+/// What of a path gets into the access log, in bytes.
+pub const LOGGED_PATH_BYTES_MAX: usize = 1024;
+
+/// What of another field gets into the access log, in bytes.
+pub const LOGGED_FIELD_BYTES_MAX: usize = 256;
+
+/// Units whose past is remembered.
+pub const HISTORY_UNITS_MAX: usize = 65_536;
+
+/// What is remembered of a failure's text, in bytes.
+pub const HISTORY_TEXT_BYTES_MAX: usize = 256;
+
+/// Units of one encoding that an explanation lists.
+pub const EXPLAINED_UNITS_MAX: u32 = 4096;
+
+/// Longest token in bytes.
+pub const TOKEN_BYTES_MAX: usize = 4096;
+
+/// Path prefixes and blobs in one token.
+pub const TOKEN_SCOPES_MAX: usize = 64;
+
+/// Keys that may sign tokens.
+pub const TOKEN_KEYS_MAX: usize = 32;
+
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
     ("SHAPES_BYTES_MAX", SHAPES_BYTES_MAX),
@@ -270,4 +300,14 @@ pub const ALL: &[(&str, u64)] = &[
     ("PEER_LOAD_MIN", PEER_LOAD_MIN as u64),
     ("LOOP_HOPS_MAX", LOOP_HOPS_MAX as u64),
     ("LOOP_BYTES_MAX", LOOP_BYTES_MAX as u64),
+    ("RELAY_REQUEST_BYTES_MAX", RELAY_REQUEST_BYTES_MAX),
+    ("RELAY_ANSWER_BYTES_MAX", RELAY_ANSWER_BYTES_MAX),
+    ("LOGGED_PATH_BYTES_MAX", LOGGED_PATH_BYTES_MAX as u64),
+    ("LOGGED_FIELD_BYTES_MAX", LOGGED_FIELD_BYTES_MAX as u64),
+    ("HISTORY_UNITS_MAX", HISTORY_UNITS_MAX as u64),
+    ("HISTORY_TEXT_BYTES_MAX", HISTORY_TEXT_BYTES_MAX as u64),
+    ("EXPLAINED_UNITS_MAX", EXPLAINED_UNITS_MAX as u64),
+    ("TOKEN_BYTES_MAX", TOKEN_BYTES_MAX as u64),
+    ("TOKEN_SCOPES_MAX", TOKEN_SCOPES_MAX as u64),
+    ("TOKEN_KEYS_MAX", TOKEN_KEYS_MAX as u64),
 ];

@@ -1,10 +1,21 @@
 //! [`Metrics`]: one counter for each arrow of the read path. Cheap to clone.
 
-use colibri_service::metrics::{IntCounter, IntGauge, IntGaugeVec, MetricsError, Registry};
+use colibri_service::metrics::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, MetricsError, Registry};
+
+/// Upper bounds of the time to the head of an answer.
+const HEAD_SECONDS: &[f64] = &[0.000_25, 0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0, 16.0];
 
 /// What an edge counts.
 #[derive(Debug, Clone)]
 pub struct Metrics {
+    /// Answers, by protocol and class of status.
+    pub answers: IntCounterVec,
+    /// From the arrival of a request to the head of its answer, seconds.
+    pub head_seconds: Histogram,
+    /// Requests to be relayed to upstream.
+    pub relayed: IntCounter,
+    /// Of these, hung up on.
+    pub relay_failures: IntCounter,
     /// Units that readers asked for.
     pub units_asked: IntCounter,
     /// Of these, answered from memory.
@@ -98,6 +109,18 @@ impl Metrics {
     pub fn register(registry: &Registry) -> Result<Self, MetricsError> {
         let counter = |name, help| registry.counter(name, help);
         Ok(Self {
+            answers: registry.counter_vec(
+                "colibri_edge_answers_total",
+                "answers by protocol and class of status",
+                &["protocol", "class"],
+            )?,
+            head_seconds: registry.histogram(
+                "colibri_edge_head_seconds",
+                "from the arrival of a request to the head of its answer",
+                HEAD_SECONDS.to_vec(),
+            )?,
+            relayed: counter("colibri_edge_relayed_total", "requests to be relayed to upstream")?,
+            relay_failures: counter("colibri_edge_relay_failures_total", "of these, hung up on")?,
             units_asked: counter("colibri_edge_units_asked_total", "units that readers asked for")?,
             memory_hits: counter("colibri_edge_memory_hits_total", "units answered from memory")?,
             joined: counter("colibri_edge_joined_total", "readers that joined a fill under way")?,

@@ -9,7 +9,8 @@ use std::time::Duration;
 use colibri_api::parse_path;
 use colibri_service::metrics::Registry;
 use colibri_service::{
-    Admin, Health, ListenerConfig, MetricsError, ReloadMetrics, ServiceError, TlsFiles, certificates, register_counters,
+    Admin, Health, ListenerConfig, MetricsError, ReloadMetrics, ServiceError, TlsFiles, certificates, on_hangup,
+    register_counters,
 };
 use colibri_transport::{EarlyRule, Server, ServerConfig, ServerCounters};
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ pub struct EdgeServerConfig {
     pub tls_dir: PathBuf,
     /// Host names in a certificate that is made.
     pub tls_names: Vec<String>,
+    /// The port that `Alt-Svc` announces, if clients see another than the one listened on.
+    pub alt_svc_port: Option<u16>,
     /// How long requests in flight may take after SIGTERM.
     pub drain_s: u64,
     /// What is chosen about these ports.
@@ -50,6 +53,7 @@ impl Default for EdgeServerConfig {
             http3: true,
             tls_dir: PathBuf::from("colibri-edge-tls"),
             tls_names: vec!["localhost".to_owned()],
+            alt_svc_port: None,
             drain_s: 25,
             listener: ListenerConfig::default(),
             edge: EdgeConfig::default(),
@@ -100,6 +104,7 @@ impl EdgeProcess {
         let early = EarlyRule::new(|path| parse_path(path).is_ok_and(|route| route.may_run_early()));
         let secure = ServerConfig {
             quic: config.http3,
+            alt_svc_port: config.alt_svc_port,
             ..listener.secure(config.listen, tls, &config.edge.name, early, &counters)?
         };
         let secure = Server::bind(secure, edge.handler()).map_err(EdgeError::from)?;
@@ -144,7 +149,8 @@ impl EdgeProcess {
             self.edge.leave();
         };
         let serving = async { tokio::join!(secure, plain, self.edge.follow(stop.clone()), leaving) };
-        tokio::select! { _ = serving => {}, () = certificates => {} }
+        let hangups = on_hangup(|| self.edge.reopen_logs());
+        tokio::select! { _ = serving => {}, () = certificates => {}, () = hangups => {} }
         self.edge.finish().await;
         self.health.set_ready(false);
     }

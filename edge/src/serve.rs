@@ -9,20 +9,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use colibri_api::problem::VARY_CODING;
 use colibri_api::{
-    ApiError, BlobForm, CacheStatus, Coding, ETag, Forward, RepositoryName, Representation, ResponsePlan, Route,
+    ApiError, BlobForm, CacheStatus, Coding, ETag, Forward, RepositoryName, Representation, ResponsePlan, Route, Trace,
     cache as cache_control, head_for, negotiate, parse_path,
 };
-use colibri_common::{BlobId, Digest};
+use colibri_common::{BlobId, Clock, Digest, UnixSeconds};
 use colibri_fetch::nearby::{FROM_PEER, LEAVING};
-use colibri_fetch::{BlobFetcher, FetchError};
+use colibri_fetch::{BlobFetcher, FetchError, Witness};
 use colibri_package::delivery::{DeliveryType, Encoding};
 use colibri_transport::{Body, Request, Response};
 use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Method};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio_util::task::TaskTracker;
 
+use crate::access::{Access, SetVersion};
 use crate::auto::{EVENT_STREAM, Listeners};
+use crate::cache::explain::FormState;
 use crate::cache::{Cache, Freshness};
 use crate::cdn_loop::{self, OwnHop};
 use crate::config::EdgeConfig;
@@ -30,6 +33,8 @@ use crate::documents::{Documents, Life, Wish};
 use crate::limits::ABSENT_FLOOR_MS;
 use crate::metadata::{Answered, Repositories};
 use crate::metrics::Metrics;
+use crate::relay::{self, Relay};
+use crate::tokens::{Denied, Tokens};
 use crate::unknown::Unknown;
 use crate::warm::Warmers;
 
@@ -37,9 +42,12 @@ const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream")
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Answers requests of one edge.
-#[derive(Debug)]
 pub(crate) struct ReadApi {
     name: String,
+    access: Access,
+    tokens: Tokens,
+    clock: Arc<dyn Clock>,
+    relay: Relay,
     hop: OwnHop,
     fetcher: BlobFetcher,
     cache: Arc<Cache>,
@@ -55,8 +63,18 @@ pub(crate) struct ReadApi {
     leaving: AtomicBool,
 }
 
+impl std::fmt::Debug for ReadApi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadApi").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 /// What a [`ReadApi`] is made of.
 pub(crate) struct Parts {
+    pub access: Access,
+    pub tokens: Tokens,
+    pub clock: Arc<dyn Clock>,
+    pub relay: Relay,
     pub hop: OwnHop,
     pub fetcher: BlobFetcher,
     pub cache: Arc<Cache>,
@@ -66,6 +84,17 @@ pub(crate) struct Parts {
     pub unknown: Unknown,
     pub warmers: Arc<Warmers>,
     pub metrics: Metrics,
+}
+
+/// What is known of a blob.
+#[derive(Debug, Serialize)]
+pub(crate) struct Explanation {
+    blob: BlobId,
+    /// What happened before is not known, seconds since 1970.
+    remembers_since: UnixSeconds,
+    forms: Vec<FormState>,
+    /// Sources that served what was not this blob, the newest last.
+    blames: Vec<String>,
 }
 
 /// What every answer needs of its request.
@@ -80,10 +109,28 @@ struct Asked {
 
 impl ReadApi {
     pub fn new(config: &EdgeConfig, parts: Parts, tasks: TaskTracker) -> Self {
-        let Parts { hop, fetcher, cache, documents, repositories, listeners, unknown, warmers, metrics } = parts;
+        let Parts {
+            access,
+            tokens,
+            clock,
+            relay,
+            hop,
+            fetcher,
+            cache,
+            documents,
+            repositories,
+            listeners,
+            unknown,
+            warmers,
+            metrics,
+        } = parts;
         let (name, metadata_max_age_s) = (config.name.clone(), config.metadata_max_age_s);
         Self {
             name,
+            access,
+            tokens,
+            clock,
+            relay,
             hop,
             fetcher,
             cache,
@@ -124,37 +171,85 @@ impl ReadApi {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
+    /// Who notes requests.
+    pub const fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// What is known of a blob, for people who ask why.
+    pub fn explain(&self, id: BlobId) -> Explanation {
+        let blames = self.fetcher.sources().blames().into_iter().filter(|blame| blame.blob == Some(id));
+        Explanation {
+            blob: id,
+            remembers_since: self.cache.remembers_since(),
+            forms: self.cache.explain(id),
+            blames: blames.map(|blame| blame.to_string()).collect(),
+        }
+    }
+
     /// The answer to one request.
     pub async fn answer(&self, request: Request) -> Response {
+        let trace = Trace::continued(request.headers(), fastrand::u128(..), fastrand::u64(..));
+        let visit = self.access.visit(&request, &trace);
         let from_peer = request.headers().contains_key(FROM_PEER);
-        let mut response = self.answer_any(request, from_peer).await;
+        let mut response = self.respond(request, from_peer, &trace, visit.witness()).await;
         if from_peer && self.leaving.load(Ordering::Relaxed) {
             response.headers_mut().insert(LEAVING, HeaderValue::from_static("1"));
         }
-        response
+        visit.ends_with(response)
     }
 
-    async fn answer_any(&self, request: Request, from_peer: bool) -> Response {
+    async fn respond(
+        &self,
+        request: Request,
+        from_peer: bool,
+        trace: &Trace,
+        witness: Option<Arc<dyn Witness>>,
+    ) -> Response {
         let secure = request.extensions().get::<colibri_transport::Secure>().is_some_and(|secure| secure.0);
         let scheme = if secure { "https" } else { "http" };
         let here = colibri_transport::authority(&request).map(|authority| format!("{scheme}://{authority}"));
-        let path = request.uri().path().to_owned();
-        let (head, _body) = request.into_parts();
-        let Ok(via) = self.hop.check(&head.headers) else { return cdn_loop::refusal(&self.name, &head.method) };
-        let mut fetcher = self.fetcher.clone().with_headers(via.headers());
+        let (head, body) = request.into_parts();
+        let relayed = relay::is_relayed(&head.method, &head.uri);
+        let via = match self.hop.check(&head.headers) {
+            Ok(via) => via,
+            Err(_) if relayed => return relay::hang_up(),
+            Err(_) => return cdn_loop::refusal(&self.name, &head.method),
+        };
+        let mut onward = via.headers();
+        trace.add_to(&mut onward);
+        let mut fetcher = self.fetcher.clone().with_headers(onward);
+        if witness.is_some() {
+            fetcher = fetcher.with_witness(witness);
+        }
         if from_peer {
             // Peers ask each other once for a unit; what this one has not got, it asks of its upstreams.
             fetcher = fetcher.on_behalf_of_nearby();
+        }
+        if relayed {
+            return self.relay.pass_on(&fetcher, &head.uri, &head.headers, body).await;
         }
         let asked = Asked { method: head.method, headers: head.headers, here, fetcher };
         if asked.method != Method::GET && asked.method != Method::HEAD {
             return self.problem(&ApiError::MethodNotAllowed, &asked.method);
         }
-        let answer = match parse_path(&path) {
-            Ok(route) => self.route(&route, &asked).await,
-            Err(error) => Err(error.into()),
+        let route = match parse_path(head.uri.path()) {
+            Ok(route) => route,
+            Err(error) => return self.problem(&error.into(), &asked.method),
         };
-        answer.unwrap_or_else(|error| self.problem(&error, &asked.method))
+        if let Err(denied) = self.tokens.judge(&route, &head.uri, &asked.headers, self.clock.now()) {
+            return self.problem(&denied.into(), &asked.method);
+        }
+        let answer = self.route(&route, &asked).await;
+        let mut response = answer.unwrap_or_else(|error| self.problem(&error, &asked.method));
+        if self.tokens.are_needed() {
+            cache_control::keep_private(response.headers_mut());
+        }
+        let followed = route.repository().and_then(|repository| self.repositories.get(repository));
+        if let Some(version) = followed.and_then(|followed| *followed.versions().borrow()) {
+            response.extensions_mut().insert(SetVersion(version));
+        }
+        response
     }
 
     async fn route(&self, route: &Route, asked: &Asked) -> Result<Response, ApiError> {
@@ -327,6 +422,7 @@ impl ReadApi {
         let mut response = Response::new(body);
         *response.status_mut() = plan.status;
         *response.headers_mut() = plan.headers;
+        response.extensions_mut().insert(freshness);
         let status = match freshness {
             Freshness::Hit => CacheStatus::hit(&self.name),
             Freshness::Stale => CacheStatus::hit(&self.name).with_detail("stale"),
@@ -345,7 +441,11 @@ impl ReadApi {
         *response.headers_mut() = answer.headers;
         let status = match error {
             // Found out without anybody else.
-            ApiError::Path(_) | ApiError::MethodNotAllowed | ApiError::BadRequest(_) => CacheStatus::entry(&self.name),
+            ApiError::Path(_)
+            | ApiError::MethodNotAllowed
+            | ApiError::BadRequest(_)
+            | ApiError::Unauthorized(_)
+            | ApiError::Forbidden(_) => CacheStatus::entry(&self.name),
             _ => CacheStatus::forwarded(&self.name, Forward::Miss),
         };
         status.append_to(response.headers_mut());
@@ -383,6 +483,15 @@ const fn form_number(form: BlobForm) -> u32 {
 const fn built(length: u64, cache_control: HeaderValue, content_type: HeaderValue) -> Representation {
     let (coding, vary) = (Coding::Identity, None);
     Representation { length, etag: None, cache_control, content_type, accept_ranges: false, coding, vary }
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Missing | Denied::Invalid | Denied::Expired => Self::Unauthorized(denied.to_string()),
+            Denied::OutOfScope => Self::Forbidden(denied.to_string()),
+        }
+    }
 }
 
 /// What a failed fetch means to the client.

@@ -186,7 +186,7 @@ impl Pin {
 }
 
 /// Asks the admin port; what it answers if it did what was wanted.
-fn ask(admin: &Admin, method: Method, path: &str, body: &Value) -> Result<Value, ServeError> {
+pub(super) fn ask(admin: &Admin, method: Method, path: &str, body: &Value) -> Result<Value, ServeError> {
     let url = format!("{}{path}", admin.admin.trim_end_matches('/'));
     let unreachable = |reason: String| ControlError::Unreachable { url: url.clone(), reason };
     let request = http::Request::builder().method(method).uri(&url).body(Body::full(body.to_string()));

@@ -1,6 +1,7 @@
 //! `Cache-Control` of each kind of answer (architecture §5); nothing else writes that field.
 
-use http::HeaderValue;
+use http::header::CACHE_CONTROL;
+use http::{HeaderMap, HeaderValue};
 
 use crate::path::Route;
 
@@ -35,6 +36,15 @@ pub fn for_route(route: &Route, timestamp_max_age_s: u64) -> HeaderValue {
         Route::Metadata { .. } | Route::Target { .. } | Route::RepositoryIndex { .. } | Route::Index => {
             max_age(timestamp_max_age_s)
         }
+    }
+}
+
+/// Turns `public` into `private` in the answer to who had to show that he may have it: what he got is not for others to hand out.
+pub fn keep_private(headers: &mut HeaderMap) {
+    let field = headers.get(CACHE_CONTROL).and_then(|value| value.to_str().ok());
+    let Some(rest) = field.and_then(|text| text.strip_prefix("public")) else { return };
+    if let Ok(value) = HeaderValue::try_from(format!("private{rest}")) {
+        headers.insert(CACHE_CONTROL, value);
     }
 }
 

@@ -27,6 +27,12 @@ pub enum ApiError {
     /// What the path names is not here; the text says what.
     #[error("{0}")]
     NotFound(String),
+    /// Who asks has not shown that he may; the text says what is missing.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// Who asks may do other things, not this.
+    #[error("{0}")]
+    Forbidden(String),
     /// Only GET and HEAD are served.
     #[error("this address answers GET and HEAD only")]
     MethodNotAllowed,
@@ -103,6 +109,8 @@ impl ApiError {
             Self::Path(PathError::TooLong) => (StatusCode::URI_TOO_LONG, "path-too-long", "Path too long"),
             Self::Path(_) => (StatusCode::BAD_REQUEST, "bad-path", "Bad path"),
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad-request", "Bad request"),
+            Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized"),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", "Forbidden"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed"),
             Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "not-acceptable", "Not acceptable"),
             Self::RangeNotSatisfiable { .. } => {
@@ -143,6 +151,9 @@ impl ApiError {
         match self {
             Self::MethodNotAllowed => {
                 headers.insert(header::ALLOW, ALLOW);
+            }
+            Self::Unauthorized(_) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             Self::NotAcceptable => {
                 headers.insert(header::VARY, VARY_CODING);

@@ -64,7 +64,18 @@ impl BlobFetcher {
         let permits = usize::try_from(UNVERIFIED_BYTES_MAX / MEMORY_PERMIT_BYTES).expect("a few thousand");
         let memory = Arc::new(Semaphore::new(permits));
         let (headers, patience, class) = (HeaderMap::new(), Patience::default(), Class::default());
-        Self { client, sources, agent, headers, patience, class, nearby: None, nearby_has_units: true, memory }
+        Self {
+            client,
+            sources,
+            agent,
+            headers,
+            patience,
+            class,
+            nearby: None,
+            nearby_has_units: true,
+            memory,
+            witness: None,
+        }
     }
 
     /// The same fetcher with another patience.

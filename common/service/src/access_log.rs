@@ -217,12 +217,11 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Sender, channel};
 
     use super::*;
 
     /// Writes only when it is let, and tells that it was asked to.
-    struct Gated(Receiver<()>, Sender<()>);
+    struct Gated(Receiver<()>, SyncSender<()>);
 
     impl Write for Gated {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -238,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_writer_that_hangs_delays_nobody_and_what_finds_no_room_is_counted() {
-        let ((open, gate), (asked, was_asked)) = (channel(), channel());
+        let ((open, gate), (asked, was_asked)) = (sync_channel(1), sync_channel(100));
         let counters = Counters::register(&Registry::new()).unwrap();
         let log = AccessLog::start(Target::Stdout, Box::new(Gated(gate, asked)), 4, counters.clone()).unwrap();
         let long = "x".repeat(9_000);

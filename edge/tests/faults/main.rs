@@ -1,5 +1,6 @@
 //! The edge under faults: what it promises its readers and its upstream when everybody around it misbehaves.
 
+mod access;
 mod auto;
 mod blobs;
 mod chains;
@@ -10,6 +11,7 @@ mod metadata;
 mod parts;
 mod peers;
 mod process;
+mod relay;
 mod site;
 mod sources;
 mod tiers;
