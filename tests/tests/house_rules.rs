@@ -98,6 +98,7 @@ const HEAVY: &[(&str, &[&str])] = &[
     ("figment", &["common/service"]),
     ("opentelemetry", &["common/service"]),
     ("prometheus", &["common/service"]),
+    ("hickory-resolver", &["edge"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
 ];
