@@ -73,19 +73,43 @@ impl Snapshot {
         &self.custom
     }
 
-    fn from_signed(signed: &Map<String, Value>) -> Result<Self, Rule> {
-        let Header { fields, version, expires } = header(signed, Role::Snapshot)?;
-        let listed = fields.object("meta")?;
-        let mut meta = BTreeMap::new();
-        for (name, value) in listed.map {
-            meta.insert(name.clone(), Fields::new(value, format!("{name} of meta"))?.file_meta()?);
+    /// What it lists may be thousands of files: they are read without a tree.
+    fn read_meta(reader: &mut Reader<'_>) -> Result<BTreeMap<String, FileMeta>, ReadError> {
+        if !reader.is_object() {
+            return Err(malformed("meta of signed is not an object").into());
         }
-        if !meta.contains_key(Role::Targets.file()) {
-            return Err(malformed("meta has no targets.json"));
-        }
-        let custom = signed.get("custom").cloned().unwrap_or(Value::Null);
-        Ok(Self { version, expires, meta, custom })
+        let mut meta = Vec::new();
+        reader.object(|reader, key| {
+            let name = reader.text(key).into_owned();
+            let listed = read_file_meta(reader, &name)?;
+            meta.push((name, listed));
+            Ok::<_, ReadError>(())
+        })?;
+        Ok(meta.into_iter().collect())
     }
+}
+
+/// METAFILES of one file, §4.4. Most say a version and nothing else.
+fn read_file_meta(reader: &mut Reader<'_>, name: &str) -> Result<FileMeta, ReadError> {
+    let of = format!("{name} of meta");
+    if !reader.is_object() {
+        return Err(malformed(format!("{of} is not an object")).into());
+    }
+    let mut fields = Map::new();
+    let mut version = None;
+    reader.object(|reader, key| {
+        match &*reader.text(key) {
+            "version" => version = Some(reader.value()?),
+            other => _ = fields.insert(other.to_owned(), reader.value()?),
+        }
+        Ok::<_, ReadError>(())
+    })?;
+    let plain = version.as_ref().and_then(|version| u32::try_from(version.as_u64()?).ok()).filter(|number| *number > 0);
+    if let Some(version) = plain.filter(|_| fields.is_empty()) {
+        return Ok(FileMeta { version, length: None, hashes: None });
+    }
+    fields.extend(version.map(|version| ("version".to_owned(), version)));
+    Ok(Fields { map: &fields, of }.file_meta()?)
 }
 
 impl Document for Timestamp {
@@ -108,7 +132,24 @@ impl Document for Snapshot {
     const ROLE: Role = Role::Snapshot;
 
     fn read(reader: &mut Reader<'_>, _: &Bytes) -> Result<Self, ReadError> {
-        read_tree(reader, Self::from_signed)
+        let (mut meta, mut rest) = (None, Map::new());
+        reader.object(|reader, key| {
+            match &*reader.text(key) {
+                "meta" => meta = Some(Self::read_meta(reader)?),
+                name @ ("_type" | "spec_version" | "version" | "expires" | "custom") => {
+                    _ = rest.insert(name.to_owned(), reader.value()?);
+                }
+                _ => _ = reader.skip()?,
+            }
+            Ok::<_, ReadError>(())
+        })?;
+        let Header { version, expires, .. } = header(&rest, Role::Snapshot)?;
+        let meta = meta.ok_or_else(|| malformed("signed has no meta"))?;
+        if !meta.contains_key(Role::Targets.file()) {
+            return Err(malformed("meta has no targets.json").into());
+        }
+        let custom = rest.remove("custom").unwrap_or(Value::Null);
+        Ok(Self { version, expires, meta, custom })
     }
 
     fn version(&self) -> u32 {
