@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use colibri_repository::{Ceremony, KeyRole, RepositoryError};
-use serde_json::Value;
+use colibri_repository::{Ceremony, CeremonyFile, KeyRole, RepositoryError};
+use serde_json::{Map, Value};
 
 use super::RepoError;
 use super::signing::SigningArgs;
@@ -80,11 +80,27 @@ pub(super) fn sign(args: &Sign, role: KeyRole, out: &mut dyn Write) -> Result<Ex
 
 /// What a person should look at before signing.
 fn describe(ceremony: &Ceremony, out: &mut dyn Write) -> std::io::Result<()> {
-    let signed = ceremony.signed();
-    let text = |name: &str| signed.get(name).and_then(Value::as_str).unwrap_or("?");
-    writeln!(out, "{} version {}, expires {}", ceremony.role(), ceremony.version(), text("expires"))?;
-    let entries = signed.get(if ceremony.role() == KeyRole::Root { "roles" } else { "targets" });
-    for (name, entry) in entries.and_then(Value::as_object).into_iter().flatten() {
+    let field = if ceremony.role() == KeyRole::Root { "roles" } else { "targets" };
+    let entries =
+        |file: &CeremonyFile| file.signed().get(field).and_then(Value::as_object).cloned().unwrap_or_default();
+    // Hash bins may be thousands.
+    let (empty, others): (Vec<_>, Vec<_>) = ceremony.files().iter().partition(|file| {
+        ceremony.files().len() > 1 && entries(file).is_empty() && file.signed().get("delegations").is_none()
+    });
+    for file in others {
+        describe_file(file, &entries(file), out)?;
+    }
+    if !empty.is_empty() {
+        writeln!(out, "and {} hash bins without targets", empty.len())?;
+    }
+    Ok(())
+}
+
+fn describe_file(file: &CeremonyFile, entries: &Map<String, Value>, out: &mut dyn Write) -> std::io::Result<()> {
+    let text = |name: &str| file.signed().get(name).and_then(Value::as_str).unwrap_or("?");
+    let name = file.name().strip_suffix(".json").unwrap_or(file.name());
+    writeln!(out, "{name} version {}, expires {}", file.version(), text("expires"))?;
+    for (name, entry) in entries {
         let hash = entry.get("custom").and_then(|custom| custom.get("merkle")?.as_str());
         let threshold = entry.get("threshold").and_then(Value::as_u64);
         let ids = entry.get("keyids").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();

@@ -39,6 +39,9 @@ pub struct Export {
     /// The file to be signed
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+    /// The next root, signed but not imported yet, which gives targets other keys: for these to sign
+    #[arg(long, value_name = "FILE")]
+    pub root: Option<PathBuf>,
     /// The repository's folder
     pub repo_path: PathBuf,
 }
@@ -59,7 +62,11 @@ pub struct Import {
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
     match &args.verb {
         Verb::Export(args) => {
-            let targets = Repository::open(&args.repo_path)?.export_targets(SystemClock.now())?;
+            let (repository, now) = (Repository::open(&args.repo_path)?, SystemClock.now());
+            let targets = match &args.root {
+                Some(root) => repository.export_targets_under(&ceremony::read(root, KeyRole::Root)?, now)?,
+                None => repository.export_targets(now)?,
+            };
             ceremony::export(&targets, &args.output, out)
         }
         Verb::Sign(args) => ceremony::sign(args, KeyRole::Targets, out),

@@ -17,6 +17,7 @@ use colibri_metadata::{Role, TrustedSet, canonical, utc};
 use colibri_store::DocumentName;
 use serde_json::{Map, Value, json};
 
+use crate::bins::Bins;
 use crate::error::RepositoryError;
 use crate::keys::KeyRole;
 use crate::roles::{self, SignedFile};
@@ -131,7 +132,7 @@ impl AuditLog {
         let at = utc::format(now).ok_or_else(|| RepositoryError::OutOfRange(format!("the time {} s", now.0)))?;
         let after = |lines, head| Pending { first: lines, lines, head, at, act: act.clone(), text: Vec::new() };
         let end = match (&anchor, committed) {
-            (Some(anchor), Some(committed)) => self.end_after(anchor, &digests(committed))?,
+            (Some(anchor), Some(committed)) => self.end_after(anchor, &online_digests(committed))?,
             // Nothing visible names a line: whatever holds together is the log.
             _ => self.end_from(0, NO_LINE.to_owned(), &mut Vec::new())?,
         };
@@ -203,9 +204,18 @@ impl AuditLog {
     }
 }
 
-/// SHA-256 of each file that is committed, by name.
+/// SHA-256 of each file that is committed, by name. Hash bins are left out: they are told of together, and which are held is
+/// chance.
 pub(crate) fn digests(committed: &TrustedSet) -> Vec<(String, String)> {
-    committed.files().map(|(name, bytes)| (name.to_string(), hex(&sha256(bytes)))).collect()
+    let files = committed.files().filter(|(name, _)| !name.strip_suffix(".json").is_some_and(Bins::is_bin));
+    files.map(|(name, bytes)| (name.to_string(), hex(&sha256(bytes)))).collect()
+}
+
+/// SHA-256 of what is signed with every change.
+fn online_digests(committed: &TrustedSet) -> Vec<(String, String)> {
+    let is_online = |name: &str| [Role::Snapshot.file(), Role::Timestamp.file()].contains(&name);
+    let online = committed.files().filter(|(name, _)| is_online(name));
+    online.map(|(name, bytes)| (name.to_string(), hex(&sha256(bytes)))).collect()
 }
 
 /// Lines that are not durable yet.
@@ -249,24 +259,24 @@ impl Pending {
         Ok(())
     }
 
-    /// Tells of targets files that were signed together. Where they are many, as when all hash bins are signed, one line tells
+    /// Tells of targets files that were signed (`sign`) or taken over (`adopt`) together. Where they are many, as when all hash bins are signed, one line tells
     /// how many, with a hash over names, versions and hashes in the order of names; `targets.json` has a line of its own.
-    pub fn record_targets(&mut self, files: &[SignedFile]) -> Result<(), RepositoryError> {
+    pub fn record_targets(&mut self, act: &str, files: &[SignedFile]) -> Result<(), RepositoryError> {
         if files.len() as u64 <= limits::AUDIT_FILES_NAMED_MAX {
-            return files.iter().try_for_each(|file| self.record("sign", KeyRole::Targets, file));
+            return files.iter().try_for_each(|file| self.record(act, KeyRole::Targets, file));
         }
         let line = |file: &SignedFile| format!("{} {} {}\n", file.file, file.version, hex(&sha256(&file.bytes)));
         let (top, bins): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.is(Role::Targets));
         let mut listed: Vec<String> = bins.iter().map(|file| line(file)).collect();
         listed.sort_unstable();
         self.push(json!({
-            "act": "sign",
+            "act": act,
             "role": KeyRole::Targets.name(),
             "files": bins.len(),
             "sha256": hex(&sha256(listed.concat().as_bytes())),
             "keys": files[0].key_ids,
         }))?;
-        top.into_iter().try_for_each(|file| self.record("sign", KeyRole::Targets, file))
+        top.into_iter().try_for_each(|file| self.record(act, KeyRole::Targets, file))
     }
 
     /// Tells of a file: `sign`, or `adopt` if it was signed elsewhere.

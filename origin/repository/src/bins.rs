@@ -3,6 +3,8 @@
 //!
 //! Which bins there are is read from the signed targets role itself: there is no second place that could say otherwise.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use colibri_common::sha256;
 use colibri_metadata::{Covers, DelegatedRole, Delegations, RoleName, TargetName};
 use serde_json::{Value, json};
@@ -48,6 +50,22 @@ impl Bins {
     pub fn of_target(self, name: &TargetName) -> u32 {
         let [a, b, c, d, ..] = sha256(name.as_str().as_bytes());
         u32::from_be_bytes([a, b, c, d]) >> (u32::BITS - self.bits)
+    }
+
+    /// For each bin that is `wanted` a name that falls into it.
+    pub fn names_in(self, wanted: impl Fn(u32) -> bool) -> BTreeMap<u32, TargetName> {
+        let mut open: BTreeSet<u32> = (0..self.count()).filter(|bin| wanted(*bin)).collect();
+        let mut names = BTreeMap::new();
+        let mut candidates = (0_u64..).filter_map(|number| number.to_string().parse::<TargetName>().ok());
+        while !open.is_empty()
+            && let Some(name) = candidates.next()
+        {
+            let bin = self.of_target(&name);
+            if open.remove(&bin) {
+                names.insert(bin, name);
+            }
+        }
+        names
     }
 
     /// The role of a bin.
@@ -120,6 +138,11 @@ mod tests {
                 assert_eq!(bins.prefixes(bin).filter(|prefix| hash.starts_with(prefix)).count(), 1, "{bits} bits");
                 assert!(bins.role(bin).as_str().starts_with(NAME) && Bins::is_bin(bins.role(bin).as_str()));
             }
+        }
+        for bins in [Bins { bits: 1 }, Bins::NEW] {
+            let names = bins.names_in(|bin| bin % 3 != 1);
+            assert!(names.iter().all(|(bin, name)| bins.of_target(name) == *bin));
+            assert!(names.keys().copied().eq((0..bins.count()).filter(|bin| bin % 3 != 1)));
         }
         assert_eq!(
             (Bins::NEW.role(0).to_string(), Bins::NEW.role(2047).to_string()),

@@ -1,14 +1,17 @@
 //! Signing on several machines: one JSON file goes from hand to hand and collects signatures.
 //!
-//! The file is TUF metadata, `{"signatures":[…],"signed":{…}}`, as it will be published, and beside it `ceremony`: what it
-//! follows and whose signatures it needs, so that a machine without the repository knows what to do. Only `signed` is signed;
-//! import believes nothing else. Deliberately absent: deciding what is signed (`rotation`, `publish`).
+//! Of a root or of flat targets it is TUF metadata, `{"signatures":[…],"signed":{…}}`, as it will be published, and beside it
+//! `ceremony`: what it follows and whose signatures it needs, so that a machine without the repository knows what to do. With
+//! hash bins it carries all files that change together, each with its own signatures. Only `signed` is signed; import believes
+//! nothing else. Deliberately absent: deciding what is signed (`rotation`, `publish`).
 
-use std::collections::BTreeMap;
+mod file;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use colibri_common::{UnixSeconds, hex};
-use colibri_metadata::{KeyId, Role, RoleKeys, Root, TrustedSet, canonical};
+use colibri_metadata::{KeyId, Role, RoleKeys, RoleName, Root, TrustedSet, canonical};
 use serde_json::{Value, json};
 
 use crate::draft::{Change, TargetsChange};
@@ -19,22 +22,23 @@ use crate::metadata::Terms;
 use crate::offer::Offer;
 use crate::repository::{Repository, Versions};
 use crate::roles::{self, SignedFile};
-use crate::{limits, rotation};
+use crate::{limits, profile, rotation};
 
-/// The form that this version writes.
-const FORMAT: u64 = 1;
+pub use file::CeremonyFile;
 
-/// A file that collects signatures.
+/// The form with one file, the role's own.
+const FORMAT_ONE: u64 = 1;
+
+/// The form with several.
+const FORMAT_SEVERAL: u64 = 2;
+
+/// Files of one role that collect signatures together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ceremony {
     role: KeyRole,
-    version: u32,
-    /// Version that it follows.
-    follows: u32,
-    signed: Value,
-    /// Hex by key id.
-    signatures: BTreeMap<KeyId, String>,
-    /// Whose signatures it needs: for a root the old keys and the new ones.
+    /// At least one; their names are distinct.
+    files: Vec<CeremonyFile>,
+    /// Whose signatures each of them needs: for a root the old keys and the new ones.
     needs: Vec<Need>,
 }
 
@@ -96,11 +100,6 @@ impl Need {
 }
 
 impl Ceremony {
-    fn new(role: KeyRole, follows: u32, signed: Value, needs: Vec<Need>) -> Result<Self, RepositoryError> {
-        let version = version_of(&signed).ok_or_else(|| refused(format!("this {role} has no version")))?;
-        Ok(Self { role, version, follows, signed, signatures: BTreeMap::new(), needs })
-    }
-
     /// The root after `old`.
     pub(crate) fn root(old: &Root, old_signed: &Value, signed: Value) -> Result<Self, RepositoryError> {
         let new_keys = rotation::keys_of(&signed, KeyRole::Root)?;
@@ -109,19 +108,18 @@ impl Ceremony {
             Need::new(format!("root {}", old.version()), old.role_keys(Role::Root), old_signed),
             Need::new(format!("root {version}"), &new_keys, &signed),
         ];
-        Self::new(KeyRole::Root, old.version(), signed, needs)
+        let file = CeremonyFile::new(Role::Root.file(), old.version(), signed)?;
+        Ok(Self { role: KeyRole::Root, files: vec![file], needs })
     }
 
-    /// The targets after version `follows`, under `root`.
-    pub(crate) fn targets(
-        root: &Root,
-        root_signed: &Value,
-        follows: u32,
-        signed: Value,
-    ) -> Result<Self, RepositoryError> {
+    /// Targets files under `root`.
+    fn targets(root: &Root, root_signed: &Value, files: Vec<CeremonyFile>) -> Result<Self, RepositoryError> {
+        if files.is_empty() {
+            return Err(refused("there is nothing to sign: what would be offered is offered already"));
+        }
         let of = format!("targets under root {}", root.version());
         let needs = vec![Need::new(of, root.role_keys(Role::Targets), root_signed)];
-        Self::new(KeyRole::Targets, follows, signed, needs)
+        Ok(Self { role: KeyRole::Targets, files, needs })
     }
 
     /// Whose file it is.
@@ -129,26 +127,34 @@ impl Ceremony {
         self.role
     }
 
-    /// The version that it will have.
-    pub fn version(&self) -> u32 {
-        self.version
-    }
-
-    /// What is signed, for people to look at before they do.
-    pub fn signed(&self) -> &Value {
-        &self.signed
+    /// The files to be signed, for people to look at before they do.
+    pub fn files(&self) -> &[CeremonyFile] {
+        &self.files
     }
 
     /// The file.
     pub fn to_bytes(&self) -> Result<Vec<u8>, RepositoryError> {
-        let signatures: Vec<_> =
-            self.signatures.iter().map(|(id, signature)| json!({"keyid": id, "sig": signature})).collect();
         let needs: Vec<_> = self.needs.iter().map(Need::to_json).collect();
-        let ceremony = json!({"format": FORMAT, "role": self.role.name(), "follows": self.follows, "needs": needs});
-        let file = json!({"ceremony": ceremony, "signatures": signatures, "signed": self.signed});
+        let file = match self.files.as_slice() {
+            [one] if one.name() == self.own_file() => {
+                let about = json!({
+                    "format": FORMAT_ONE, "role": self.role.name(), "follows": one.follows(), "needs": needs,
+                });
+                json!({"ceremony": about, "signatures": one.signatures_json(), "signed": one.signed()})
+            }
+            several => {
+                let files: Vec<_> = several.iter().map(CeremonyFile::to_json).collect();
+                let about = json!({"format": FORMAT_SEVERAL, "role": self.role.name(), "needs": needs});
+                json!({"ceremony": about, "files": files})
+            }
+        };
         let mut text = serde_json::to_vec_pretty(&file).map_err(|e| refused(e.to_string()))?;
         text.push(b'\n');
         Ok(text)
+    }
+
+    fn own_file(&self) -> String {
+        format!("{}.json", self.role)
     }
 
     /// Reads a file.
@@ -162,31 +168,32 @@ impl Ceremony {
         let value = canonical::parse(bytes).map_err(|e| refused(format!("no file to be signed: {e}")))?;
         let bad = |what: &str| refused(format!("no file to be signed: {what}"));
         let about = value.get("ceremony").ok_or_else(|| bad("it has no `ceremony`"))?;
-        if about.get("format").and_then(Value::as_u64) != Some(FORMAT) {
-            return Err(bad("its format is not the one this program knows; use a newer one"));
-        }
+        let format = about.get("format").and_then(Value::as_u64);
         let role = about.get("role").and_then(Value::as_str).ok_or_else(|| bad("it names no role"))?;
         let role: KeyRole = role.parse().map_err(|e| bad(&format!("{e}")))?;
-        let follows = about.get("follows").and_then(|v| u32::try_from(v.as_u64()?).ok());
-        let follows = follows.ok_or_else(|| bad("it does not say which version it follows"))?;
         let needs = about.get("needs").and_then(Value::as_array).ok_or_else(|| bad("it needs nobody's signature"))?;
         let needs = needs.iter().map(Need::from_json).collect::<Option<Vec<_>>>();
-        let signed = value.get("signed").cloned().ok_or_else(|| bad("it has no `signed`"))?;
-        roles::check_text(&signed).map_err(|reason| RepositoryError::Unsignable { role, reason })?;
-        if signed.get("_type").and_then(Value::as_str) != Some(role.name()) {
-            return Err(bad(&format!("it says it is {role}, but what would be signed is not")));
-        }
         let needs = needs.ok_or_else(|| bad("a key in it cannot be used"))?;
-        let mut ceremony = Self::new(role, follows, signed, needs)?;
-        for entry in value.get("signatures").and_then(Value::as_array).map_or(&[][..], Vec::as_slice) {
-            let text = |name: &str| entry.get(name).and_then(Value::as_str);
-            let (Some(id), Some(signature)) = (text("keyid"), text("sig")) else {
-                return Err(bad("a signature has no keyid or no sig"));
-            };
-            let id = id.parse().map_err(|e| bad(&format!("{e}")))?;
-            ceremony.signatures.insert(id, signature.to_owned());
+        let mut ceremony = Self { role, files: Vec::new(), needs };
+        match format {
+            Some(FORMAT_ONE) => {
+                let file = CeremonyFile::parse(role, &ceremony.own_file(), about.get("follows"), &value)?;
+                ceremony.files.push(file);
+            }
+            Some(FORMAT_SEVERAL) => {
+                let files = value.get("files").and_then(Value::as_array).filter(|files| !files.is_empty());
+                for file in files.ok_or_else(|| bad("it has no `files`"))? {
+                    let name = file.get("file").and_then(Value::as_str).ok_or_else(|| bad("a file has no name"))?;
+                    ceremony.files.push(CeremonyFile::parse(role, name, file.get("follows"), file)?);
+                }
+            }
+            _ => return Err(bad("its format is not one that this program knows; use a newer one")),
         }
-        Ok(ceremony)
+        let mut names = BTreeSet::new();
+        match ceremony.files.iter().find(|file| !names.insert(file.name())) {
+            Some(twice) => Err(bad(&format!("{} is in it twice", twice.name()))),
+            None => Ok(ceremony),
+        }
     }
 
     /// Takes the signatures of another copy of the same file.
@@ -194,10 +201,14 @@ impl Ceremony {
     /// # Errors
     /// It is another file.
     pub fn merge(&mut self, other: &Self) -> Result<(), RepositoryError> {
-        if self.signed != other.signed {
+        let same = self.files.len() == other.files.len()
+            && self.files.iter().zip(&other.files).all(|(one, other)| one.is_the_same_as(other));
+        if !same {
             return Err(refused("these are two different files: what is signed is not the same"));
         }
-        self.signatures.extend(other.signatures.iter().map(|(id, signature)| (id.clone(), signature.clone())));
+        for (one, other) in self.files.iter_mut().zip(&other.files) {
+            one.take_signatures(other);
+        }
         Ok(())
     }
 
@@ -207,15 +218,20 @@ impl Ceremony {
     /// No key that is needed is here, or one cannot be used.
     pub fn sign(&mut self, keys: &Path, sources: KeySources) -> Result<Vec<KeyId>, RepositoryError> {
         let ring = KeyRing::new(keys.to_owned(), sources);
-        let message = roles::encode(self.role, &self.signed)?;
         let mut signed = Vec::new();
-        for signer in ring.available(self.role)? {
-            let id = signer.key().id();
-            let needed = self.needs.iter().any(|need| need.keys.iter().any(|key| key == signer.key()));
-            if needed && !signed.contains(id) {
-                let signature = hex(&keys::sign_checked(&signer, &message)?);
-                self.signatures.insert(id.clone(), signature);
-                signed.push(id.clone());
+        let signers: Vec<_> = ring.available(self.role)?;
+        let needed = |key: &ListedKey| self.needs.iter().any(|need| need.keys.contains(key));
+        let signers: Vec<_> = signers.into_iter().filter(|signer| needed(signer.key())).collect();
+        for file in &mut self.files {
+            let message = roles::encode(self.role, file.signed())?;
+            for signer in &signers {
+                let signature = hex(&keys::sign_checked(signer, &message)?);
+                file.add_signature(signer.key().id().clone(), signature);
+            }
+        }
+        for signer in &signers {
+            if !signed.contains(signer.key().id()) {
+                signed.push(signer.key().id().clone());
             }
         }
         if signed.is_empty() {
@@ -230,16 +246,14 @@ impl Ceremony {
         Ok(signed)
     }
 
-    /// How far it is: valid signatures only.
+    /// How far it is: a key has signed if its valid signature is on every file.
     ///
     /// # Errors
     /// What is signed has no canonical form.
     pub fn state(&self) -> Result<Vec<NeedState>, RepositoryError> {
-        let message = roles::encode(self.role, &self.signed)?;
-        let valid = |key: &&ListedKey| {
-            let signature = self.signatures.get(key.id()).and_then(|text| colibri_common::unhex(text));
-            signature.is_some_and(|signature| key.public().verifies(&message, &signature))
-        };
+        let messages = self.files.iter().map(|file| roles::encode(self.role, file.signed()));
+        let messages = messages.collect::<Result<Vec<_>, _>>()?;
+        let valid = |key: &&ListedKey| self.files.iter().zip(&messages).all(|(file, message)| file.has(key, message));
         let state = |need: &Need| {
             let (signed, open): (Vec<_>, Vec<_>) = need.keys.iter().partition(valid);
             let ids = |keys: Vec<&ListedKey>| keys.into_iter().map(|key| key.id().clone()).collect();
@@ -248,22 +262,45 @@ impl Ceremony {
         Ok(self.needs.iter().map(state).collect())
     }
 
-    /// The file as it would be published, if it follows what is committed. Who signed is not looked at here.
-    pub(crate) fn check_follows(&self, committed: &TrustedSet, role: KeyRole) -> Result<SignedFile, RepositoryError> {
+    /// The root as it would be published, if it follows what is committed. Who signed is not looked at here.
+    pub(crate) fn root_that_follows(&self, committed: &TrustedSet) -> Result<SignedFile, RepositoryError> {
+        let file = self.check_follows(committed, KeyRole::Root)?.pop();
+        file.ok_or_else(|| refused("there is no root in it"))
+    }
+
+    /// The files as they would be published, if each follows what is committed. Who signed is not looked at here.
+    fn check_follows(&self, committed: &TrustedSet, role: KeyRole) -> Result<Vec<SignedFile>, RepositoryError> {
         if self.role != role {
             return Err(refused(format!("this file is {}, not {role}", self.role)));
         }
-        let current = role.top_level().and_then(|role| committed.version(role)).unwrap_or(0);
-        if self.follows != current {
-            return Err(refused(format!(
-                "this {role} was made to follow version {}, but the repository is at version {current}: export again and \
-                 have it signed again, or somebody's change would be lost",
-                self.follows
-            )));
-        }
-        let signatures = self.signatures.iter().map(|(id, signature)| (id.clone(), signature.clone())).collect();
-        roles::envelope(role, self.version, &self.signed, signatures)
+        let follows = |file: &CeremonyFile| {
+            let name = file.name();
+            let current = committed_version(committed, role, name);
+            let current = current.ok_or_else(|| refused(format!("{name} is no file of {role} in this repository")))?;
+            if file.follows() != current {
+                return Err(refused(format!(
+                    "this {name} was made to follow version {}, but the repository is at version {current}: export again and \
+                     have it signed again, or somebody's change would be lost",
+                    file.follows()
+                )));
+            }
+            file.to_signed(role)
+        };
+        self.files.iter().map(follows).collect()
     }
+}
+
+/// The version that is committed of a file that `role`'s keys sign, 0 if there is none; nothing if it is no such file.
+fn committed_version(committed: &TrustedSet, role: KeyRole, file: &str) -> Option<u32> {
+    let top = role.top_level()?;
+    if file == top.file() {
+        return Some(committed.version(top).unwrap_or(0));
+    }
+    let bins = profile::bins_of(committed).filter(|_| top == Role::Targets)?;
+    let name = RoleName::of_file(file)?;
+    let is_bin = (0..bins.count()).any(|bin| bins.role(bin) == name);
+    let listed = committed.snapshot().and_then(|snapshot| snapshot.meta().get(&name.listed_as()));
+    is_bin.then(|| listed.map_or(0, |meta| meta.version))
 }
 
 fn version_of(signed: &Value) -> Option<u32> {
@@ -271,13 +308,27 @@ fn version_of(signed: &Value) -> Option<u32> {
 }
 
 impl Repository {
-    /// The next targets, unsigned, offering what is offered now: to have its life renewed by signers elsewhere. To change
-    /// what is offered, use [`Self::prepare`].
+    /// The next targets, unsigned, offering what is offered now: to have its life renewed by signers elsewhere; with hash bins,
+    /// every one. To change what is offered, use [`Self::prepare`].
     ///
     /// # Errors
     /// The metadata on disk is damaged.
     pub fn export_targets(&self, now: UnixSeconds) -> Result<Ceremony, RepositoryError> {
         self.targets_ceremony(&self.metadata.committed()?, &Offer::again(), &self.terms(now, false))
+    }
+
+    /// [`Self::export_targets`] under a root that is signed but not in force yet and gives targets other keys: to be signed by
+    /// those, and imported together with it.
+    ///
+    /// # Errors
+    /// The root does not follow, or its own keys have not signed it.
+    pub fn export_targets_under(&self, root: &Ceremony, now: UnixSeconds) -> Result<Ceremony, RepositoryError> {
+        let committed = self.metadata.committed()?;
+        let file = root.root_that_follows(&committed)?;
+        let trusted = TrustedSet::from_root_file(&file.bytes)
+            .map_err(|error| refused(format!("this root is not signed by its own keys yet: {error}")))?;
+        let signed = root.files.first().map_or(&Value::Null, CeremonyFile::signed);
+        self.targets_ceremony_under(trusted.root(), signed, &committed, &Offer::again(), &self.terms(now, false))
     }
 
     pub(crate) fn targets_ceremony(
@@ -286,10 +337,29 @@ impl Repository {
         offer: &Offer,
         terms: &Terms,
     ) -> Result<Ceremony, RepositoryError> {
-        let (_, signed) = self.metadata.unsigned_targets(committed, offer, terms)?;
         let root_signed = Value::Object(self.metadata.root_signed(committed)?);
-        let follows = committed.version(Role::Targets).unwrap_or(0);
-        Ceremony::targets(committed.root(), &root_signed, follows, signed)
+        self.targets_ceremony_under(committed.root(), &root_signed, committed, offer, terms)
+    }
+
+    fn targets_ceremony_under(
+        &self,
+        root: &Root,
+        root_signed: &Value,
+        committed: &TrustedSet,
+        offer: &Offer,
+        terms: &Terms,
+    ) -> Result<Ceremony, RepositoryError> {
+        let mut unsigned = Vec::new();
+        self.metadata.draft_targets(committed, root, offer, terms, &mut |name, version, signed| {
+            unsigned.push((name.clone(), canonical::parse(&signed).map_err(|e| refused(e.to_string()))?));
+            Ok(roles::envelope(name, version, &signed, Vec::new()))
+        })?;
+        let file = |(name, signed): (String, Value)| {
+            let follows = committed_version(committed, KeyRole::Targets, &name).unwrap_or(0);
+            CeremonyFile::new(&name, follows, signed)
+        };
+        let files = unsigned.into_iter().map(file).collect::<Result<_, _>>()?;
+        Ceremony::targets(root, root_signed, files)
     }
 
     /// Takes over targets signed elsewhere, and signs snapshot and timestamp. Every package that they offer must be here
@@ -300,8 +370,8 @@ impl Repository {
     pub fn import_targets(&self, targets: &Ceremony, now: UnixSeconds) -> Result<Versions, RepositoryError> {
         let pass = Pass { now, because: None, past_gate: None, look_at_all: false };
         self.transact(&self.terms(now, false), &pass, &mut |head| {
-            let file = self.adoptable_targets(targets, &head.set)?;
-            Ok(Change { targets: TargetsChange::Adopt(file), ..Change::default() })
+            let files = self.adoptable_targets(targets, &head.set)?;
+            Ok(Change { targets: TargetsChange::Adopt(files), ..Change::default() })
         })
     }
 
@@ -310,12 +380,14 @@ impl Repository {
         &self,
         targets: &Ceremony,
         committed: &TrustedSet,
-    ) -> Result<SignedFile, RepositoryError> {
-        self.metadata.has_one_targets_file(committed)?;
-        let file = targets.check_follows(committed, KeyRole::Targets)?;
-        if targets.version <= targets.follows {
-            return Err(refused(format!("targets version {} is not after {}", targets.version, targets.follows)));
+    ) -> Result<Vec<SignedFile>, RepositoryError> {
+        let files = targets.check_follows(committed, KeyRole::Targets)?;
+        match targets.files.iter().find(|file| file.version() <= file.follows()) {
+            Some(file) => {
+                let (name, version, follows) = (file.name(), file.version(), file.follows());
+                Err(refused(format!("{name} version {version} is not after {follows}")))
+            }
+            None => Ok(files),
         }
-        Ok(file)
     }
 }

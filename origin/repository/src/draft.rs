@@ -20,13 +20,14 @@ use crate::offer::{Offer, Offered, SignTargets};
 use crate::profile::{self, Profile};
 use crate::roles::{self, SignedFile};
 use crate::rotation;
+use crate::sign_snapshot::{self, CarriedOn};
 
 impl MetadataFolder {
     /// The parts below targets: a snapshot that says `listed` of targets files (unless only the timestamp is signed again) and
     /// the timestamp. What the snapshot said of other files stays.
     fn online_files(
         &self,
-        listed: Map<String, Value>,
+        listed: &Map<String, Value>,
         unproven: Option<&Unproven>,
         committed: &TrustedSet,
         signing: &mut Signing<'_>,
@@ -40,15 +41,13 @@ impl MetadataFolder {
             let said = said.get("meta").and_then(|meta| meta.get(Role::Snapshot.file())).cloned();
             said.ok_or_else(|| self.damaged("timestamp.json cannot be read again"))?
         } else {
-            let mut signed = self.signed_part(committed, Role::Snapshot)?;
-            let meta = signed.entry("meta").or_insert_with(|| json!({}));
-            if let Value::Object(map) = meta {
-                map.extend(listed);
-            }
-            roles::set_custom(&mut signed, "unproven", unproven.map(|unproven| json!(unproven)));
-            signing.anchor(&mut signed);
+            let carried = sign_snapshot::carry_on(committed, listed)?;
+            let carried = carried.ok_or_else(|| self.damaged("snapshot.json cannot be read again"))?;
+            let CarriedOn { mut rest, meta } = carried;
+            roles::set_custom(&mut rest, "unproven", unproven.map(|unproven| json!(unproven)));
+            signing.anchor(&mut rest);
             let version = self.next_version(Role::Snapshot.file(), previous(Role::Snapshot), terms)?;
-            let snapshot = signing.sign(Role::Snapshot, version, signed, terms)?;
+            let snapshot = signing.sign_snapshot(version, rest, &meta, terms)?;
             if Profile::of(committed) == Profile::Compat {
                 profile::check_room(Role::Snapshot, snapshot.bytes.len() as u64)?;
             }
@@ -79,7 +78,7 @@ impl MetadataFolder {
                 Some(signing.sign_root(self.next_root(committed)?, signed, terms)?)
             }
             RootChange::Sign(signed) => Some(signing.sign_root(self.next_root(committed)?, signed, terms)?),
-            RootChange::Adopt(file) => Some(signing.adopt(KeyRole::Root, file)?),
+            RootChange::Adopt(file) => Some(signing.adopt_root(file)?),
         };
         files.extend(root);
         let rollout_keys = self.rollout_keys_after(committed, &change.targets);
@@ -89,14 +88,12 @@ impl MetadataFolder {
                 let root = signing.root()?.clone();
                 let mut sign = signing.targets_signer()?;
                 let offered = self.draft_targets(committed, &root, &offer, terms, sign.as_mut())?;
-                signing.pending.record_targets(&offered.files)?;
+                signing.pending.record_targets("sign", &offered.files)?;
                 offered
             }
-            TargetsChange::Adopt(file) => {
-                let file = signing.adopt(KeyRole::Targets, file)?;
-                profile::check_room(Role::Targets, file.bytes.len() as u64)?;
-                let listed = Map::from_iter([(Role::Targets.file().to_owned(), file.meta())]);
-                Offered { files: vec![file], listed, ..Offered::default() }
+            TargetsChange::Adopt(files) => {
+                signing.pending.record_targets("adopt", &files)?;
+                adopted_targets(committed, files)?
             }
         };
         files.append(&mut offered.files);
@@ -107,7 +104,7 @@ impl MetadataFolder {
             files.push(file);
         }
         let (listed, unproven) = (std::mem::take(&mut offered.listed), change.unproven.as_ref());
-        files.extend(self.online_files(listed, unproven, committed, &mut signing, timestamp_only, terms)?);
+        files.extend(self.online_files(&listed, unproven, committed, &mut signing, timestamp_only, terms)?);
         let documents = documents(&files)?;
         let set = self.refresh(Update::start(Start::FromSet(committed.clone()), terms.now), &documents)?;
         let mut set = self.check_offered(set, &offered, &documents, terms.now)?;
@@ -140,40 +137,6 @@ impl MetadataFolder {
         Ok(version)
     }
 
-    /// The next targets, unsigned, after `offer`: for signers elsewhere.
-    pub fn unsigned_targets(
-        &self,
-        committed: &TrustedSet,
-        offer: &Offer,
-        terms: &Terms,
-    ) -> Result<(u32, Value), RepositoryError> {
-        self.has_one_targets_file(committed)?;
-        offer.check_compat()?;
-        let mut signed = self.next_top(committed, offer)?;
-        let mut entries = Map::new();
-        for (name, entry) in self.next_entries(committed, offer)? {
-            entries.insert(name.to_string(), entry.to_value());
-        }
-        signed.insert("targets".into(), Value::Object(entries));
-        signed.insert("custom".into(), json!({"fuchsia_spec_version": 1}));
-        let previous = committed.version(Role::Targets).unwrap_or(0);
-        let version = self.next_version(Role::Targets.file(), previous, terms)?;
-        let expires = terms.expiries.at(KeyRole::Targets, terms.now);
-        Ok((version, roles::complete(KeyRole::Targets, version, expires, signed)?))
-    }
-
-    /// Refuses what is done with one targets file where there are two thousand.
-    pub fn has_one_targets_file(&self, committed: &TrustedSet) -> Result<(), RepositoryError> {
-        match Profile::of(committed) {
-            Profile::Compat => Ok(()),
-            Profile::Scale => Err(RepositoryError::Ceremony(
-                "targets of a repository with the profile scale lie in many files, which are signed where their key is: \
-                 signing elsewhere works with the profile compat"
-                    .to_owned(),
-            )),
-        }
-    }
-
     /// The signed part of the committed root, to be changed.
     pub fn root_signed(&self, committed: &TrustedSet) -> Result<Map<String, Value>, RepositoryError> {
         self.signed_part(committed, Role::Root)
@@ -199,7 +162,7 @@ impl MetadataFolder {
         let trusted = signing.root()?.clone();
         let mut sign = signing.targets_signer()?;
         let mut offered = self.first_targets(profile, &trusted, terms, sign.as_mut())?;
-        signing.pending.record_targets(&offered.files)?;
+        signing.pending.record_targets("sign", &offered.files)?;
         let listed = std::mem::take(&mut offered.listed);
         let mut signed = Map::from_iter([("meta".to_owned(), Value::Object(listed))]);
         signing.anchor(&mut signed);
@@ -250,8 +213,8 @@ pub(crate) enum TargetsChange {
     Keep,
     /// A change of what is offered.
     Offer(Offer),
-    /// Signed elsewhere.
-    Adopt(SignedFile),
+    /// Files signed elsewhere: the one at the top, hash bins, or both.
+    Adopt(Vec<SignedFile>),
 }
 
 /// Signed files in the order in which they become visible: root, targets, snapshot, timestamp.
@@ -265,6 +228,26 @@ pub(crate) struct Draft {
     pub set: TrustedSet,
     /// Lines of the audit log, to be durable before any file is visible.
     pub audit: Pending,
+}
+
+/// Targets files that were signed elsewhere; whether enough keys signed them is found out with the whole draft.
+fn adopted_targets(committed: &TrustedSet, files: Vec<SignedFile>) -> Result<Offered, RepositoryError> {
+    let mut offered = Offered { all_bins: files.iter().any(|file| file.is(Role::Targets)), ..Offered::default() };
+    match profile::bins_of(committed) {
+        Some(bins) => {
+            offered.listed.extend(files.iter().map(|file| (file.file.clone(), json!({"version": file.version}))));
+            offered.touched = bins.names_in(|bin| offered.listed.contains_key(&bins.role(bin).listed_as()));
+            offered.reached = true;
+        }
+        None => {
+            for file in &files {
+                profile::check_room(Role::Targets, file.bytes.len() as u64)?;
+                offered.listed.insert(file.file.clone(), file.meta());
+            }
+        }
+    }
+    offered.files = files;
+    Ok(offered)
 }
 
 /// Where a client would look for these files.
@@ -323,12 +306,10 @@ impl<'a> Signing<'a> {
         Ok(file)
     }
 
-    /// Takes a file over that was signed elsewhere; whether enough keys signed it is found out with the whole draft.
-    fn adopt(&mut self, role: KeyRole, file: SignedFile) -> Result<SignedFile, RepositoryError> {
-        self.pending.record("adopt", role, &file)?;
-        if role == KeyRole::Root {
-            self.trust(&file)?;
-        }
+    /// Takes a root over that was signed elsewhere; whether enough keys signed it is found out with the whole draft.
+    fn adopt_root(&mut self, file: SignedFile) -> Result<SignedFile, RepositoryError> {
+        self.pending.record("adopt", KeyRole::Root, &file)?;
+        self.trust(&file)?;
         Ok(file)
     }
 
@@ -361,6 +342,22 @@ impl<'a> Signing<'a> {
         let signed = roles::complete(role.into(), version, terms.expiries.at(role.into(), terms.now), signed)?;
         let file = roles::sign(role.into(), version, &signed, &signers)?;
         self.pending.record("sign", role.into(), &file)?;
+        Ok(file)
+    }
+
+    /// A snapshot: what it lists is in canonical form already.
+    fn sign_snapshot(
+        &mut self,
+        version: u32,
+        rest: Map<String, Value>,
+        meta: &[u8],
+        terms: &Terms,
+    ) -> Result<SignedFile, RepositoryError> {
+        let signers = self.keys.signers(self.root()?, Role::Snapshot)?;
+        let expires = terms.expiries.at(KeyRole::Snapshot, terms.now);
+        let signed = roles::complete_snapshot(version, expires, rest, meta)?;
+        let file = roles::sign_written(Role::Snapshot.file().to_owned(), version, &signed, &signers)?;
+        self.pending.record("sign", KeyRole::Snapshot, &file)?;
         Ok(file)
     }
 

@@ -8,13 +8,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use colibri_common::{BlobId, UnixSeconds};
-use colibri_metadata::TrustedSet;
+use colibri_metadata::{Role, TargetName, TrustedSet};
 
+use crate::bins::Bins;
 use crate::blobs::{BlobFolder, Standing};
 use crate::commit::Unproven;
 use crate::draft::{Change, TargetsChange};
 use crate::error::RepositoryError;
 use crate::metadata::{Head, MetadataFolder};
+use crate::roles::SignedFile;
 use crate::{limits, profile, roles};
 
 /// Asked after the blobs of a publish are proven and before anything is signed: may it go on? For waiting until edges serve
@@ -215,13 +217,15 @@ fn offered(set: &TrustedSet, before: &BTreeMap<String, BlobId>, change: &Change)
     let mut offered = before.clone();
     match &change.targets {
         TargetsChange::Keep => {}
-        TargetsChange::Adopt(file) => {
-            let listed = roles::signed_part(&file.bytes).and_then(|mut signed| signed.remove("targets"));
-            if let Some(serde_json::Value::Object(entries)) = listed {
-                // Delegated roles stay as they are.
-                let top = set.targets().into_iter().flat_map(|targets| targets.iter());
-                top.for_each(|(name, _)| _ = offered.remove(name.as_str()));
-                offered.extend(packages_in(&entries));
+        TargetsChange::Adopt(files) => {
+            // Other roles stay as they are.
+            let bins = profile::bins_of(set);
+            offered.retain(|name, _| !is_listed_by(set, bins, files, name));
+            for file in files {
+                let listed = roles::signed_part(&file.bytes).and_then(|mut signed| signed.remove("targets"));
+                if let Some(serde_json::Value::Object(entries)) = listed {
+                    offered.extend(packages_in(&entries));
+                }
             }
         }
         TargetsChange::Offer(offer) => {
@@ -240,6 +244,18 @@ fn offered(set: &TrustedSet, before: &BTreeMap<String, BlobId>, change: &Change)
         }
     }
     offered
+}
+
+/// Whether it is for one of these files to say what lies under `name`: the role at the top, or the hash bin of that name.
+fn is_listed_by(set: &TrustedSet, bins: Option<Bins>, files: &[SignedFile], name: &str) -> bool {
+    let Ok(name) = name.parse::<TargetName>() else { return false };
+    let top = set.targets().is_some_and(|targets| targets.get(&name).is_some());
+    let file = match bins {
+        Some(bins) if !top => bins.role(bins.of_target(&name)).file(),
+        _ if top => Role::Targets.file().to_owned(),
+        _ => return false,
+    };
+    files.iter().any(|changed| changed.file == file)
 }
 
 /// What the snapshot of a set says of blobs that were let through.
@@ -262,7 +278,7 @@ pub(crate) fn check(
     let passed = head.commit.is_some() && let_through.is_none() && !pass.look_at_all;
     // In a set with hash bins that is all that is read: what stays lies in bins that nobody opens.
     let before = match profile::bins_of(&head.set) {
-        Some(_) if passed => BTreeMap::new(),
+        Some(_) if passed && !matches!(change.targets, TargetsChange::Adopt(_)) => BTreeMap::new(),
         _ => metadata.packages_of(&head.set)?,
     };
     let stays = |name: &str, hash: BlobId| before.get(name) == Some(&hash);

@@ -49,6 +49,7 @@ mod roles;
 mod rollout;
 mod rotation;
 mod settings;
+mod sign_snapshot;
 pub mod sign_targets;
 mod status;
 #[cfg(feature = "stock-client")]
@@ -71,7 +72,7 @@ pub mod wire;
 
 pub use audit::{Act, AuditReport};
 pub use bundle::{RepositorySource, sources};
-pub use ceremony::{Ceremony, Need, NeedState};
+pub use ceremony::{Ceremony, CeremonyFile, Need, NeedState};
 pub use commit::Unproven;
 pub use contents::PackageBlob;
 pub use edge_gate::EdgeGate;

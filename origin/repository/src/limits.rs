@@ -24,6 +24,8 @@ pub const AUDIT_FILES_NAMED_MAX: u64 = 16;
 pub const AUDIT_PART_BYTES_MAX: u64 = AUDIT_PART_LINES_MAX * AUDIT_LINE_BYTES_MAX;
 /// Longest line of the audit log in bytes.
 pub const AUDIT_LINE_BYTES_MAX: u64 = 32 << 10;
+/// Most hash bins that are looked up one by one when a change touches them; for more, all are read.
+pub const BINS_SEARCHED_MAX: u64 = 256;
 /// Largest file that collects signatures, in bytes.
 pub const CEREMONY_BYTES_MAX: u64 = 64 << 20;
 /// Deepest chain of subpackages.
@@ -118,6 +120,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("AUDIT_FILES_NAMED_MAX", AUDIT_FILES_NAMED_MAX),
     ("AUDIT_PART_BYTES_MAX", AUDIT_PART_BYTES_MAX),
     ("AUDIT_LINE_BYTES_MAX", AUDIT_LINE_BYTES_MAX),
+    ("BINS_SEARCHED_MAX", BINS_SEARCHED_MAX),
     ("CEREMONY_BYTES_MAX", CEREMONY_BYTES_MAX),
     ("SUBPACKAGE_DEPTH_MAX", SUBPACKAGE_DEPTH_MAX),
     ("PACKAGES_PER_PUBLISH_MAX", PACKAGES_PER_PUBLISH_MAX),

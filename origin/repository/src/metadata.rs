@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use colibri_common::{BlobId, UnixSeconds, hex, sha256};
-use colibri_metadata::{Answer, MetadataError, Role, RoleName, Snapshot, Start, Step, TrustAnchor, TrustedSet, Update};
+use colibri_metadata::{
+    Answer, MetadataError, Role, RoleName, Snapshot, Start, Step, TrustAnchor, TrustedSet, Update, utc,
+};
 use colibri_store::DocumentName;
 use serde_json::{Map, Value};
 
@@ -18,6 +20,7 @@ use crate::commit::{Commit, NewCommit, Source, Unproven};
 use crate::draft::Draft;
 use crate::error::RepositoryError;
 use crate::gate;
+use crate::keys::KeyRole;
 use crate::layout;
 use crate::profile::{self, NearCap};
 use crate::repository::Versions;
@@ -35,6 +38,13 @@ pub(crate) struct Terms {
     pub expiries: Expiries,
     /// Versions that clients may have seen of a history that was lost, to be overtaken.
     pub above: Option<Versions>,
+}
+
+impl Terms {
+    /// Whether what expires then, and was signed by these terms, has lived half of its life.
+    pub fn is_half_over(&self, role: KeyRole, expires: UnixSeconds) -> bool {
+        expires.0.saturating_sub(self.now.0) <= self.expiries.life_s(role) / 2
+    }
 }
 
 /// What the repository is now.
@@ -55,11 +65,13 @@ pub(crate) struct MetadataFolder {
     /// The commit that was read last, and the set that it was proven to make: a commit says it with hashes, so it never makes
     /// another.
     proven: Arc<Mutex<Option<(Commit, TrustedSet)>>>,
+    /// Versions of delegated roles' files, and when these expire.
+    expiries: Arc<Mutex<BTreeMap<String, (u32, UnixSeconds)>>>,
 }
 
 impl MetadataFolder {
     pub fn new(storage: Arc<dyn Storage>) -> Self {
-        Self { storage, proven: Arc::default() }
+        Self { storage, proven: Arc::default(), expiries: Arc::default() }
     }
 
     fn path(&self) -> PathBuf {
@@ -246,6 +258,33 @@ impl MetadataFolder {
         Ok(entries)
     }
 
+    /// When the first file expires that the keys of targets sign: the one at the top, or a hash bin. Nothing is verified: this
+    /// is for signing in time. Each file is read once.
+    pub fn targets_expire(&self, set: &TrustedSet) -> Result<Option<UnixSeconds>, RepositoryError> {
+        let Some(top) = set.targets() else { return Ok(None) };
+        let (Some(bins), Some(snapshot)) = (profile::bins_of(set), set.snapshot()) else {
+            return Ok(Some(top.expires()));
+        };
+        let mut known = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut first = top.expires();
+        for role in (0..bins.count()).map(|bin| bins.role(bin)) {
+            let Some(version) = snapshot.meta().get(&role.listed_as()).map(|meta| meta.version) else { continue };
+            let expires = match known.get(role.as_str()) {
+                Some((of, expires)) if *of == version => Some(*expires),
+                _ => {
+                    let name = self.listed_document(set, &role.listed_as(), version)?;
+                    let bytes = name.map(|name| self.read(&name, Role::Targets.bytes_max())).transpose()?.flatten();
+                    bytes.and_then(|bytes| expires(&bytes))
+                }
+            };
+            // A bin that is not there or damaged is for others to find.
+            let Some(expires) = expires else { continue };
+            known.insert(role.as_str().to_owned(), (version, expires));
+            first = first.min(expires);
+        }
+        Ok(Some(first))
+    }
+
     /// Every package that a set offers, delegated roles included: name and package hash. Other targets are left out.
     pub fn packages_of(&self, set: &TrustedSet) -> Result<BTreeMap<String, BlobId>, RepositoryError> {
         let mut packages = gate::packages_in(&self.delegated_entries(set)?);
@@ -311,6 +350,7 @@ impl MetadataFolder {
     ) -> Result<Option<Commit>, RepositoryError> {
         let mut sources = BTreeMap::new();
         let mut fixed = Vec::new();
+        let before = self.proven.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (name, bytes) in draft.set.files() {
             let top = Role::ALL.into_iter().find(|role| role.file() == name);
             let from = match top.map(|role| (role, draft.set.version(role))) {
@@ -320,7 +360,8 @@ impl MetadataFolder {
                 None if draft.numbered => continue,
                 _ => layout::staged(&hex(&sha256(bytes)))?,
             };
-            sources.insert(name.into_owned(), Source::of(&from, bytes));
+            let kept = before.as_ref().and_then(|(commit, set)| same_source(commit, set, &name, &from, bytes));
+            sources.insert(name.into_owned(), kept.unwrap_or_else(|| Source::of(&from, bytes)));
             if !draft.numbered {
                 fixed.push((from, bytes.clone()));
             }
@@ -415,18 +456,41 @@ impl MetadataFolder {
     }
 }
 
+/// What a commit said of a file that is still the very same memory, so that it need not be hashed again.
+fn same_source(commit: &Commit, set: &TrustedSet, name: &str, from: &DocumentName, bytes: &Bytes) -> Option<Source> {
+    let (_, known) = set.files().find(|(known, _)| *known == name)?;
+    let same = known.as_ptr() == bytes.as_ptr() && known.len() == bytes.len();
+    commit.files.get(name).filter(|source| same && source.from == from.as_str()).cloned()
+}
+
 /// The version that a metadata file claims; nothing of it is verified.
 fn version(bytes: &[u8]) -> Option<u64> {
     roles::signed_part(bytes)?.get("version")?.as_u64()
+}
+
+/// When a metadata file claims to expire; nothing of it is verified.
+fn expires(bytes: &[u8]) -> Option<UnixSeconds> {
+    #[derive(serde::Deserialize)]
+    struct File {
+        signed: Signed,
+    }
+    #[derive(serde::Deserialize)]
+    struct Signed {
+        expires: String,
+    }
+    let file: File = serde_json::from_slice(bytes).ok()?;
+    utc::parse(&file.signed.expires)
 }
 
 /// Hash over what a snapshot lists: a line for each file.
 fn offers(snapshot: &Snapshot) -> String {
     let mut lines = String::new();
     for (name, meta) in snapshot.meta() {
+        let (version, length) = (meta.version.to_string(), meta.length.unwrap_or(0).to_string());
+        [name, " ", &version, " ", &length, " "].into_iter().for_each(|part| lines.push_str(part));
         let hashes = meta.hashes.iter().flat_map(|hashes| [&hashes.sha256, &hashes.sha512]).flatten();
-        let hashes: String = hashes.map(|hash| hex(hash)).collect();
-        lines += &format!("{name} {} {} {hashes}\n", meta.version, meta.length.unwrap_or(0));
+        hashes.for_each(|hash| lines.push_str(&hex(hash)));
+        lines.push('\n');
     }
     hex(&sha256(lines.as_bytes()))
 }

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use colibri_common::UnixSeconds;
-use colibri_metadata::{Answer, Role, RoleName, Root, Search, Step, TargetDescription, TargetName, TrustedSet, utc};
+use colibri_metadata::{
+    Answer, Role, RoleName, Root, Search, Step, TargetDescription, TargetName, Targets, TrustedSet, utc,
+};
 use colibri_store::DocumentName;
 use serde_json::{Map, Value, json};
 
@@ -16,6 +18,7 @@ use crate::bins::Bins;
 use crate::error::RepositoryError;
 use crate::keys::{KeyRole, ListedKey};
 use crate::layout;
+use crate::limits;
 use crate::metadata::{MetadataFolder, NEVER_EXPIRED, Terms};
 use crate::named_targets;
 use crate::profile::{self, Profile};
@@ -34,6 +37,8 @@ pub(crate) struct Offer {
     pub clean: bool,
     /// Every targets file is signed again, whether it changes or not.
     pub again: bool,
+    /// Those whose life is half over are.
+    pub renew: bool,
     /// The keys that the role `rollout` has from now on; empty for those of now.
     pub rollout_keys: Vec<ListedKey>,
 }
@@ -44,9 +49,18 @@ impl Offer {
         Self { again: true, ..Self::default() }
     }
 
+    /// What is offered now, signed again where it will not live much longer.
+    pub fn renew() -> Self {
+        Self { renew: true, ..Self::default() }
+    }
+
     /// The parts of this change that fall into each bin.
     fn by_bin(&self, bins: Bins) -> BTreeMap<u32, Self> {
         let mut parts: BTreeMap<u32, Self> = BTreeMap::new();
+        if self.clean || self.renew {
+            let part = || Self { clean: self.clean, ..Self::default() };
+            parts.extend((0..bins.count()).map(|bin| (bin, part())));
+        }
         for (name, entry) in &self.put {
             parts.entry(bins.of_target(name)).or_default().put.insert(name.clone(), entry.clone());
         }
@@ -89,6 +103,8 @@ pub(crate) struct Offered {
     pub listed: Map<String, Value>,
     /// Bins to be checked, each by a target that falls into it.
     pub touched: BTreeMap<u32, TargetName>,
+    /// Whether each of these names must lead to its bin; those of targets that are offered may lead to a role before the bins.
+    pub reached: bool,
     /// All bins are to be checked.
     pub all_bins: bool,
 }
@@ -104,13 +120,8 @@ impl MetadataFolder {
         sign: &mut SignTargets<'_>,
     ) -> Result<Offered, RepositoryError> {
         match profile::bins_of(committed) {
-            Some(bins)
-                if !offer.again
-                    && !offer.clean
-                    && offer.rollout_keys.is_empty()
-                    && bins_have_keys_of(committed, root) =>
-            {
-                self.draft_changed_bins(committed, bins, offer, terms, sign)
+            Some(bins) if !offer.again && bins_are_as_ours(committed, root) => {
+                self.draft_changed(committed, bins, offer, terms, sign)
             }
             Some(bins) => {
                 let entries = self.next_entries(committed, offer)?;
@@ -183,8 +194,8 @@ impl MetadataFolder {
         Ok(Offered { files: vec![file], listed, ..Offered::default() })
     }
 
-    /// Only the bins into which a changed target falls.
-    fn draft_changed_bins(
+    /// Only the files that change, or that are to be renewed.
+    fn draft_changed(
         &self,
         committed: &TrustedSet,
         bins: Bins,
@@ -192,23 +203,44 @@ impl MetadataFolder {
         terms: &Terms,
         sign: &mut SignTargets<'_>,
     ) -> Result<Offered, RepositoryError> {
-        let mut offered = Offered::default();
-        for (bin, part) in offer.by_bin(bins) {
+        let mut offered = Offered { all_bins: offer.renew, ..Offered::default() };
+        let parts = offer.by_bin(bins);
+        let whole = (parts.len() as u64 > limits::BINS_SEARCHED_MAX)
+            .then(|| self.with_all_bins(committed.clone(), &BTreeMap::new()))
+            .transpose()?;
+        let renewed = |expires: UnixSeconds| offer.renew && terms.is_half_over(KeyRole::Targets, expires);
+        for (bin, part) in parts {
             let role = bins.role(bin);
-            let Some(first) = part.put.keys().chain(&part.remove).next() else { continue };
-            let set = self.search(committed.clone(), first, &BTreeMap::new(), NEVER_EXPIRED)?;
-            let (mut rest, mut entries) = self.bin(&set, &role)?;
+            let first = part.put.keys().chain(&part.remove).next();
+            let searched;
+            let set = match (&whole, first) {
+                (Some(whole), _) => whole,
+                (None, Some(first)) => {
+                    searched = self.search(committed.clone(), first, &BTreeMap::new(), NEVER_EXPIRED)?;
+                    &searched
+                }
+                (None, None) => continue,
+            };
+            let (mut rest, mut entries) = self.bin(set, &role)?;
             let before = entries.clone();
             part.apply(&mut entries)?;
-            if entries == before {
+            let held = set.delegated(&role);
+            if entries == before && !held.is_some_and(|held| renewed(held.expires())) {
                 continue;
             }
-            let version = set.delegated(&role).map_or(0, colibri_metadata::Targets::version);
             rest.remove("targets");
-            let file = self.targets_file(&role.file(), version, rest, &entries, terms, sign)?;
+            let file =
+                self.targets_file(&role.file(), held.map_or(0, Targets::version), rest, &entries, terms, sign)?;
             offered.listed.insert(role.listed_as(), json!({"version": file.version}));
             offered.files.push(file);
-            offered.touched.insert(bin, first.clone());
+            offered.touched.extend(first.or_else(|| before.keys().next()).map(|name| (bin, name.clone())));
+        }
+        if !offer.rollout_keys.is_empty() || committed.targets().is_some_and(|top| renewed(top.expires())) {
+            let previous = committed.version(Role::Targets).unwrap_or(0);
+            let top = self.next_top(committed, offer)?;
+            let file = self.targets_file(Role::Targets.file(), previous, top, &Entries::new(), terms, sign)?;
+            offered.listed.insert(Role::Targets.file().to_owned(), json!({"version": file.version}));
+            offered.files.push(file);
         }
         Ok(offered)
     }
@@ -341,10 +373,17 @@ impl MetadataFolder {
         now: UnixSeconds,
     ) -> Result<TrustedSet, RepositoryError> {
         if offered.all_bins {
-            return self.with_all_bins(set, drafts);
+            set = self.with_all_bins(set, drafts)?;
         }
-        for name in offered.touched.values() {
+        let bins = profile::bins_of(&set);
+        for (bin, name) in &offered.touched {
             set = self.search(set, name, drafts, now)?;
+            let held = bins.is_some_and(|bins| set.delegated(&bins.role(*bin)).is_some());
+            if offered.reached && !held {
+                return Err(RepositoryError::Ceremony(format!(
+                    "whoever looks for a target in the hash bin {bin} is led elsewhere by targets.json"
+                )));
+            }
         }
         Ok(set)
     }
@@ -420,9 +459,10 @@ pub(crate) fn rollouts_of(set: &TrustedSet) -> impl Iterator<Item = (TargetName,
     roles.flat_map(|(_, role)| role.iter()).filter(|(name, target)| set.find(name).as_ref() == Some(target))
 }
 
-/// Whether the bins are delegated to the keys that sign targets under `root`.
-fn bins_have_keys_of(committed: &TrustedSet, root: &Root) -> bool {
-    let delegations = committed.targets().and_then(|targets| targets.delegations());
+/// Whether all targets lie in the bins, and these are delegated to the keys that sign targets under `root`.
+fn bins_are_as_ours(committed: &TrustedSet, root: &Root) -> bool {
+    let top = committed.targets().filter(|top| top.is_empty());
+    let delegations = top.and_then(Targets::delegations);
     let bin = delegations.and_then(|to| to.roles().iter().find(|role| Bins::is_bin(role.name.as_str())));
     bin.is_some_and(|bin| bin.keys == *root.role_keys(Role::Targets))
 }

@@ -48,7 +48,12 @@ impl Repository {
     fn due_in(&self, committed: &TrustedSet) -> Result<Vec<Due>, RepositoryError> {
         let mut due = Vec::new();
         for role in Role::ALL {
-            let Some(expires) = expires(committed, role) else { continue };
+            let expires = match role {
+                // With hash bins, of all files that these keys sign.
+                Role::Targets => self.metadata.targets_expire(committed)?,
+                _ => expires(committed, role),
+            };
+            let Some(expires) = expires else { continue };
             let at = UnixSeconds(expires.0.saturating_sub(self.expiries.life_s(role.into()) / 3));
             let can_sign = self.keys.can_sign(committed.root(), role)?;
             due.push(Due { role: role.into(), at, expires, can_sign });
@@ -116,7 +121,7 @@ impl Repository {
             change.root = RootChange::Again;
         }
         if roles.contains(&KeyRole::Targets) {
-            change.targets = TargetsChange::Offer(Offer::again());
+            change.targets = TargetsChange::Offer(Offer::renew());
         }
         if roles.contains(&KeyRole::Rollout) {
             change.rollout = Some(Offer::default());

@@ -89,8 +89,19 @@ pub(crate) fn complete(
     role: KeyRole,
     version: u32,
     expires: UnixSeconds,
-    mut signed: Map<String, Value>,
+    signed: Map<String, Value>,
 ) -> Result<Value, RepositoryError> {
+    let signed = Value::Object(with_header(role, version, expires, signed)?);
+    check_text(&signed).map_err(|reason| RepositoryError::Unsignable { role, reason })?;
+    Ok(signed)
+}
+
+fn with_header(
+    role: KeyRole,
+    version: u32,
+    expires: UnixSeconds,
+    mut signed: Map<String, Value>,
+) -> Result<Map<String, Value>, RepositoryError> {
     let date = utc::format(expires).ok_or_else(|| {
         RepositoryError::OutOfRange(format!("{role} would expire {} s after 1970, beyond the year 9999", expires.0))
     })?;
@@ -99,9 +110,21 @@ pub(crate) fn complete(
     signed.insert("spec_version".into(), json!("1.0"));
     signed.insert("version".into(), json!(version));
     signed.insert("expires".into(), json!(date));
-    let signed = Value::Object(signed);
-    check_text(&signed).map_err(|reason| RepositoryError::Unsignable { role, reason })?;
     Ok(signed)
+}
+
+/// The `signed` part of a snapshot in canonical form: `rest` is everything in it but `meta`, which is written already.
+pub(crate) fn complete_snapshot(
+    version: u32,
+    expires: UnixSeconds,
+    rest: Map<String, Value>,
+    meta: &[u8],
+) -> Result<Vec<u8>, RepositoryError> {
+    let rest = with_header(KeyRole::Snapshot, version, expires, rest)?;
+    Ok(sign_targets::write_around(&rest, "meta", meta.len(), |out| {
+        out.extend_from_slice(meta);
+        Ok(())
+    })?)
 }
 
 /// Signs what [`complete`] gave, once with each key.
@@ -111,31 +134,10 @@ pub(crate) fn sign(
     signed: &Value,
     signers: &[Arc<dyn Signer>],
 ) -> Result<SignedFile, RepositoryError> {
-    let message = encode(role, signed)?;
-    let mut signatures = Vec::new();
-    for signer in signers {
-        signatures.push((signer.key().id().clone(), hex(&keys::sign_checked(signer, &message)?)));
-    }
-    envelope(role, version, signed, signatures)
+    sign_written(format!("{role}.json"), version, &encode(role, signed)?, signers)
 }
 
-/// The file of these signatures.
-pub(crate) fn envelope(
-    role: KeyRole,
-    version: u32,
-    signed: &Value,
-    mut signatures: Vec<(KeyId, String)>,
-) -> Result<SignedFile, RepositoryError> {
-    signatures.sort();
-    signatures.dedup_by(|one, other| one.0 == other.0);
-    let key_ids = signatures.iter().map(|(id, _)| id.clone()).collect();
-    let signatures: Vec<Value> =
-        signatures.into_iter().map(|(id, signature)| json!({"keyid": id, "sig": signature})).collect();
-    let bytes = encode(role, &json!({"signatures": signatures, "signed": signed}))?;
-    Ok(SignedFile { file: format!("{role}.json"), version, bytes: bytes.into(), key_ids })
-}
-
-/// Signs a `signed` part of targets that is in canonical form already, once with each key.
+/// Signs a `signed` part that is in canonical form already, once with each key.
 pub(crate) fn sign_written(
     file: String,
     version: u32,
@@ -146,10 +148,15 @@ pub(crate) fn sign_written(
     for signer in signers {
         signatures.push((signer.key().id().clone(), hex(&keys::sign_checked(signer, signed)?)));
     }
+    Ok(envelope(file, version, signed, signatures))
+}
+
+/// The file of these signatures, over a `signed` part in canonical form.
+pub(crate) fn envelope(file: String, version: u32, signed: &[u8], mut signatures: Vec<(KeyId, String)>) -> SignedFile {
     signatures.sort();
     signatures.dedup_by(|one, other| one.0 == other.0);
     let key_ids = signatures.iter().map(|(id, _)| id.clone()).collect();
-    Ok(SignedFile { file, version, bytes: sign_targets::envelope(signed, &signatures).into(), key_ids })
+    SignedFile { file, version, bytes: sign_targets::envelope(signed, &signatures).into(), key_ids }
 }
 
 /// Canonical form, or what hinders it.

@@ -190,7 +190,7 @@ impl Repository {
     ) -> Result<Versions, RepositoryError> {
         let pass = Pass { now, because: None, past_gate: None, look_at_all: false };
         self.transact(&self.terms(now, false), &pass, &mut |head| {
-            let root = root.check_follows(&head.set, KeyRole::Root)?;
+            let root = root.root_that_follows(&head.set)?;
             let targets = self.targets_under(&root, targets, &head.set)?;
             Ok(Change { root: RootChange::Adopt(root), targets, ..Change::default() })
         })
@@ -214,7 +214,7 @@ impl Repository {
         } else {
             Err(refused(
                 "this root changes the keys of targets, which are not here: sign the targets again with the new keys \
-                 (`repo targets export`, `sign`) and import both with `repo root import --targets FILE`",
+                 (`repo targets export --root FILE`, `sign`) and import both with `repo root import --targets FILE`",
             ))
         }
     }

@@ -83,11 +83,6 @@ impl Entry {
         Ok(Self(bytes.into()))
     }
 
-    /// As a tree.
-    pub(crate) fn to_value(&self) -> Value {
-        serde_json::from_slice(&self.0).unwrap_or_else(|_| unreachable!("an entry is made of JSON"))
-    }
-
     /// The package hash, if it is the entry of a package.
     pub(crate) fn merkle(&self) -> Option<BlobId> {
         let description: Value = serde_json::from_slice(&self.0).ok()?;
@@ -106,10 +101,22 @@ impl Entry {
 /// Something in it cannot be signed.
 pub fn write(rest: &Map<String, Value>, entries: &Entries) -> Result<Vec<u8>, Unfit> {
     let room: usize = entries.iter().map(|(name, entry)| name.as_str().len() + entry.0.len() + 4).sum();
-    let mut out = Vec::with_capacity(room + room / 64 + 4096);
+    write_around(rest, "targets", room + room / 64, |out| write_entries(entries, out))
+}
+
+/// A `signed` part in canonical form: `rest` is everything in it but the field `large`, of about `room` bytes, which
+/// `write_large` writes.
+pub(crate) fn write_around(
+    rest: &Map<String, Value>,
+    large: &str,
+    room: usize,
+    write_large: impl FnOnce(&mut Vec<u8>) -> Result<(), Unfit>,
+) -> Result<Vec<u8>, Unfit> {
+    let mut out = Vec::with_capacity(room + 4096);
+    let mut write_large = Some(write_large);
     let mut fields: Vec<(&str, Option<&Value>)> =
-        rest.iter().filter(|(name, _)| *name != "targets").map(|(name, value)| (name.as_str(), Some(value))).collect();
-    fields.push(("targets", None));
+        rest.iter().filter(|(name, _)| *name != large).map(|(name, value)| (name.as_str(), Some(value))).collect();
+    fields.push((large, None));
     fields.sort_unstable_by_key(|(name, _)| *name);
     out.push(b'{');
     for (index, (name, value)) in fields.into_iter().enumerate() {
@@ -126,7 +133,7 @@ pub fn write(rest: &Map<String, Value>, entries: &Entries) -> Result<Vec<u8>, Un
                 let bytes = bytes.map_err(|e| Unfit::NotCanonical { what: name.to_owned(), reason: reason(e) })?;
                 out.extend_from_slice(&bytes);
             }
-            None => write_entries(entries, &mut out)?,
+            None => write_large.take().map_or(Ok(()), |write| write(&mut out))?,
         }
     }
     out.push(b'}');
@@ -160,7 +167,7 @@ pub fn envelope(signed: &[u8], signatures: &[(KeyId, String)]) -> Vec<u8> {
     file
 }
 
-fn write_text(text: &str, what: &str, out: &mut Vec<u8>) -> Result<(), Unfit> {
+pub(crate) fn write_text(text: &str, what: &str, out: &mut Vec<u8>) -> Result<(), Unfit> {
     if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\') {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());

@@ -15,7 +15,7 @@ pub struct RoleStatus {
     pub role: KeyRole,
     /// Version that is committed.
     pub version: u32,
-    /// When it expires.
+    /// When it expires; of targets in hash bins, the first file.
     pub expires: UnixSeconds,
     /// When it is to be signed again.
     pub due: UnixSeconds,
@@ -69,7 +69,8 @@ impl Repository {
             let signer = here.iter().find(|signer| signer.key().id() == id);
             KeyStatus { id: id.clone(), here: signer.map(|signer| signer.origin()) }
         };
-        let due = due.iter().find(|due| due.role == role).map_or(expires, |due| due.at);
+        let found = due.iter().find(|due| due.role == role);
+        let (expires, due) = found.map_or((expires, expires), |due| (due.expires, due.at));
         let can_sign = here.len() >= wanted.threshold as usize;
         let keys = wanted.key_ids.iter().map(key).collect();
         Ok(RoleStatus { role, version, expires, due, threshold: wanted.threshold, keys, can_sign })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use colibri_metadata::{Answer, Role, Search, Start, Step, TargetDescription, TrustAnchor, TrustedSet};
-use colibri_repository::{CreateOptions, ExtraTarget, Profile, Publish, Repository, RepositoryError};
+use colibri_repository::{CreateOptions, ExtraTarget, KeyForm, KeyRole, Profile, Publish, Repository, RepositoryError};
 use serde_json::{Value, json};
 
 use crate::fixture::{Desk, NOW, client, content, publish_of, refresh, tree};
@@ -134,6 +134,75 @@ fn bins_are_signed_again_with_targets() {
     let metas = set.snapshot().unwrap().meta();
     assert!(metas.values().all(|meta| meta.version >= 2));
     assert!(find(repository.dir(), set, "a/b").1.is_some());
+}
+
+/// Signed with the keys of targets: what a publish must sign, and no more.
+fn signed_with_targets_keys(written: &BTreeSet<String>) -> Vec<&str> {
+    let file = |name: &'_ String| name.contains(".bin-") || name.ends_with(".targets.json");
+    written.iter().filter(|name| file(name)).map(String::as_str).collect()
+}
+
+#[test]
+fn what_does_not_change_is_not_signed_again() {
+    let desk = Desk::new();
+    let repository = scale(&desk);
+    repository.publish(&extra((0..3).map(|n| format!("file-{n}")))).unwrap();
+    let step = |act: &mut dyn FnMut()| {
+        let before = tree(&desk.path("repo/repository"));
+        act();
+        self::written(repository.dir(), &before)
+    };
+    // A key of rollout is named at the top.
+    let written = step(&mut || _ = repository.enable_rollout(KeyForm::Plain, NOW).unwrap());
+    assert_eq!(signed_with_targets_keys(&written), ["2.targets.json"]);
+    assert!(find(repository.dir(), trusted(&repository), "file-1").1.is_some());
+    // Only this from now on: one bin stays as it is, two are emptied, one is new.
+    let only = Publish { clean: true, ..extra(["file-1".to_owned(), "new".to_owned()]) };
+    let written = step(&mut || _ = repository.publish(&only).unwrap());
+    let bins = signed_with_targets_keys(&written);
+    assert_eq!(bins.len(), 3, "{bins:?}");
+    let found = |name| find(repository.dir(), trusted(&repository), name).1.is_some();
+    assert_eq!(["file-0", "file-1", "file-2", "new"].map(found), [false, true, false, true]);
+    // Nothing new: no bin.
+    let written = step(&mut || _ = repository.publish(&only).unwrap());
+    assert!(signed_with_targets_keys(&written).is_empty(), "{written:?}");
+}
+
+#[test]
+fn bins_with_half_of_their_life_left_are_not_renewed() {
+    let desk = Desk::new();
+    let repository = scale(&desk);
+    let day = |days: u64| NOW.plus(days * 86_400);
+    let publish = |name: &str, days| {
+        repository.publish(&Publish { now: day(days), ..extra([name.to_owned()]) }).unwrap();
+    };
+    publish("young", 50);
+    let due = |repository: &Repository| {
+        repository.refresh_due().unwrap().into_iter().find(|due| due.role == KeyRole::Targets).unwrap()
+    };
+    assert_eq!((due(&repository).at, due(&repository).expires), (day(60), day(90)));
+    let before = tree(&desk.path("repo/repository"));
+    assert!(repository.refresh_what_is_due(day(60)).unwrap().contains(&KeyRole::Targets));
+    // Every bin but one, and the role at the top.
+    let written = written(repository.dir(), &before);
+    assert_eq!(signed_with_targets_keys(&written).len(), 2048);
+    // Now the one that was left is the first to expire, for whoever reads it from the disk too.
+    let opened = Repository::open(repository.dir()).unwrap();
+    for repository in [&repository, &opened] {
+        assert_eq!((due(repository).at, due(repository).expires), (day(110), day(140)));
+        let status = repository.status().unwrap();
+        let targets = status.iter().find(|role| role.role == KeyRole::Targets).unwrap();
+        assert_eq!((targets.due, targets.expires), (day(110), day(140)));
+    }
+    assert!(!repository.refresh_what_is_due(day(109)).unwrap().contains(&KeyRole::Targets));
+    let before = tree(&desk.path("repo/repository"));
+    assert!(opened.refresh_what_is_due(day(110)).unwrap().contains(&KeyRole::Targets));
+    let written = self::written(repository.dir(), &before);
+    assert_eq!(signed_with_targets_keys(&written).len(), 2049, "their life is half over");
+    // A change of keys signs all of them.
+    let before = tree(&desk.path("repo/repository"));
+    opened.rotate_keys(KeyRole::Targets, KeyForm::Plain, day(110)).unwrap();
+    assert_eq!(signed_with_targets_keys(&self::written(repository.dir(), &before)).len(), 2049);
 }
 
 #[test]
