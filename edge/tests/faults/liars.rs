@@ -63,7 +63,7 @@ fn is_part(path: &str, range: Option<&str>, wanted: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invariant_1_a_lying_upstream_gives_errors_and_never_a_byte() {
+async fn invariant_1_poison_gives_errors_and_never_a_byte() {
     let content = content(LENGTH, 1);
     let id = id(&content);
     let faults = [
@@ -101,6 +101,31 @@ async fn invariant_1_a_lying_upstream_gives_errors_and_never_a_byte() {
             let kept = unit_files(dir.path());
             assert_eq!(kept.len(), 1, "one blob in one form");
             assert!(std::fs::read(&kept[0]).unwrap().starts_with(&right), "{wanted} {fault:?}: the file on disk");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn truncation_is_an_error_or_made_good_and_never_a_clean_end() {
+    let content = content(LENGTH, 3);
+    let id = id(&content);
+    for form in ["", "1/"] {
+        let path = format!("/blobs/{form}{id}");
+        for cut in [0, 1, 8191, 8192, 300_000, (2 << 20) - 1] {
+            let (short, honest) = (Upstream::with(&[&content]).await, Upstream::with(&[&content]).await);
+            let right = short.file(&path);
+            short.faults(move |path, range| is_part(path, range, "unit").then_some(Fault::Cut(cut)));
+            let alone = build(&config(&[&short]));
+            let got = get(&alone, &path, &[]).await;
+            // Retries may go on where the one before was cut off.
+            match (&got.body, got.status) {
+                (Ok(body), 200) => assert!(*body == right, "cut at {cut}"),
+                (Err(part), 200) => assert!(part.len() < right.len() && right.starts_with(part), "cut at {cut}"),
+                (Ok(_), 502) => assert!(got.problem()["detail"].as_str().unwrap().contains(&short.name())),
+                other => panic!("cut at {cut}: {other:?}"),
+            }
+            let both = build(&config(&[&short, &honest]));
+            whole(&both, &path, &right).await;
         }
     }
 }

@@ -1,14 +1,15 @@
 //! An edge as a process: its certificate is replaced, it is told to end, and its clients move, while it serves.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use colibri_edge::process::{EdgeProcess, EdgeServerConfig};
 use colibri_service::ListenerConfig;
-use colibri_transport::{Body, Client, ClientConfig, ServerTls, Trust};
+use colibri_transport::{Body, Client, ClientConfig, Protocol, ServerTls, Trust};
+use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -112,4 +113,82 @@ async fn drain_stays_ready_and_takes_new_clients_for_a_while() {
     edge.serving.await.unwrap();
     assert!(begun.elapsed() >= Duration::from_secs(4));
     assert!(get(&client(false, Trust::None), &url).await.is_none());
+}
+
+/// Passes the datagrams of one client on to `edge`, from one port, then from another, as a NAT does that has forgotten.
+struct Nat {
+    address: SocketAddr,
+    outside: Arc<Mutex<Arc<UdpSocket>>>,
+    front: Arc<UdpSocket>,
+    client: Arc<Mutex<Option<SocketAddr>>>,
+}
+
+async fn socket() -> Arc<UdpSocket> {
+    Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap())
+}
+
+impl Nat {
+    async fn before(edge: SocketAddr) -> Self {
+        let front = socket().await;
+        let outside = Arc::new(Mutex::new(socket().await));
+        let nat = Self { address: front.local_addr().unwrap(), outside, front, client: Arc::default() };
+        nat.listen();
+        let (front, outside, client) = (nat.front.clone(), nat.outside.clone(), nat.client.clone());
+        tokio::spawn(async move {
+            let mut datagram = vec![0; 65536];
+            loop {
+                let Ok((length, from)) = front.recv_from(&mut datagram).await else { continue };
+                *client.lock().unwrap() = Some(from);
+                let outside = outside.lock().unwrap().clone();
+                _ = outside.send_to(&datagram[..length], edge).await;
+            }
+        });
+        nat
+    }
+
+    /// What comes to the port as it is now goes to the client.
+    fn listen(&self) {
+        let (front, outside, client) = (self.front.clone(), self.outside.lock().unwrap().clone(), self.client.clone());
+        tokio::spawn(async move {
+            let mut datagram = vec![0; 65536];
+            loop {
+                let Ok(length) = outside.recv(&mut datagram).await else { continue };
+                let to = *client.lock().unwrap();
+                if let Some(to) = to {
+                    _ = front.send_to(&datagram[..length], to).await;
+                }
+            }
+        });
+    }
+
+    async fn forgets(&self) {
+        let other = socket().await;
+        *self.outside.lock().unwrap() = other;
+        self.listen();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rebind_in_the_middle_of_a_blob_goes_unnoticed() {
+    let blob = content(5 << 20, 9);
+    let upstream = Upstream::with(&[&blob]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&upstream, dir.path(), ListenerConfig::default());
+    let nat = Nat::before(edge.address).await;
+    let url = format!("https://{}/blobs/{}", nat.address, id(&blob));
+    let request = http::Request::get(url).body(Body::empty()).unwrap();
+    let response = client(true, Trust::None).send(request).await.unwrap();
+    assert_eq!(response.extensions().get(), Some(&Protocol::Http3), "nothing else can move");
+    let (mut body, mut got, mut moved) = (response.into_body(), Vec::new(), 0);
+    while let Some(piece) = body.next().await {
+        got.extend_from_slice(&piece.unwrap());
+        if got.len() > (moved + 1) << 20 {
+            nat.forgets().await;
+            moved += 1;
+        }
+    }
+    assert!(got == blob, "every byte, in order");
+    assert!(moved >= 3, "the port changed in the middle: {moved} times");
+    edge.stop.cancel();
+    edge.serving.await.unwrap();
 }

@@ -220,7 +220,7 @@ fn damage(dir: &Path) {
 /// Bits rot in two places of a unit: the reader gets the unit, upstream is asked for the two leaves or frames only, and the
 /// disk has them back.
 #[tokio::test(flavor = "multi_thread")]
-async fn bit_rot_is_repaired_while_the_request_succeeds() {
+async fn bit_rot_repair_while_the_request_succeeds() {
     let one = content(UNIT + 5000, 70);
     let upstream = Upstream::with(&[&one, &content(UNIT, 71)]).await;
     for form in ["", "1/"] {
