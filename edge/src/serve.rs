@@ -269,6 +269,7 @@ impl ReadApi {
                 };
                 if matches!(answer, Err(ApiError::NotFound(_))) {
                     self.unknown.remember(&place, *id, form_number(*form), era);
+                    return Err(self.absent(*id));
                 }
                 answer
             }
@@ -318,10 +319,14 @@ impl ReadApi {
         let life_max = if asked.insists() { Duration::from_millis(ABSENT_FLOOR_MS) } else { Duration::MAX };
         if self.unknown.has(place, id, form_number(form), life_max) {
             self.metrics.unknown_blobs.inc();
-            let asked = self.fetcher.sources().names();
-            return Err(ApiError::NotFound(format!("blob {id}: no source had it a moment ago (asked {asked})")));
+            return Err(self.absent(id));
         }
         Ok(())
+    }
+
+    /// Said alike when upstream was asked and when it was asked a moment ago: HEAD has the headers of GET.
+    fn absent(&self, id: BlobId) -> ApiError {
+        ApiError::NotFound(format!("blob {id}: no source has it (asked {})", self.fetcher.sources().names()))
     }
 
     /// The events of a followed repository.

@@ -147,7 +147,7 @@ async fn any_range_is_that_slice() {
             (StatusCode::RANGE_NOT_SATISFIABLE, &*format!("bytes */{length}"))
         );
         assert_eq!(beyond.json()["status"], 416);
-        for ignored in ["bytes=0-1,4-5", "lines=1-2", "bytes=2-1"] {
+        for ignored in ["lines=1-2", "bytes=2-1"] {
             assert_eq!(get(&handler, &path, &[("range", ignored)]).await.body.len(), length, "{ignored}");
         }
     }
