@@ -304,11 +304,12 @@ async fn a_disk_that_takes_no_writes_takes_few_threads_and_little_memory() {
     }
     let queued = DISK_QUEUE_BYTES_MAX / UNIT as u64;
     assert_eq!(desk.metrics.disk_dropped.get(), blobs.len() as u64 - queued);
-    while desk.trouble.0.writing.load(Ordering::SeqCst) < DISK_WRITERS {
+    // Some of them may wait for one another rather than for the disk: blobs share a few locks.
+    while desk.tier.inner.writers.available_permits() > 0 {
         tokio::task::yield_now().await;
     }
     assert!(desk.has(&there, 0).await);
-    assert_eq!(desk.trouble.0.writing.load(Ordering::SeqCst), DISK_WRITERS);
+    assert!(desk.trouble.0.writing.load(Ordering::SeqCst) <= DISK_WRITERS);
     release.send(()).unwrap();
     holder.join().unwrap();
     tasks.close();
