@@ -232,11 +232,11 @@ async fn bit_rot_repair_while_the_request_succeeds() {
         let written = served.len() as u64 - if form.is_empty() { 0 } else { unit_h_bytes(&served) };
         until(|| edge.metrics().disk_written_bytes.get() == written).await;
         let file = unit_files(dir.path()).remove(0);
-        let mut bytes = std::fs::read(&file).unwrap();
-        let (first, second) = (100_000, served.len() / 2);
-        bytes[first] ^= 1;
-        bytes[second] ^= 0x80;
-        std::fs::write(&file, bytes).unwrap();
+        // In place: the tier looks after its files at any moment, and must not find an empty one.
+        let rotting = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+        for (at, bit) in [(100_000, 1), (served.len() / 2, 0x80)] {
+            std::os::unix::fs::FileExt::write_at(&rotting, &[served[at] ^ bit], at as u64).unwrap();
+        }
         let (fills, filled) = (edge.metrics().fills.get(), edge.metrics().filled_bytes.get());
         whole(&edge, &path, &served).await;
         let metrics = edge.metrics();
