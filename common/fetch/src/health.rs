@@ -1,4 +1,4 @@
-//! [`Health`] of one source: how it failed lately, and how quick it is.
+//! `Health` of one source: how it failed lately, and how quick it is.
 //!
 //! A demotion grows each time there is new trouble, and shrinks with time and success, but is never shorter than its floor.
 

@@ -1,4 +1,4 @@
-//! [`Admission`]: how much one client, and all together, may have at a time and per second.
+//! `Admission`: how much one client, and all together, may have at a time and per second.
 //!
 //! A client is an IPv4 address or an IPv6 /64. Of every bound a part is kept free for what is more important
 //! ([`Class`]), so that the least important is turned away first.
