@@ -1,7 +1,7 @@
 //! Delivery blobs (reference "Fuchsia formats" §4) in the strict form of architecture §6: names, numbers and the front door.
 //!
 //! A blob travels raw or in a delivery encoding. [`Layout`] knows where the units and pieces of an encoded blob lie and is
-//! the only maker of [`VerifiedPieces`]; [`encode`], [`decode`] and [`content_tree`] work on whole blobs. There is
+//! the only maker of [`VerifiedPieces`]; [`Encoder`], [`encode`], [`decode`] and [`content_tree`] work on whole blobs. There is
 //! deliberately no lenient mode: gaps, tails, skippable frames and unknown flags are refused, never skipped.
 
 mod archive;
@@ -21,7 +21,7 @@ use std::fmt;
 use colibri_common::{Digest, hex, sha256};
 
 pub use decode::{content_tree, decode, decode_frames, decode_verified};
-pub use encode::{default_level, encode};
+pub use encode::{Encoder, default_level, encode};
 pub use error::{DeliveryError, FrameFault, StrictError, TableRule};
 pub use layout::Layout;
 pub use reader::VerifyingReader;

@@ -56,10 +56,10 @@ pub(crate) struct Encoded {
 
 impl Encoded {
     /// Compresses content whose tree is known.
-    pub fn of(tree: Tree, content: &[u8], ty: DeliveryType, level: Option<i32>) -> Result<Self, RepositoryError> {
+    pub fn of(tree: Tree, content: &[u8], encoder: &delivery::Encoder) -> Result<Self, RepositoryError> {
         let failed = |source| RepositoryError::Delivery { path: tree.id.to_string().into(), source };
-        let bytes = delivery::encode(content, ty, level).map_err(failed)?.into();
-        Ok(Self { tree, ty, bytes })
+        let bytes = encoder.encode(content).map_err(failed)?.into();
+        Ok(Self { tree, ty: encoder.delivery_type(), bytes })
     }
 }
 
@@ -190,7 +190,8 @@ impl BlobFolder {
         ty: DeliveryType,
         level: Option<i32>,
     ) -> Result<(), RepositoryError> {
-        self.store_all(&[Encoded::of(tree.clone(), content, ty, level)?], UnixSeconds(0))
+        let encoded = Encoded::of(tree.clone(), content, &delivery::Encoder::new(ty, level))?;
+        self.store_all(&[encoded], UnixSeconds(0))
     }
 
     /// What a proven package names directly.

@@ -141,6 +141,7 @@ fn prepare(
     blobs: &BlobFolder,
     sources: &[SourceBlob],
     encoding: Encoding,
+    encoder: &delivery::Encoder,
     now: UnixSeconds,
 ) -> Result<Prepared, RepositoryError> {
     let Some((blob, others)) = sources.split_first() else {
@@ -165,7 +166,7 @@ fn prepare(
         }
         return Ok(Prepared::New(Encoded { tree: read.tree, ty: encoding.ty, bytes: encoded }));
     }
-    Encoded::of(read.tree, &read.content, encoding.ty, encoding.level).map(Prepared::New).map_err(|error| match error {
+    Encoded::of(read.tree, &read.content, encoder).map(Prepared::New).map_err(|error| match error {
         RepositoryError::Delivery { source, .. } => RepositoryError::Delivery { path: blob.file().to_owned(), source },
         error => error,
     })
@@ -219,11 +220,12 @@ pub(crate) fn ingest(
 ) -> Result<(), RepositoryError> {
     let items: Vec<(&BlobId, &Vec<SourceBlob>)> = wanted.iter().collect();
     let mut batch = Batch { blobs, now, overwrite: encoding.overwrite, waiting: Vec::new(), bytes: 0 };
+    let encoder = delivery::Encoder::new(encoding.ty, encoding.level);
     let mut failed = None;
     parallel::each(
         &items,
         |(_, sources)| sources.iter().map(|blob| blob.size).max().unwrap_or(0),
-        |(_, sources)| prepare(blobs, sources, encoding, now),
+        |(_, sources)| prepare(blobs, sources, encoding, &encoder, now),
         |(id, _), prepared| {
             let stored = match prepared {
                 Ok(Prepared::Here(stored)) => {

@@ -270,7 +270,7 @@ impl Upload {
             return Err(self.bad(format_args!("what was uploaded is blob {}", tree.id)));
         }
         match self.form {
-            Encoding::Raw => Encoded::of(tree, &content, ty, level),
+            Encoding::Raw => Encoded::of(tree, &content, &delivery::Encoder::new(ty, level)),
             Encoding::Delivery(_) => Ok(Encoded { tree, ty, bytes: content }),
         }
     }

@@ -32,7 +32,9 @@ pub fn run(options: &[String]) -> Result<bool, Box<dyn Error>> {
         }
     }
     println!("seed {seed}, room for {} % of the bytes\n", ROOM_SHARE * 100.0);
-    println!("| trace | objects | MB | requests | policy | hits | bytes from the cache |\n|---|---:|---:|---:|---|---:|---:|");
+    println!(
+        "| trace | objects | MB | requests | policy | hits | bytes from the cache |\n|---|---:|---:|---:|---|---:|---:|"
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut good = true;
     for trace in [trace::zipf(requests, seed), trace::release_wave(requests, seed)] {

@@ -1,5 +1,7 @@
 //! One frame: compress, and decode under a hard cap. The only file that names `zstd`.
 
+use std::fmt;
+
 use zstd::zstd_safe::{self, CParameter};
 
 use super::FrameFault;
@@ -46,9 +48,15 @@ impl Decoder {
 }
 
 /// A compressor of frames with content size and content checksum on.
-pub(super) struct Encoder(zstd::bulk::Compressor<'static>);
+pub(super) struct FrameEncoder(zstd::bulk::Compressor<'static>);
 
-impl Encoder {
+impl fmt::Debug for FrameEncoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameEncoder").finish_non_exhaustive()
+    }
+}
+
+impl FrameEncoder {
     pub fn new(level: i32) -> Result<Self, String> {
         let mut compressor = zstd::bulk::Compressor::new(level).map_err(|error| error.to_string())?;
         for parameter in [CParameter::ContentSizeFlag(true), CParameter::ChecksumFlag(true)] {

@@ -10,7 +10,7 @@ const T1: DeliveryType = DeliveryType::Type1;
 
 /// A well-formed delivery blob whose frames hold these contents, whatever their sizes.
 pub(super) fn archive_of(contents: &[&[u8]], ty: DeliveryType) -> Vec<u8> {
-    let mut encoder = super::super::frame::Encoder::new(1).unwrap();
+    let mut encoder = super::super::frame::FrameEncoder::new(1).unwrap();
     let frames: Vec<_> = contents.iter().map(|part| (part.len() as u64, encoder.encode(part).unwrap())).collect();
     wrap(&frames, ty)
 }
@@ -148,7 +148,7 @@ fn content_total_must_fit_the_leaves() {
 #[test]
 fn frames_must_be_exactly_one_zstd_frame_of_the_declared_size() {
     let content = text(8192, 7);
-    let frame = super::super::frame::Encoder::new(1).unwrap().encode(&content).unwrap();
+    let frame = super::super::frame::FrameEncoder::new(1).unwrap().encode(&content).unwrap();
     let fault = |size: u64, bytes: Vec<u8>| match strict(&wrap(&[(size, bytes)], T1)) {
         StrictError::Frame { index: 0, offset: 92, fault } => fault,
         other => panic!("{other}"),
@@ -161,7 +161,7 @@ fn frames_must_be_exactly_one_zstd_frame_of_the_declared_size() {
     assert_eq!(fault(9000, frame.clone()), FrameFault::OtherSize { expected: 9000, found: 8192 });
     // A frame of two frames' content, each half: two frames where one is declared.
     let halves = [&content[..4096], &content[4096..]]
-        .map(|half| super::super::frame::Encoder::new(1).unwrap().encode(half).unwrap());
+        .map(|half| super::super::frame::FrameEncoder::new(1).unwrap().encode(half).unwrap());
     assert_eq!(fault(8192, halves.concat()), FrameFault::NotOneFrame);
     let mut bad_checksum = frame;
     *bad_checksum.last_mut().unwrap() ^= 1;
