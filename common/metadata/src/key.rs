@@ -102,7 +102,7 @@ impl PublicKey {
     /// # Errors
     /// It is neither, or of a size that is not taken.
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
-        Self::ecdsa(text).or_else(|_| Self::rsa(text))
+        Self::ecdsa_p256(text).or_else(|_| Self::rsa(text))
     }
 
     /// Reads a key as metadata writes it: `keytype`, `scheme` and `keyval.public`; other fields mean nothing (§4.2).
@@ -117,14 +117,17 @@ impl PublicKey {
         };
         match (kind, scheme) {
             ("ed25519", "ed25519") => public.parse(),
-            ("ecdsa" | "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256") => Self::ecdsa(public),
+            ("ecdsa" | "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256") => Self::ecdsa_p256(public),
             ("rsa", "rsassa-pss-sha256") => Self::rsa(public),
             _ => Err(KeyError::Unknown),
         }
     }
 
-    fn ecdsa(public: &str) -> Result<Self, KeyError> {
-        // Older repositories give the bare point in hex.
+    /// Reads an ECDSA P-256 key from PEM (`BEGIN PUBLIC KEY`), or its bare point in hex, as older repositories write it.
+    ///
+    /// # Errors
+    /// It is no such key.
+    pub fn ecdsa_p256(public: &str) -> Result<Self, KeyError> {
         let point = match unhex(public) {
             Some(point) => point.try_into().ok().filter(|point: &[u8; spki::POINT_BYTES]| point[0] == 4),
             None => spki::der_of_pem(public).and_then(|der| spki::p256_point(&der)),

@@ -1,15 +1,17 @@
 //! Product releases and package sets (RFC-0212) as data: what a product consists of, which packages are kept how; pure.
 //!
-//! Fetching, eviction, collection, forecast and audit all read the same table. Here too: bundles, what a rollout may refer to, and, as
-//! they are built, rollout policy, `decide`, Omaha and CUP messages. Deliberately absent: files, the network, signing.
+//! Fetching, eviction, collection, forecast and audit all read the same table. Here too: bundles, what a rollout may refer to, the
+//! client's side of Omaha and CUP, and, as they are built, rollout policy and `decide`. Deliberately absent: files, the network, signing.
 
 mod builder;
 pub mod bundle;
 mod check;
+pub mod cup;
 mod diff;
 mod error;
 mod grid;
 pub mod limits;
+pub mod omaha;
 mod release;
 mod rollout;
 #[cfg(test)]

@@ -22,6 +22,14 @@ pub const ROLLOUT_BYTES_MAX: u64 = 1 << 20;
 pub const ROLLOUT_RELEASES_MAX: u64 = 1_024;
 /// Largest `bundle.json` in a bundle, in bytes.
 pub const BUNDLE_HEAD_BYTES_MAX: u64 = 4 << 10;
+/// Largest `keys` document of a versioning authority in bytes.
+pub const CUP_KEYS_BYTES_MAX: u64 = 64 << 10;
+/// Largest body of a request to a versioning authority, and of its answer, in bytes.
+pub const CUP_BODY_BYTES_MAX: u64 = 1 << 20;
+/// Most apps of one answer of a versioning authority.
+pub const OMAHA_APPS_MAX: u64 = 64;
+/// Most URLs of one offer.
+pub const OMAHA_URLS_MAX: u64 = 256;
 
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
@@ -36,4 +44,8 @@ pub const ALL: &[(&str, u64)] = &[
     ("ROLLOUT_BYTES_MAX", ROLLOUT_BYTES_MAX),
     ("ROLLOUT_RELEASES_MAX", ROLLOUT_RELEASES_MAX),
     ("BUNDLE_HEAD_BYTES_MAX", BUNDLE_HEAD_BYTES_MAX),
+    ("CUP_KEYS_BYTES_MAX", CUP_KEYS_BYTES_MAX),
+    ("CUP_BODY_BYTES_MAX", CUP_BODY_BYTES_MAX),
+    ("OMAHA_APPS_MAX", OMAHA_APPS_MAX),
+    ("OMAHA_URLS_MAX", OMAHA_URLS_MAX),
 ];
