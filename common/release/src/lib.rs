@@ -1,7 +1,7 @@
 //! Product releases and package sets (RFC-0212) as data: what a product consists of, which packages are kept how; pure.
 //!
-//! Fetching, eviction, collection, forecast and audit all read the same table. Here too: bundles, what a rollout may refer to, the
-//! client's side of Omaha and CUP, and, as they are built, rollout policy and `decide`. Deliberately absent: files, the network, signing.
+//! Fetching, eviction, collection, forecast and audit all read the same table. Here too: bundles, what a rollout may refer to, what
+//! a system update consists of, the client's side of Omaha and CUP, and, as they are built, rollout policy and `decide`. Deliberately absent: files, the network, signing.
 
 mod builder;
 pub mod bundle;
@@ -12,10 +12,12 @@ mod error;
 mod grid;
 pub mod limits;
 pub mod omaha;
+pub mod ota_manifest;
 mod release;
 mod rollout;
 #[cfg(test)]
 mod tests;
+pub mod update_package;
 mod version;
 
 pub use builder::{Missing, ReleaseBuilder};

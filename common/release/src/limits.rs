@@ -30,6 +30,18 @@ pub const CUP_BODY_BYTES_MAX: u64 = 1 << 20;
 pub const OMAHA_APPS_MAX: u64 = 64;
 /// Most URLs of one offer.
 pub const OMAHA_URLS_MAX: u64 = 256;
+/// Largest JSON file of an update package in bytes.
+pub const UPDATE_FILE_BYTES_MAX: u64 = 16 << 20;
+/// Most images of an update.
+pub const UPDATE_IMAGES_MAX: u64 = 64;
+/// Longest version or board in an update package in bytes.
+pub const UPDATE_LINE_BYTES_MAX: u64 = 256;
+/// Largest manifest in a signed manifest of an update in bytes, as the stock client has it.
+pub const OTA_MANIFEST_BYTES_MAX: u64 = 10 << 20;
+/// Most bytes of signatures in a signed manifest of an update, as the stock client has it.
+pub const OTA_SIGNATURES_BYTES_MAX: u64 = 1 << 20;
+/// Most signatures in a signed manifest of an update.
+pub const OTA_SIGNATURES_MAX: u64 = 64;
 
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
@@ -48,4 +60,10 @@ pub const ALL: &[(&str, u64)] = &[
     ("CUP_BODY_BYTES_MAX", CUP_BODY_BYTES_MAX),
     ("OMAHA_APPS_MAX", OMAHA_APPS_MAX),
     ("OMAHA_URLS_MAX", OMAHA_URLS_MAX),
+    ("UPDATE_FILE_BYTES_MAX", UPDATE_FILE_BYTES_MAX),
+    ("UPDATE_IMAGES_MAX", UPDATE_IMAGES_MAX),
+    ("UPDATE_LINE_BYTES_MAX", UPDATE_LINE_BYTES_MAX),
+    ("OTA_MANIFEST_BYTES_MAX", OTA_MANIFEST_BYTES_MAX),
+    ("OTA_SIGNATURES_BYTES_MAX", OTA_SIGNATURES_BYTES_MAX),
+    ("OTA_SIGNATURES_MAX", OTA_SIGNATURES_MAX),
 ];
