@@ -18,6 +18,17 @@ pub struct DeviceConfig {
     pub units_at_once: usize,
     /// How long metadata counts as fresh, seconds (reference "Fuchsia device side" §7.2: 5 minutes).
     pub metadata_life_s: u64,
+    /// When space is made by collection.
+    pub space: Watermarks,
+}
+
+/// When space counts as short, and how much collection then tries to have free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermarks {
+    /// A resolve that finds less than this free collects first, bytes.
+    pub low_bytes: u64,
+    /// What is then collected for, bytes.
+    pub high_bytes: u64,
 }
 
 /// Which form of a blob to ask for.
@@ -38,6 +49,7 @@ impl Default for DeviceConfig {
             blobs_at_once: 8,
             units_at_once: 4,
             metadata_life_s: 300,
+            space: Watermarks { low_bytes: 32 << 20, high_bytes: 256 << 20 },
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use colibri_common::{BlobId, Clock, UnixSeconds};
@@ -14,6 +15,7 @@ use colibri_package::url::AbsolutePackageUrl;
 use colibri_store::{Disk, Documents, OsDisk, Store};
 use colibri_transport::{Client, ClientConfig};
 
+use crate::cache::Cache;
 use crate::config::DeviceConfig;
 use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer, PackageFetch, blocking, read_meta_far};
@@ -31,6 +33,9 @@ pub struct Device {
 
 struct Inner {
     keep: Arc<dyn Keep>,
+    cache: Arc<Cache>,
+    /// Whether the running release was committed.
+    committed: AtomicBool,
     writers: Arc<Writers>,
     repositories: Repositories,
     client: Client,
@@ -90,13 +95,24 @@ impl Device {
         tracing::debug!(?recovery, "the store is open");
         let documents = || Documents::open(disk.clone(), &dir.join("state"));
         let repositories = Repositories::open(documents()?, TrustStore::new(documents()?))?;
+        let cache = Cache::open(store.clone(), documents()?, dir)?;
         let store = Arc::new(store);
-        Ok((Self::with_keep(store.clone(), repositories, config, clock)?, store))
+        Ok((Self::with_cache(store.clone(), cache, repositories, config, clock)?, store))
     }
 
-    /// A device over any keep and any set of repositories.
+    /// A device over any keep and any set of repositories. It cannot collect.
     pub fn with_keep(
         keep: Arc<dyn Keep>,
+        repositories: Repositories,
+        config: DeviceConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, DeviceError> {
+        Self::with_cache(keep, Cache::without_home(), repositories, config, clock)
+    }
+
+    fn with_cache(
+        keep: Arc<dyn Keep>,
+        cache: Cache,
         repositories: Repositories,
         config: DeviceConfig,
         clock: Arc<dyn Clock>,
@@ -106,7 +122,9 @@ impl Device {
         let agent = format!("colibri-device/{}", env!("CARGO_PKG_VERSION"));
         let config = Arc::new(config);
         let writers = Arc::default();
-        Ok(Self { inner: Arc::new(Inner { keep, writers, repositories, client, clock, config, agent }) })
+        let (cache, committed) = (Arc::new(cache), AtomicBool::new(true));
+        let inner = Inner { keep, cache, committed, writers, repositories, client, clock, config, agent };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The repositories it knows.
@@ -226,8 +244,10 @@ impl Device {
     /// Resolves a URL: metadata, package hash, then everything that is missing.
     pub async fn resolve(&self, url: &AbsolutePackageUrl, observer: Observer) -> Result<Resolved, DeviceError> {
         let hash = self.get_hash(url).await?;
-        let repository = self.inner.repositories.get(url.repository().host())?;
-        let report = self.package_fetch(&repository, observer).package(hash).await?;
+        let (report, fetching) = self.fetch_tracked(url.repository().host(), hash, observer).await?;
+        // Before the fetch ends, so that something protects the package without a gap.
+        self.inner.cache.used(hash, self.now()).await;
+        fetching.finish()?;
         Ok(Resolved { hash, report })
     }
 
@@ -242,7 +262,22 @@ impl Device {
         self.inner.clock.now()
     }
 
-    fn package_fetch(&self, repository: &Repository, observer: Observer) -> PackageFetch {
+    /// The package cache.
+    pub(crate) fn cache(&self) -> &Arc<Cache> {
+        &self.inner.cache
+    }
+
+    /// Its configuration.
+    pub(crate) fn config(&self) -> &DeviceConfig {
+        &self.inner.config
+    }
+
+    /// Whether the running release was committed.
+    pub(crate) fn committed(&self) -> &AtomicBool {
+        &self.inner.committed
+    }
+
+    pub(crate) fn package_fetch(&self, repository: &Repository, observer: Observer) -> PackageFetch {
         let inner = &self.inner;
         let fetcher = self.fetcher(repository);
         let (keep, writers) = (inner.keep.clone(), inner.writers.clone());

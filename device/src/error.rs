@@ -95,6 +95,30 @@ pub enum DeviceError {
     /// The store failed.
     #[error(transparent)]
     Keep(#[from] KeepError),
+    /// Nothing may be collected yet.
+    #[error(
+        "the running release is not committed yet: until it is, the release before it may be needed, so nothing is collected"
+    )]
+    PendingCommit,
+    /// Without knowing what to keep nothing may be collected.
+    #[error(
+        "the record of what this device keeps cannot be used ({reason}): nothing is collected until the running release is set anew"
+    )]
+    DamagedCache {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A synthetic device keeps hashes, not blobs.
+    #[error("this device has no store on a disk")]
+    NoStore,
+    /// A package has no tree.
+    #[error("the tree of package {package}: {reason}")]
+    Tree {
+        /// The package hash.
+        package: BlobId,
+        /// What is wrong.
+        reason: String,
+    },
     /// A repository configuration cannot be used.
     #[error("repository configuration: {0}")]
     RepoConfig(#[from] RepoConfigError),

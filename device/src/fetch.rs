@@ -12,6 +12,7 @@ use colibri_package::package::MetaFar;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use crate::cache::{Contents, Fetching};
 use crate::config::{DeviceConfig, Preference};
 use crate::error::DeviceError;
 use crate::keep::{Keep, KeepError, PartialKeep, Purpose};
@@ -77,14 +78,15 @@ pub(crate) struct PackageFetch {
 const WRITE_QUEUE: usize = 16;
 
 impl PackageFetch {
-    /// Fetches what is missing of a package and its subpackages.
-    pub async fn package(&self, hash: BlobId) -> Result<FetchReport, DeviceError> {
+    /// Fetches what is missing of a package and its subpackages. Every blob is announced to the package cache before its
+    /// presence is tested.
+    pub async fn package(&self, hash: BlobId, fetching: &Fetching) -> Result<FetchReport, DeviceError> {
         let mut report = FetchReport::default();
         let mut packages = VecDeque::from([hash]);
         let mut seen_packages = HashSet::from([hash]);
         let mut seen_blobs = HashSet::new();
         let places = Arc::new(Semaphore::new(self.config.blobs_at_once.max(1)));
-        let mut content: JoinSet<Result<Option<u64>, DeviceError>> = JoinSet::new();
+        let mut content: JoinSet<Result<(BlobId, Option<u64>), DeviceError>> = JoinSet::new();
         while let Some(package) = packages.pop_front() {
             report.packages += 1;
             // It may be content of another package too, and counted as that; it is needed whole before it can be read.
@@ -97,7 +99,9 @@ impl PackageFetch {
                 self.tell_done(package, fetched);
             }
             report.add(usize::from(is_new), fetched);
+            fetching.here(package)?;
             let meta_far = self.meta_far(package, &mut report).await?;
+            fetching.learnt(package, &Contents::of(&meta_far)).await?;
             packages.extend(meta_far.subpackages().values().copied().filter(|id| seen_packages.insert(*id)));
             let fresh: Vec<_> = meta_far.contents().values().copied().filter(|id| seen_blobs.insert(*id)).collect();
             if seen_packages.len() > PACKAGES_PER_RESOLVE_MAX || seen_blobs.len() > BLOBS_PER_RESOLVE_MAX {
@@ -112,12 +116,14 @@ impl PackageFetch {
                     let _place = places.acquire_owned().await;
                     let fetched = this.have(id, Purpose::Content).await?;
                     this.tell_done(id, fetched);
-                    Ok(fetched)
+                    Ok((id, fetched))
                 });
             }
         }
         while let Some(joined) = content.join_next().await {
-            report.add(1, joined.map_err(|error| DeviceError::Internal(error.to_string()))??);
+            let (id, fetched) = joined.map_err(|error| DeviceError::Internal(error.to_string()))??;
+            fetching.here(id)?;
+            report.add(1, fetched);
         }
         Ok(report)
     }

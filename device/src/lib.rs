@@ -3,6 +3,8 @@
 //! A library first: it takes paths, a clock and configuration as arguments, prints nothing and reads no environment. What it
 //! keeps goes through [`keep::Keep`]: the durable store of a real device, or a tally in a synthetic fleet.
 
+mod cache;
+mod collect;
 pub mod config;
 mod device;
 pub mod error;
@@ -12,9 +14,12 @@ pub mod limits;
 pub mod materialise;
 pub mod repositories;
 mod rollout;
+mod trees;
 mod writers;
 
-pub use config::{DeviceConfig, Preference};
+pub use cache::{CollectionReport, Depth, Lease, LeaseInfo, Rank};
+pub use collect::Opened;
+pub use config::{DeviceConfig, Preference, Watermarks};
 pub use device::{Device, PackageContents, PackageStatus, Resolved};
 pub use error::DeviceError;
 pub use fetch::{Event, FetchReport, Observer};

@@ -12,10 +12,46 @@ pub const REPOSITORIES_MAX: usize = 256;
 /// How long after a refresh that no mirror answered the next one is put off, if there is trusted metadata, seconds.
 pub const REFRESH_AGAIN_S: u64 = 10;
 
+/// Packages that can be fetched at a time.
+pub const WRITING_MAX: usize = 4096;
+
+/// Packages that can be open at a time.
+pub const LEASES_MAX: usize = 4096;
+
+/// Bytes that name the holder of a lease.
+pub const LEASE_HOLDER_BYTES_MAX: usize = 256;
+
+/// Packages whose contents are remembered before those that no index leads to are forgotten.
+pub const KNOWN_PACKAGES_MIN: usize = 1024;
+
+/// Packages that an updater can retain.
+pub const RETAINED_PACKAGES_MAX: u64 = 100_000;
+
+/// Blobs that an updater can retain.
+pub const RETAINED_BLOBS_MAX: u64 = 1_000_000;
+
+/// Packages on demand whose last use is remembered.
+pub const USES_MAX: usize = 16_384;
+
+/// How much later than the one before a use is written down, seconds.
+pub const USE_AGAIN_S: u64 = 3600;
+
+/// Bytes of the document of what is kept and why.
+pub const KEPT_BYTES_MAX: u64 = 128 << 20;
+
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
     ("PACKAGES_PER_RESOLVE_MAX", PACKAGES_PER_RESOLVE_MAX as u64),
     ("BLOBS_PER_RESOLVE_MAX", BLOBS_PER_RESOLVE_MAX as u64),
     ("REPOSITORIES_MAX", REPOSITORIES_MAX as u64),
     ("REFRESH_AGAIN_S", REFRESH_AGAIN_S),
+    ("WRITING_MAX", WRITING_MAX as u64),
+    ("LEASES_MAX", LEASES_MAX as u64),
+    ("LEASE_HOLDER_BYTES_MAX", LEASE_HOLDER_BYTES_MAX as u64),
+    ("KNOWN_PACKAGES_MIN", KNOWN_PACKAGES_MIN as u64),
+    ("RETAINED_PACKAGES_MAX", RETAINED_PACKAGES_MAX),
+    ("RETAINED_BLOBS_MAX", RETAINED_BLOBS_MAX),
+    ("USES_MAX", USES_MAX as u64),
+    ("USE_AGAIN_S", USE_AGAIN_S),
+    ("KEPT_BYTES_MAX", KEPT_BYTES_MAX),
 ];

@@ -258,9 +258,15 @@ impl Drop for Staging {
     fn drop(&mut self) {
         if !self.is_published {
             // If this fails, the next attempt at the same target does it.
-            _ = empty(&self.dir).and_then(|()| fs::remove_dir(&self.dir));
+            _ = remove_tree(&self.dir);
         }
     }
+}
+
+/// Removes a tree.
+pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
+    empty(dir)?;
+    fs::remove_dir(dir)
 }
 
 /// Removes everything inside a folder of ours, read-only folders included. Links are removed, never followed.

@@ -158,6 +158,17 @@ impl Store {
         Ok(ids)
     }
 
+    /// All whole blobs with their lengths in bytes.
+    pub fn lengths(&self) -> Result<BTreeMap<BlobId, u64>, StoreError> {
+        Ok(self.shared.index.blobs()?.into_iter().collect())
+    }
+
+    /// Bytes that may still be written to this disk.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
+        let dir = self.shared.layout.dir();
+        self.shared.disk.free_bytes(dir).at(dir)
+    }
+
     /// Protects blobs from [`Store::sweep`], durably, under a name; a pin of that name is replaced. The blobs need not be here
     /// yet: pin first, then test presence.
     pub fn pin(&self, name: &str, ids: &[BlobId]) -> Result<(), StoreError> {
@@ -192,12 +203,11 @@ impl Store {
     /// Counts; walks the index.
     pub fn stats(&self) -> Result<StoreStats, StoreError> {
         let blobs = self.shared.index.blobs()?;
-        let dir = self.shared.layout.dir();
         Ok(StoreStats {
             blobs: blobs.len() as u64,
             blob_bytes: blobs.values().sum(),
             partials: recovery::ids_in(self.shared.disk.as_ref(), &self.shared.layout.partials())?.0.len() as u64,
-            free_bytes: self.shared.disk.free_bytes(dir).at(dir)?,
+            free_bytes: self.free_bytes()?,
         })
     }
 }

@@ -1,0 +1,324 @@
+//! The package cache: [`Indices`] beside the disk. What it decides is in the pure modules below; here are the locks, the one
+//! document, the store and the trees.
+//!
+//! One collection at a time, and while it deletes nobody announces. A device over a keep that is no store (a synthetic
+//! fleet's) has the indices and nothing to collect.
+
+mod eviction;
+mod indices;
+mod kept;
+mod lease;
+#[cfg(test)]
+mod model;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use colibri_common::{BlobId, ByteRange, UnixSeconds};
+use colibri_package::package::MetaFar;
+use colibri_store::{DocumentName, Documents, Store};
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+
+use crate::error::DeviceError;
+use crate::limits::{KEPT_BYTES_MAX, USE_AGAIN_S};
+use crate::trees::Trees;
+pub use eviction::{Depth, Rank};
+pub(crate) use indices::{Contents, Protection};
+use indices::{IndexError, Indices, WriterId};
+pub(crate) use kept::Kept;
+pub use lease::{Lease, LeaseInfo};
+
+/// What a collection did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CollectionReport {
+    /// Blobs removed.
+    pub removed: Vec<BlobId>,
+    /// Their bytes.
+    pub removed_bytes: u64,
+    /// Unfinished blobs removed.
+    pub partials_removed: u64,
+    /// Packages that were given up though an index named them, in order.
+    pub evicted: Vec<(BlobId, Rank)>,
+    /// Materialised trees removed.
+    pub trees_removed: u64,
+}
+
+/// The package cache of one device.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    indices: Mutex<Indices>,
+    /// A collection has ended.
+    idle: Notify,
+    home: Option<Home>,
+    /// Whoever changes what is kept, or collects, has the turn.
+    turn: Arc<AsyncMutex<()>>,
+}
+
+/// Where a real device keeps things.
+#[derive(Debug)]
+struct Home {
+    store: Store,
+    documents: Documents,
+    trees: Trees,
+    /// Why what was kept cannot be read. Nothing is collected then.
+    damage: Option<String>,
+}
+
+/// A package being fetched; what it announced is protected as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Fetching {
+    cache: Arc<Cache>,
+    id: WriterId,
+}
+
+/// Ends a collection however it went.
+struct Collecting<'a>(&'a Cache);
+
+impl Drop for Collecting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().end_collection();
+        self.0.idle.notify_waiters();
+    }
+}
+
+impl Cache {
+    /// Of a device that cannot collect.
+    pub fn without_home() -> Self {
+        Self { indices: Mutex::default(), idle: Notify::new(), home: None, turn: Arc::default() }
+    }
+
+    /// Of the device in `dir`.
+    pub fn open(store: Store, documents: Documents, dir: &Path) -> Result<Self, DeviceError> {
+        let read = documents.get(&document_name(), KEPT_BYTES_MAX)?;
+        let (kept, damage) = match read.as_deref().map(Kept::parse) {
+            None => (Kept::default(), None),
+            Some(Ok(kept)) => (kept, None),
+            Some(Err(reason)) => (Kept::default(), Some(reason)),
+        };
+        let home = Home { store, documents, trees: Trees::new(dir.join("trees")), damage };
+        Ok(Self { indices: Mutex::new(Indices::new(kept)), home: Some(home), ..Self::without_home() })
+    }
+
+    /// Begins to fetch a package.
+    pub async fn start(self: &Arc<Self>, package: BlobId, protection: Protection) -> Result<Fetching, DeviceError> {
+        let id = self.when_idle(|indices| indices.start(package, protection)).await?;
+        Ok(Fetching { cache: self.clone(), id })
+    }
+
+    /// Opens a package, which may turn out not to be here.
+    pub async fn lease(
+        self: &Arc<Self>,
+        package: BlobId,
+        holder: &str,
+        now: UnixSeconds,
+    ) -> Result<Lease, DeviceError> {
+        let id = self.when_idle(|indices| indices.open(package, holder, now)).await?;
+        Ok(Lease::new(self.clone(), id, package))
+    }
+
+    /// Packages that are open, oldest first.
+    pub fn leases(&self) -> Vec<LeaseInfo> {
+        self.lock().opened().map(|(_, opened)| LeaseInfo::of(opened)).collect()
+    }
+
+    /// Notes that a package was used which is there on demand. Not every use is written down.
+    pub async fn used(self: &Arc<Self>, package: BlobId, now: UnixSeconds) {
+        if self.home.is_none() {
+            return;
+        }
+        let last = self.lock().kept().uses.get(&package).copied();
+        if last.is_some_and(|last| last <= now && now < last.plus(USE_AGAIN_S)) {
+            return;
+        }
+        if let Err(error) = self.change(|kept| kept.used(package, now)).await {
+            tracing::warn!(%package, %error, "its use is not remembered: it may be evicted early");
+        }
+    }
+
+    /// Changes what is kept, durably.
+    pub async fn change(self: &Arc<Self>, change: impl FnOnce(&mut Kept)) -> Result<(), DeviceError> {
+        let turn = self.turn.clone().lock_owned().await;
+        let mut kept = self.lock().kept().clone();
+        change(&mut kept);
+        if let Some((what, limit)) = kept.over_limit() {
+            return Err(DeviceError::TooMuch(format!("at most {limit} {what}")));
+        }
+        let cache = self.clone();
+        let changed = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            cache.undamaged_home()?.save(&kept)?;
+            Ok(cache.lock().set_kept(kept)?)
+        });
+        changed.await.map_err(|error| DeviceError::Internal(error.to_string()))?
+    }
+
+    /// Deletes what the depth says, and never what an index protects firmly.
+    pub async fn collect(self: &Arc<Self>, depth: Depth) -> Result<CollectionReport, DeviceError> {
+        let turn = self.turn.clone().lock_owned().await;
+        let cache = self.clone();
+        let collected = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            cache.collect_now(depth)
+        });
+        collected.await.map_err(|error| DeviceError::Internal(error.to_string()))?
+    }
+
+    fn collect_now(&self, depth: Depth) -> Result<CollectionReport, DeviceError> {
+        let home = self.undamaged_home()?;
+        // Once before anybody has to wait for it, and once for what was announced meanwhile.
+        self.learn_unknown(home)?;
+        self.lock().begin_collection()?;
+        let _collecting = Collecting(self);
+        self.learn_unknown(home)?;
+        let resident = home.store.lengths()?;
+        let choice = self.lock().holdings().choose(&resident, depth);
+        let trees = home.trees.retain(|package| choice.protected.contains(&package));
+        let trees_removed = trees.unwrap_or_else(|error| {
+            // Collection goes on: it may be the only way to repair a device.
+            tracing::warn!(%error, "trees of collected packages were not all removed");
+            0
+        });
+        let swept = home.store.sweep(&choice.protected)?;
+        self.forget_uses(home, &choice.evicted);
+        Ok(CollectionReport {
+            removed: swept.removed,
+            removed_bytes: swept.removed_bytes,
+            partials_removed: swept.partials_removed,
+            evicted: choice.evicted,
+            trees_removed,
+        })
+    }
+
+    fn forget_uses(&self, home: &Home, evicted: &[(BlobId, Rank)]) {
+        let mut indices = self.lock();
+        if indices.forget_uses(evicted.iter().map(|(package, _)| package))
+            && let Err(error) = home.save(indices.kept())
+        {
+            // A use of what is not here any more protects nothing.
+            tracing::warn!(%error, "uses of evicted packages stay written down");
+        }
+    }
+
+    /// Reads what packages name, as far as their meta.fars are here.
+    fn learn_unknown(&self, home: &Home) -> Result<(), DeviceError> {
+        let mut tried = BTreeSet::new();
+        loop {
+            let unknown = self.lock().unknown();
+            let mut fresh = unknown.into_iter().filter(|package| !tried.contains(package)).peekable();
+            if fresh.peek().is_none() {
+                return Ok(());
+            }
+            for package in fresh.collect::<Vec<_>>() {
+                tried.insert(package);
+                match home.contents(package) {
+                    Ok(Some(contents)) => self.lock().know(package, contents),
+                    Ok(None) => {}
+                    Err(reason) => tracing::warn!(%package, %reason, "what it names is unknown, and not protected"),
+                }
+            }
+        }
+    }
+
+    /// The store, if there is one.
+    pub fn store(&self) -> Result<&Store, DeviceError> {
+        Ok(&self.home()?.store)
+    }
+
+    /// The trees of open packages.
+    pub fn trees(&self) -> Result<&Trees, DeviceError> {
+        Ok(&self.home()?.trees)
+    }
+
+    fn home(&self) -> Result<&Home, DeviceError> {
+        self.home.as_ref().ok_or(DeviceError::NoStore)
+    }
+
+    fn undamaged_home(&self) -> Result<&Home, DeviceError> {
+        let home = self.home()?;
+        match &home.damage {
+            None => Ok(home),
+            Some(reason) => Err(DeviceError::DamagedCache { reason: reason.clone() }),
+        }
+    }
+
+    /// Does what nobody may do while a collection deletes.
+    async fn when_idle<T>(&self, mut act: impl FnMut(&mut Indices) -> Result<T, IndexError>) -> Result<T, IndexError> {
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            // Listens before looking, so that no end of a collection is missed.
+            idle.as_mut().enable();
+            match act(&mut self.lock()) {
+                Err(IndexError::Collecting) => {}
+                done => return done,
+            }
+            idle.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Indices> {
+        self.indices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Home {
+    fn save(&self, kept: &Kept) -> Result<(), DeviceError> {
+        let json = kept.to_bytes().map_err(DeviceError::Internal)?;
+        Ok(self.documents.put(&document_name(), &json)?)
+    }
+
+    /// What a package names; nothing if its meta.far is not here.
+    fn contents(&self, package: BlobId) -> Result<Option<Contents>, String> {
+        let length = self.store.contains(package).map_err(|error| error.to_string())?;
+        let Some(length) = length else { return Ok(None) };
+        if length > colibri_package::limits::META_FAR_BYTES_MAX {
+            return Err(format!("it has {length} bytes, more than any meta.far"));
+        }
+        let bytes = self.store.read(package, ByteRange::whole(length)).map_err(|error| error.to_string())?;
+        MetaFar::parse(bytes).map(|meta_far| Some(Contents::of(&meta_far))).map_err(|error| error.to_string())
+    }
+}
+
+impl Fetching {
+    /// Tells what a package of this fetch names: announced when this returns.
+    pub async fn learnt(&self, package: BlobId, contents: &Contents) -> Result<(), DeviceError> {
+        let learnt = self.cache.when_idle(|indices| indices.learnt(self.id, package, contents.clone()));
+        Ok(learnt.await?)
+    }
+
+    /// A blob that was announced is here.
+    pub fn here(&self, blob: BlobId) -> Result<(), DeviceError> {
+        Ok(self.cache.lock().here(self.id, blob)?)
+    }
+
+    /// Ends the fetch: everything is here.
+    pub fn finish(self) -> Result<(), DeviceError> {
+        Ok(self.cache.lock().finish(self.id)?)
+    }
+
+    /// Ends the fetch and opens the package.
+    pub fn finish_open(self, package: BlobId, holder: &str, now: UnixSeconds) -> Result<Lease, DeviceError> {
+        let lease = self.cache.lock().finish_open(self.id, holder, now)?;
+        Ok(Lease::new(self.cache.clone(), lease, package))
+    }
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.cache.lock().abort(self.id);
+    }
+}
+
+impl From<IndexError> for DeviceError {
+    fn from(error: IndexError) -> Self {
+        match error {
+            IndexError::TooMany { .. } => Self::TooMuch(error.to_string()),
+            IndexError::Collecting | IndexError::OutOfOrder(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+fn document_name() -> DocumentName {
+    "package-cache.json".parse().expect("a good name")
+}

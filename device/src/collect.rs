@@ -1,0 +1,162 @@
+//! What a device does about its packages at rest: collect, make room, lease, lay out as a tree.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use colibri_common::BlobId;
+use colibri_package::url::AbsolutePackageUrl;
+
+use crate::cache::{CollectionReport, Depth, Lease, LeaseInfo, Protection};
+use crate::device::{Device, Resolved};
+use crate::error::DeviceError;
+use crate::fetch::{FetchReport, Observer};
+use crate::keep::KeepError;
+use crate::materialise::{MaterialiseError, materialise};
+
+/// A package that is wholly on the device, and stays while the lease is held.
+#[derive(Debug)]
+pub struct Opened {
+    /// What had to be done for it.
+    pub resolved: Resolved,
+    /// Keeps it here.
+    pub lease: Lease,
+}
+
+impl Device {
+    /// Says whether the running release was committed as healthy. Until then the previous one may still be needed, and
+    /// nothing is collected. A device begins committed.
+    pub fn set_release_committed(&self, is_committed: bool) {
+        self.committed().store(is_committed, Ordering::SeqCst);
+    }
+
+    /// Deletes what no index protects, as far as `depth` says.
+    ///
+    /// # Errors
+    /// The running release is not committed, what was kept cannot be read, or the disk fails.
+    pub async fn collect(&self, depth: Depth) -> Result<CollectionReport, DeviceError> {
+        if !self.committed().load(Ordering::SeqCst) {
+            return Err(DeviceError::PendingCommit);
+        }
+        self.cache().collect(depth).await
+    }
+
+    /// Collects if less than the low watermark is free, until the high one is, as far as that goes.
+    pub(crate) async fn make_room(&self) -> Result<(), DeviceError> {
+        let space = self.config().space;
+        let Ok(store) = self.cache().store() else { return Ok(()) };
+        let store = store.clone();
+        let free = tokio::task::spawn_blocking(move || store.free_bytes()).await;
+        let free_bytes = free.map_err(|error| DeviceError::Internal(error.to_string()))??;
+        if free_bytes >= space.low_bytes {
+            return Ok(());
+        }
+        let bytes = space.high_bytes.saturating_sub(free_bytes);
+        match self.collect(Depth::Free { bytes }).await {
+            Ok(report) => {
+                tracing::info!(free_bytes, freed_bytes = report.removed_bytes, "collected: space was short");
+                Ok(())
+            }
+            // What there is of space may still be enough.
+            Err(error) => {
+                tracing::warn!(free_bytes, %error, "space is short, and nothing was collected");
+                Ok(())
+            }
+        }
+    }
+
+    /// Resolves a URL and opens the package. `holder` says who does, for those who list leases.
+    pub async fn resolve_open(
+        &self,
+        url: &AbsolutePackageUrl,
+        holder: &str,
+        observer: Observer,
+    ) -> Result<Opened, DeviceError> {
+        let hash = self.get_hash(url).await?;
+        let (report, fetching) = self.fetch_tracked(url.repository().host(), hash, observer).await?;
+        let lease = fetching.finish_open(hash, holder, self.now())?;
+        self.cache().used(hash, self.now()).await;
+        Ok(Opened { resolved: Resolved { hash, report }, lease })
+    }
+
+    /// Opens a package that is on the device.
+    pub async fn lease(&self, package: BlobId, holder: &str) -> Result<Lease, DeviceError> {
+        let lease = self.cache().lease(package, holder, self.now()).await?;
+        // Announced first, tested second.
+        if self.is_on_device(package).await? { Ok(lease) } else { Err(DeviceError::NotOnDevice(package)) }
+    }
+
+    /// Packages that are open, oldest first.
+    pub fn leases(&self) -> Vec<LeaseInfo> {
+        self.cache().leases()
+    }
+
+    /// Replaces what a system updater retains: packages with all they name, and single blobs. Durable.
+    pub async fn retain(
+        &self,
+        packages: impl IntoIterator<Item = BlobId>,
+        blobs: impl IntoIterator<Item = BlobId>,
+    ) -> Result<(), DeviceError> {
+        let (packages, blobs) = (packages.into_iter().collect(), blobs.into_iter().collect());
+        let change = |kept: &mut crate::cache::Kept| {
+            kept.retained_packages = packages;
+            kept.retained_blobs = blobs;
+        };
+        self.cache().change(change).await
+    }
+
+    /// Fetches a package that [`Device::retain`] named from the repository of `host`. Only that protects it, also now.
+    pub async fn fetch_retained(
+        &self,
+        host: &str,
+        package: BlobId,
+        observer: Observer,
+    ) -> Result<FetchReport, DeviceError> {
+        let fetching = self.cache().start(package, Protection::Retained).await?;
+        let repository = self.repositories().get(host)?;
+        let report = self.package_fetch(&repository, observer).package(package, &fetching).await?;
+        fetching.finish()?;
+        Ok(report)
+    }
+
+    /// Fetches what is missing of a package; if the disk is full, collects once and goes on.
+    pub(crate) async fn fetch_tracked(
+        &self,
+        host: &str,
+        package: BlobId,
+        observer: Observer,
+    ) -> Result<(FetchReport, crate::cache::Fetching), DeviceError> {
+        let repository = self.repositories().get(host)?;
+        self.make_room().await?;
+        let fetching = self.cache().start(package, Protection::Tracking).await?;
+        let fetch = self.package_fetch(&repository, observer);
+        let report = match fetch.package(package, &fetching).await {
+            Err(full @ DeviceError::Keep(KeepError::NoSpace(_))) => {
+                let freed = self.collect(Depth::Free { bytes: self.config().space.high_bytes }).await;
+                if !freed.is_ok_and(|report| report.removed_bytes > 0) {
+                    return Err(full);
+                }
+                fetch.package(package, &fetching).await?
+            }
+            fetched => fetched?,
+        };
+        Ok((report, fetching))
+    }
+
+    /// The package as a read-only tree of files, which is there as long as the lease is held.
+    pub async fn tree(&self, lease: &Lease) -> Result<PathBuf, DeviceError> {
+        let package = lease.package();
+        let cache = self.cache().clone();
+        let contents = self.open_package(package).await?;
+        let made = tokio::task::spawn_blocking(move || {
+            let place = cache
+                .trees()?
+                .place(package)
+                .map_err(|error| DeviceError::Tree { package, reason: error.to_string() })?;
+            match materialise(cache.store()?, &contents.blobs, &contents.inline, &place) {
+                Ok(_) | Err(MaterialiseError::TargetExists { .. }) => Ok(place),
+                Err(error) => Err(DeviceError::Tree { package, reason: error.to_string() }),
+            }
+        });
+        made.await.map_err(|error| DeviceError::Internal(error.to_string()))?
+    }
+}
