@@ -4,6 +4,7 @@
 //! They are passed on as they came, byte for byte; devices verify the signatures. Only a hash in a name is checked here. One
 //! version is kept for all codings: what is coded is decoded, under the cap, before anybody gets it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,10 @@ use tokio_util::task::TaskTracker;
 use crate::cache::Freshness;
 use crate::config::EdgeConfig;
 use crate::forms::Forms;
-use crate::limits::{ABSENT_BYTES_MAX, ABSENT_FLOOR_MS, DOCUMENT_BYTES_MAX, DOCUMENTS_BYTES_MAX, NUMBERED_RECHECK_MS};
+use crate::limits::{
+    ABSENT_BYTES_MAX, ABSENT_FLOOR_MS, DOCUMENT_BYTES_MAX, DOCUMENTS_BYTES_MAX, FIRST_CONTACT_MS,
+    FIRST_CONTACT_PAUSE_MS, NUMBERED_RECHECK_MS,
+};
 use crate::metrics::Metrics;
 use crate::shapes::one_shard;
 use crate::single_flight::SingleFlight;
@@ -99,6 +103,8 @@ pub(crate) struct Documents {
     life: Duration,
     stale_max: Duration,
     numbered_recheck: Duration,
+    /// Upstream has answered, with whatever.
+    met: Arc<AtomicBool>,
     metrics: Metrics,
 }
 
@@ -112,6 +118,7 @@ impl Documents {
             life: Duration::from_secs(config.metadata_max_age_s),
             stale_max: Duration::from_secs(config.metadata_stale_max_s),
             numbered_recheck: Duration::from_millis(NUMBERED_RECHECK_MS),
+            met: Arc::default(),
             metrics,
         }
     }
@@ -168,8 +175,7 @@ impl Documents {
         let kept = self.kept.peek(path);
         let etag = kept.as_ref().and_then(|document| document.upstream_etag.as_deref());
         let checked_at = Instant::now();
-        let check = |bytes: &[u8]| wish.life.check(bytes);
-        let answer = fetcher.document_checked(path, DOCUMENT_BYTES_MAX, etag, &check).await;
+        let answer = self.ask(fetcher, wish, etag).await;
         let (bytes, sha256, upstream_etag) = match (answer, &kept) {
             (Ok(Unverified::Document { bytes, coded, etag }), _) => {
                 let sha256 = sha256(&bytes);
@@ -197,6 +203,26 @@ impl Documents {
         self.absent.remove(path);
         self.kept.insert(path.clone(), document.clone());
         Ok(document)
+    }
+}
+
+impl Documents {
+    /// Asks upstream. An edge that has never met it does not give up at once: it may have started first, or the name may not
+    /// be known yet, and there is nothing else to serve.
+    async fn ask(&self, fetcher: &BlobFetcher, wish: &Wish, etag: Option<&str>) -> Result<Unverified, FetchError> {
+        let since = Instant::now();
+        let check = |bytes: &[u8]| wish.life.check(bytes);
+        loop {
+            let answer = fetcher.document_checked(&wish.path, DOCUMENT_BYTES_MAX, etag, &check).await;
+            if !matches!(answer, Err(FetchError::AllFailed { .. })) {
+                self.met.store(true, Ordering::Relaxed);
+                return answer;
+            }
+            if self.met.load(Ordering::Relaxed) || since.elapsed() >= Duration::from_millis(FIRST_CONTACT_MS) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(FIRST_CONTACT_PAUSE_MS)).await;
+        }
     }
 }
 

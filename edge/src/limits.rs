@@ -25,6 +25,13 @@ pub const ABSENT_FLOOR_MS: u64 = 1000;
 /// once, it does not stay.
 pub const NUMBERED_RECHECK_MS: u64 = 60_000;
 
+/// Until upstream has answered for the first time, a request for a document waits for it this long, ms: edge and upstream may
+/// start in any order, and a name may need a moment to become known.
+pub const FIRST_CONTACT_MS: u64 = 3000;
+
+/// Pause between two attempts of that, ms.
+pub const FIRST_CONTACT_PAUSE_MS: u64 = 200;
+
 /// After a refresh that failed, requests do not cause another for this long, ms.
 pub const AWAY_MS: u64 = 1000;
 
@@ -243,6 +250,8 @@ pub const ALL: &[(&str, u64)] = &[
     ("ABSENT_BYTES_MAX", ABSENT_BYTES_MAX),
     ("ABSENT_FLOOR_MS", ABSENT_FLOOR_MS),
     ("NUMBERED_RECHECK_MS", NUMBERED_RECHECK_MS),
+    ("FIRST_CONTACT_MS", FIRST_CONTACT_MS),
+    ("FIRST_CONTACT_PAUSE_MS", FIRST_CONTACT_PAUSE_MS),
     ("AWAY_MS", AWAY_MS),
     ("REFRESH_WAIT_MS", REFRESH_WAIT_MS),
     ("REFRESH_MS_MIN", REFRESH_MS_MIN),

@@ -55,6 +55,43 @@ async fn a_herd_asks_once() {
     assert_eq!(upstream.requests(), 1);
 }
 
+/// Edge and origin come up in any order: nobody who asks an edge that was first is told that there is no gateway.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_may_start_before_its_upstream() {
+    let orders = [None, Some(0), Some(50), Some(400), Some(1200)].map(|upstream_comes_after_ms| async move {
+        let mut upstream = Upstream::start().await;
+        upstream.put("/repo/repo.config", r#"{"mirrors":[]}"#);
+        upstream.put(TIMESTAMP, "one");
+        if upstream_comes_after_ms.is_some() {
+            upstream.go_away().await;
+        }
+        let edge = build(&lived(&upstream, 1000));
+        let clients = ["/repo/repo.config", TIMESTAMP].map(|path| {
+            let edge = edge.clone();
+            tokio::spawn(async move { (path, get(&edge, path, &[]).await) })
+        });
+        if let Some(ms) = upstream_comes_after_ms {
+            tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+            upstream.come_back().await;
+        }
+        for client in clients {
+            let (path, got) = client.await.unwrap();
+            assert_eq!(got.status, 200, "{path}, upstream after {upstream_comes_after_ms:?} ms: {got:?}");
+        }
+        // Once they have met, what is away is told at once: others may know more.
+        upstream.go_away().await;
+        let since = std::time::Instant::now();
+        assert_eq!(get(&edge, "/repo/9.root.json", &[]).await.status, 502);
+        since.elapsed()
+    });
+    let mut told = Vec::new();
+    for order in orders {
+        told.push(order.await);
+    }
+    let quickest = told.iter().min().unwrap();
+    assert!(quickest.as_millis() < 3000, "{told:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn numbered_metadata_never_changes_though_clients_insist() {
     let upstream = Upstream::start().await;
