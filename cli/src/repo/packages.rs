@@ -31,7 +31,8 @@ const UNKNOWN: &str = "<unknown>";
 /// Arguments of `repo package`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Reads a repository's folder in any layout of the real tools, or what `repo server` serves here.\n\n\
+    after_help = "Reads a repository's folder in any layout of the real tools, or what `repo server` serves here. It is read as \
+    a device would: metadata that is damaged or has expired is an error.\n\n\
     Examples:\n  colibri repo package list --repo-path repo --include-size\n  \
     colibri repo package show -r devhost hello\n  \
     colibri repo package extract-archive -r devhost --port 8083 -o hello.far hello"

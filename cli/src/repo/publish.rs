@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use colibri_common::{Clock, SystemClock, UnixSeconds};
 use colibri_package::delivery::DeliveryType;
-use colibri_repository::{CopyMode, PublishProgress, PublishReport, sources};
+use colibri_repository::{CopyMode, PublishProgress, PublishReport, keep_blobs_in, sources};
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -39,6 +39,13 @@ pub struct Publish {
     /// Write a Ninja dependency file: the timestamp depends on every manifest, list and archive
     #[arg(long, value_name = "FILE")]
     pub depfile: Option<PathBuf>,
+    /// Write the distinct blobs published as JSON: an array of {source_path, path, merkle, size}, as in a package manifest
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub blob_manifest: Option<PathBuf>,
+    /// Keep blobs in this folder, from now on: repository/blobs becomes a link to it. Several repositories may share one;
+    /// `repo gc` then refuses, because it cannot know what the others need
+    #[arg(long, value_name = "DIR")]
+    pub blob_repo_dir: Option<PathBuf>,
     /// Offer only these packages, not those offered so far
     #[arg(long)]
     pub clean: bool,
@@ -131,6 +138,11 @@ fn publish(args: &Publish, gathered: &Gathered) -> Result<PublishReport, RepoErr
         let root = files::read(root)?;
         sources(&args.repo_path)?.iter().try_for_each(|source| source.check(Some(root.clone())))?;
     }
+    if let Some(blobs) = &args.blob_repo_dir {
+        // What is not a repository is told as such, and nothing made in it.
+        sources(&args.repo_path)?;
+        keep_blobs_in(&args.repo_path, blobs)?;
+    }
     let keys = args.signing.signing_keys.clone().or_else(|| args.trusted_keys.clone());
     let repository = args.signing.open_with_keys(&args.repo_path, keys)?;
     let step = step(&format!("publishing into {}", args.repo_path.display()));
@@ -162,6 +174,10 @@ fn publish(args: &Publish, gathered: &Gathered) -> Result<PublishReport, RepoErr
     if let Some(near) = report.near_cap {
         eprintln!("colibri: warning: {near}");
     }
+    if let Some(path) = &args.blob_manifest {
+        let failed = |error: serde_json::Error| std::io::Error::other(error.to_string());
+        files::write(path, &serde_json::to_vec(&report.taken).map_err(failed)?)?;
+    }
     if let Some(path) = &args.depfile {
         let timestamp = repository.served_dir().join("timestamp.json");
         let bundles = args.product_bundle.iter().map(|bundle| bundle.join(PRODUCT_BUNDLE));
@@ -187,6 +203,7 @@ fn print(report: &PublishReport, out: &mut dyn Write) -> std::io::Result<()> {
         bytes_stored_new,
         versions,
         near_cap: _,
+        taken: _,
     } = *report;
     let plural = if packages == 1 { "" } else { "s" };
     writeln!(out, "{packages} package{plural} published: {blobs} blobs, {blobs_new} of them new")?;

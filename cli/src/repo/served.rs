@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use colibri_common::{Clock, SystemClock};
 use colibri_repository::{RepositorySource, sources};
 
 use super::server::ServerError;
@@ -26,8 +27,14 @@ pub struct Where {
 }
 
 impl Where {
-    /// The repository that is meant.
+    /// The repository that is meant; what a client would refuse by now is an error.
     pub fn source(&self) -> Result<RepositorySource, RepoError> {
+        let source = self.found()?;
+        source.check_at(SystemClock.now())?;
+        Ok(source)
+    }
+
+    fn found(&self) -> Result<RepositorySource, RepoError> {
         let Some(dir) = &self.repo_path else { return self.served() };
         let mut found = sources(dir)?;
         match (found.pop(), found.is_empty()) {

@@ -53,6 +53,14 @@ impl Repository {
 }
 
 impl RepositorySource {
+    /// Checks that a client that begins with the oldest root here would believe all that it meets at `now`.
+    ///
+    /// # Errors
+    /// The metadata is damaged, or some of it has expired.
+    pub fn check_at(&self, now: UnixSeconds) -> Result<(), RepositoryError> {
+        self.folders.trusted_at(now).map(drop)
+    }
+
     /// The packages offered, by name and variant. Targets that are no packages are left out.
     ///
     /// # Errors

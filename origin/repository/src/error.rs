@@ -201,6 +201,36 @@ pub enum RepositoryError {
         /// The repository.
         path: PathBuf,
     },
+    /// What is here would be refused by every client.
+    #[error(
+        "metadata in {path}: {source}; devices refuse it too: whoever has the keys signs it again with `repo publish REPOSITORY`, without any package; `repo list REPOSITORY` shows the dates of all roles"
+    )]
+    Expired {
+        /// Folder of the metadata.
+        path: PathBuf,
+        /// What expired.
+        source: MetadataError,
+    },
+    /// A folder of blobs that cannot be used as such.
+    #[error("{path} cannot be where the blobs of {repository} lie: {reason}")]
+    BlobsElsewhere {
+        /// The repository.
+        repository: PathBuf,
+        /// The folder of blobs.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// Nobody can say here which blobs nobody needs.
+    #[error(
+        "the blobs of {path} lie in {blobs}, which other repositories may use too: nothing is collected there, because nobody can say here what the others need"
+    )]
+    SharedBlobs {
+        /// The repository.
+        path: PathBuf,
+        /// Where its blobs lie.
+        blobs: PathBuf,
+    },
     /// A reason that cannot be signed.
     #[error("the reason for offering what is not proven is refused: {fault}")]
     BadReason {

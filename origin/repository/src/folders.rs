@@ -123,7 +123,11 @@ impl Folders {
 
     /// What the metadata proves, starting from `root`; it may have expired.
     pub fn refresh(&self, start: Start) -> Result<Result<TrustedSet, MetadataError>, RepositoryError> {
-        let mut update = Update::start(start, NEVER_EXPIRED);
+        self.refresh_at(start, NEVER_EXPIRED)
+    }
+
+    fn refresh_at(&self, start: Start, now: UnixSeconds) -> Result<Result<TrustedSet, MetadataError>, RepositoryError> {
+        let mut update = Update::start(start, now);
         while let Step::Want(want) = update.next() {
             let found = self.file(&want.name, want.bytes_max)?;
             if let Err(error) = update.supply(found.map_or(Answer::NotFound, Answer::Found)) {
@@ -135,13 +139,28 @@ impl Folders {
 
     /// What the metadata proves from its own oldest root on.
     pub fn trusted(&self) -> Result<TrustedSet, RepositoryError> {
+        self.trusted_at(NEVER_EXPIRED)
+    }
+
+    /// [`Folders::trusted`], and none of it expired by `now`.
+    pub fn trusted_at(&self, now: UnixSeconds) -> Result<TrustedSet, RepositoryError> {
         let start = Start::FromAnchor(TrustAnchor::RootFile(self.first_root()?));
-        let refuse = |source| RepositoryError::Metadata { path: self.metadata.clone(), source };
-        self.with_delegated(self.refresh(start)?.map_err(refuse)?)
+        let refuse = |source: MetadataError| {
+            let path = self.metadata.clone();
+            match source.is_expired() {
+                true => RepositoryError::Expired { path, source },
+                false => RepositoryError::Metadata { path, source },
+            }
+        };
+        self.with_delegated_at(self.refresh_at(start, now)?.map_err(refuse)?, now)
     }
 
     /// The set with every delegated role, each verified: the hash bins of a repository of the profile `scale`, and others.
     pub fn with_delegated(&self, set: TrustedSet) -> Result<TrustedSet, RepositoryError> {
+        self.with_delegated_at(set, NEVER_EXPIRED)
+    }
+
+    fn with_delegated_at(&self, set: TrustedSet, now: UnixSeconds) -> Result<TrustedSet, RepositoryError> {
         let (numbered, mut failed) = (set.root().consistent_snapshot(), None);
         let read = |role: &RoleName, meta: &FileMeta| {
             let name = if numbered { role.numbered_file(meta.version) } else { role.file() };
@@ -150,11 +169,13 @@ impl Folders {
                 None
             })
         };
-        let whole = set.with_delegated(read, NEVER_EXPIRED);
+        let whole = set.with_delegated(read, now);
         failed.map_or(Ok(()), Err)?;
-        let damaged = |error: MetadataError| RepositoryError::Damaged {
-            path: self.metadata.join(error.file()),
-            reason: error.rule().to_string(),
+        let damaged = |error: MetadataError| match error.is_expired() {
+            true => RepositoryError::Expired { path: self.metadata.clone(), source: error },
+            false => {
+                RepositoryError::Damaged { path: self.metadata.join(error.file()), reason: error.rule().to_string() }
+            }
         };
         whole.map_err(damaged)
     }

@@ -70,6 +70,9 @@ impl Repository {
         if !lock.excludes() {
             return Err(RepositoryError::NoLocks { path: self.dir.clone() });
         }
+        if let Some(blobs) = self.storage.blobs_elsewhere() {
+            return Err(RepositoryError::SharedBlobs { path: self.dir.clone(), blobs: blobs.to_owned() });
+        }
         let head = self.metadata.head()?;
         if !collect.dry_run {
             self.metadata.heal(&head)?;

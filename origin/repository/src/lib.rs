@@ -96,6 +96,7 @@ pub use repository::{CreateOptions, KeyCount, PackageEntry, Repository, Versions
 pub use roles::Expiries;
 pub use rotation::KeyChange;
 pub use status::{KeyStatus, RoleStatus};
+pub use storage::keep_blobs_in;
 pub use submit::Submit;
 pub use transfer::{CopyMode, Transfer, TransferProgress, TransferReport};
 pub use upload::{Upload, Uploaded};

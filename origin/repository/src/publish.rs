@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use colibri_common::{BlobId, UnixSeconds};
 use colibri_package::PackagePath;
 use colibri_package::delivery::DeliveryType;
+use colibri_package::manifest::ManifestBlob;
 
 use crate::announce::{Announced, Announcement};
 use crate::ceremony::Ceremony;
@@ -115,7 +116,7 @@ pub struct PublishProgress {
 }
 
 /// What a publish did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishReport {
     /// Packages that became targets.
     pub packages: usize,
@@ -133,6 +134,8 @@ pub struct PublishReport {
     pub versions: Versions,
     /// A file is near what devices with the stock client read.
     pub near_cap: Option<NearCap>,
+    /// Every distinct blob with the file it was read from, by that file's name.
+    pub taken: Vec<ManifestBlob>,
 }
 
 impl Repository {
@@ -294,6 +297,7 @@ struct Counted {
     bytes_raw: u64,
     bytes_deduplicated: u64,
     bytes_stored_new: u64,
+    taken: Vec<ManifestBlob>,
 }
 
 impl Counted {
@@ -304,15 +308,23 @@ impl Counted {
             bytes_raw: 0,
             bytes_deduplicated: 0,
             bytes_stored_new: stored.values().filter_map(|blob| blob.new_bytes).sum(),
+            taken: Vec::with_capacity(stored.len()),
         };
         let mut seen = BTreeSet::new();
         for reference in references {
             let Some(blob) = stored.get(&reference.id) else { continue };
             counted.bytes_raw += blob.bytes;
-            if !seen.insert(reference.id) || blob.new_bytes.is_none() {
+            let is_new = seen.insert(reference.id);
+            if !is_new || blob.new_bytes.is_none() {
                 counted.bytes_deduplicated += blob.bytes;
             }
+            if is_new {
+                let source_path = reference.file().display().to_string();
+                let (path, merkle, size) = (reference.path.clone(), reference.id, blob.bytes);
+                counted.taken.push(ManifestBlob { source_path, path, merkle, size });
+            }
         }
+        counted.taken.sort_by(|left, right| (&left.source_path, &left.path).cmp(&(&right.source_path, &right.path)));
         counted
     }
 
@@ -326,6 +338,7 @@ impl Counted {
             bytes_stored_new: self.bytes_stored_new,
             versions,
             near_cap: None,
+            taken: self.taken,
         }
     }
 }

@@ -226,7 +226,8 @@ impl Repository {
         if !is_there(layout::COMMITS) && !is_there(&format!("{}/{}", layout::SERVED, Role::Root.file())) {
             return Err(RepositoryError::NotARepository { path: dir.to_owned() });
         }
-        Self::open_in(Arc::new(LocalStorage::open(Arc::new(OsDisk), dir)?), keys, sources)
+        let storage = LocalStorage::open_wherever_blobs_lie(Arc::new(OsDisk), dir)?;
+        Self::open_in(Arc::new(storage), keys, sources)
     }
 
     #[cfg(test)]

@@ -7,6 +7,7 @@
 pub(crate) mod bucket_twin;
 #[cfg(test)]
 mod contract;
+mod elsewhere;
 mod local;
 
 use std::fmt::Debug;
@@ -19,6 +20,7 @@ use colibri_store::{DocumentName, StoreError};
 use crate::error::RepositoryError;
 use crate::lock::PublishLock;
 
+pub use elsewhere::keep_blobs_in;
 pub(crate) use local::LocalStorage;
 
 /// Named documents, each written as a whole. Everything written or removed is durable when the call returns unless the method
@@ -26,6 +28,11 @@ pub(crate) use local::LocalStorage;
 pub(crate) trait Storage: Send + Sync + Debug {
     /// What people call the place: a folder, an address.
     fn place(&self) -> &Path;
+
+    /// Where blobs lie, if not in [`Storage::place`]: others may use them too.
+    fn blobs_elsewhere(&self) -> Option<&Path> {
+        None
+    }
 
     /// The document; nothing if there is none, an error if it is longer than `bytes_max`.
     fn read(&self, name: &DocumentName, bytes_max: u64) -> Result<Option<Bytes>, StoreError>;

@@ -116,3 +116,74 @@ fn a_repository_that_is_not_chained_to_the_trusted_root_is_not_published_into() 
     // The chain leads from the old root to the new one.
     desk.publish(&["--trusted-root", &root(&desk), "--package", &package]);
 }
+
+#[test]
+fn the_blob_manifest_names_every_blob_once_and_where_it_was() {
+    let desk = Desk::new();
+    let (one, two) = (desk.package("a", &[("x", b"same"), ("y", b"other")]), desk.package("b", &[("z", b"same")]));
+    let list = desk.dir.path("blobs.json");
+    let report = desk.publish(&["--package", &one, "--package", &two, "--blob-manifest", text(&list)]);
+    let blobs: Value = serde_json::from_slice(&fs::read(&list).unwrap()).unwrap();
+    let blobs = blobs.as_array().unwrap();
+    // Two contents and two meta.fars.
+    assert_eq!((blobs.len(), &report["blobs"]), (4, &4.into()));
+    for blob in blobs {
+        let path = blob["source_path"].as_str().unwrap();
+        let content = fs::read(path).unwrap();
+        assert_eq!(blob["merkle"], colibri_common::merkle::build(&content).id.to_string(), "{blob}");
+        assert_eq!(blob["size"], content.len(), "{blob}");
+    }
+    let paths: Vec<&str> = blobs.iter().map(|blob| blob["source_path"].as_str().unwrap()).collect();
+    assert!(paths.is_sorted(), "{paths:?}");
+    assert_eq!(blobs.iter().filter(|blob| blob["path"] == "meta/").count(), 2);
+}
+
+#[test]
+fn blobs_of_several_repositories_lie_in_one_folder() {
+    let (desk, other) = (Desk::new(), Desk::new());
+    let blobs = desk.dir.path("blobs");
+    let package = desk.package("a", &[("file", b"shared")]);
+    let publish = |to: &Desk| to.publish(&["--blob-repo-dir", text(&blobs), "--package", &package]);
+    assert_eq!(publish(&desk)["blobs_new"], 2);
+    assert!(blob(&blobs, b"shared").is_file());
+    // What is there already is taken as it is, and the folder stays where they lie without another word.
+    assert_eq!(publish(&other)["blobs_new"], 0);
+    let more = desk.package("b", &[("file", b"more")]);
+    other.publish(&["--package", &more]);
+    assert!(blob(&blobs, b"more").is_file());
+    for each in [&desk, &other] {
+        assert!(each.dir.path("repo/repository/blobs").is_symlink());
+        done(&["verify", &each.repository]);
+        let refused = repo(&["gc", &each.repository]).0.unwrap_err().to_string();
+        assert!(refused.contains(text(&blobs)), "{refused}");
+    }
+    assert_eq!(other.names(), ["a/0", "b/0"]);
+    // Neither away from there, nor away from what lies below the repository.
+    let elsewhere = desk.dir.path("elsewhere");
+    let refused = repo(&["publish", "--blob-repo-dir", text(&elsewhere), &desk.repository]).0.unwrap_err().to_string();
+    assert!(refused.contains("already") && refused.contains(text(&blobs)), "{refused}");
+    let full = Desk::new();
+    full.publish(&["--package", &package]);
+    let refused = repo(&["publish", "--blob-repo-dir", text(&blobs), &full.repository]).0.unwrap_err().to_string();
+    assert!(refused.contains("move them there"), "{refused}");
+    done(&["verify", &full.repository]);
+}
+
+#[test]
+fn packages_of_a_repository_that_has_expired_are_not_shown() {
+    let desk = Desk::new();
+    let package = desk.package("a", &[("file", b"a")]);
+    desk.publish(&["--metadata-current-time", "2020-01-31T00:00:00Z", "--package", &package]);
+    let archive = desk.dir.path("a.far").display().to_string();
+    let at = ["--repo-path", &desk.repository];
+    for line in [&["list"][..], &["list", "--json"], &["show", "a"], &["extract-archive", "-o", &archive, "a"]] {
+        let (outcome, printed) = repo(&[&["package"], line, &at[..]].concat());
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("expired at 2020-") && error.contains("`repo publish"), "{line:?}: {error}");
+        assert_eq!(printed, "", "{line:?}");
+    }
+    assert!(!Path::new(&archive).exists());
+    // As the message says.
+    done(&["publish", &desk.repository]);
+    assert_eq!(desk.names(), ["a/0"]);
+}
