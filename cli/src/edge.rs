@@ -2,6 +2,7 @@
 
 pub mod control;
 mod explain;
+mod quarantine;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -43,6 +44,8 @@ pub enum Verb {
     Import(control::Import),
     /// Where a running edge has a blob, from which source it came, and why it was last fetched
     Explain(explain::Explain),
+    /// What sources sent a running edge that was not what they were asked for
+    Quarantine(quarantine::Quarantine),
 }
 
 /// Arguments of `edge serve`.
@@ -102,6 +105,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
         Verb::Unpin(args) => return control::unpin(args, out),
         Verb::Import(args) => return control::import(args, out),
         Verb::Explain(args) => return explain::explain(args, out),
+        Verb::Quarantine(args) => return quarantine::quarantine(args, out),
     };
     let loaded = args.flags().load::<EdgeServerConfig>(&args.common, ENVIRONMENT_PREFIX)?;
     if args.common.check_config {

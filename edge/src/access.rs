@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use colibri_api::Trace;
 use colibri_common::{Clock, UnixSeconds};
-use colibri_fetch::{Given, Witness};
+use colibri_fetch::{Blame, Given, Witness};
 use colibri_service::AccessLog;
 use colibri_transport::{Peer, Protocol, Request, Response};
 use http::header::{RANGE, USER_AGENT};
@@ -15,15 +15,16 @@ use http::{HeaderMap, HeaderName};
 use serde::Serialize;
 
 use crate::cache::Freshness;
-use crate::history::History;
+use crate::history::clip;
 use crate::limits::{LOGGED_FIELD_BYTES_MAX, LOGGED_PATH_BYTES_MAX};
 use crate::metrics::Metrics;
+use crate::quarantine::Seen;
 
 /// Who notes the requests of one edge.
 pub(crate) struct Access {
     log: Option<Arc<AccessLog>>,
     clock: Arc<dyn Clock>,
-    history: Arc<History>,
+    seen: Arc<Seen>,
     metrics: Metrics,
 }
 
@@ -52,18 +53,22 @@ struct Noted {
     line: Line,
 }
 
-/// Which source was asked on behalf of one request: the one that gave something last. The
-/// history of units is told as well.
+/// Which source was asked on behalf of one request: the one that gave something last. What is remembered of sources whoever
+/// asks is told as well.
 #[derive(Debug)]
 struct Trail {
-    history: Arc<History>,
+    seen: Arc<Seen>,
     source: Mutex<Option<String>>,
 }
 
 impl Witness for Trail {
     fn gave(&self, authority: &str, given: Given) {
-        self.history.gave(authority, given);
+        self.seen.gave(authority, given);
         *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(authority.to_owned());
+    }
+
+    fn blamed(&self, blame: &Blame) {
+        self.seen.blamed(blame);
     }
 }
 
@@ -93,8 +98,8 @@ struct Line {
 }
 
 impl Access {
-    pub fn new(log: Option<Arc<AccessLog>>, clock: Arc<dyn Clock>, history: Arc<History>, metrics: Metrics) -> Self {
-        Self { log, clock, history, metrics }
+    pub fn new(log: Option<Arc<AccessLog>>, clock: Arc<dyn Clock>, seen: Arc<Seen>, metrics: Metrics) -> Self {
+        Self { log, clock, seen, metrics }
     }
 
     /// Opens the log's file anew.
@@ -109,7 +114,7 @@ impl Access {
         let protocol = request.extensions().get::<Protocol>().copied();
         let noted = self.log.clone().map(|log| Noted {
             log,
-            trail: Arc::new(Trail { history: self.history.clone(), source: Mutex::default() }),
+            trail: Arc::new(Trail { seen: self.seen.clone(), source: Mutex::default() }),
             line: Line::of(request, trace, self.clock.now()),
         });
         Visit { began: Instant::now(), protocol, metrics: self.metrics.clone(), noted }
@@ -117,8 +122,8 @@ impl Access {
 }
 
 impl Visit {
-    /// Who is to be told which source gave what for this request, if that is not just the
-    /// history of units.
+    /// Who is to be told which source gave what for this request, if that is not just
+    /// [`Seen`].
     pub fn witness(&self) -> Option<Arc<dyn Witness>> {
         self.noted.as_ref().map(|noted| noted.trail.clone() as Arc<dyn Witness>)
     }
@@ -167,8 +172,8 @@ impl Line {
         let field = |name| text_of(request.headers(), &name);
         Self {
             time_s,
-            method: clip(request.method().as_str(), LOGGED_FIELD_BYTES_MAX),
-            path: clip(request.uri().path(), LOGGED_PATH_BYTES_MAX),
+            method: clip(request.method().as_str(), LOGGED_FIELD_BYTES_MAX).to_owned(),
+            path: clip(request.uri().path(), LOGGED_PATH_BYTES_MAX).to_owned(),
             range: field(RANGE),
             status: 0,
             bytes: 0,
@@ -187,13 +192,5 @@ impl Line {
 
 fn text_of(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let text = headers.get(name)?.to_str().ok()?;
-    Some(clip(text, LOGGED_FIELD_BYTES_MAX))
-}
-
-fn clip(text: &str, bytes_max: usize) -> String {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+    Some(clip(text, LOGGED_FIELD_BYTES_MAX).to_owned())
 }

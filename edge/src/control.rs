@@ -1,5 +1,5 @@
-//! [`control`]: what an operator tells a running edge on its admin port: how far it is warmed, which releases stay, and which
-//! bundle to take in. It has no authentication of its own, like all of that port: it is not published.
+//! [`control`]: what an operator asks and tells a running edge on its admin port: how far it is warmed, which releases stay,
+//! which bundle to take in, what is known of a blob, and what bad bytes came. It has no authentication of its own, like all of that port: it is not published.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -94,12 +94,20 @@ async fn answer(edge: &ReadApi, method: &Method, path: &str, body: &Bytes) -> An
                 id.map_err(|error| Refused(StatusCode::BAD_REQUEST, format!("not the hash of a blob: {error}")))?;
             to_json(&edge.explain(id))
         }
-        ("/warm" | "/pins" | "/import", _) => {
+        ("/quarantine", "GET") => to_json(&json!({ "pieces": edge.quarantine().list() })),
+        (path, "GET") if path.starts_with("/quarantine/") => {
+            let number = &path["/quarantine/".len()..];
+            let shown = number.parse().ok().and_then(|number| edge.quarantine().show(number));
+            let none =
+                || Refused(StatusCode::NOT_FOUND, format!("there is no piece `{number}` in quarantine, or no more"));
+            to_json(&shown.ok_or_else(none)?)
+        }
+        ("/warm" | "/pins" | "/import" | "/quarantine", _) => {
             Err(Refused(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take {method}")))
         }
         _ => {
-            let text = "here are /metrics, /healthz, /readyz, /warm, /pins, /import and /explain/HASH".to_owned();
-            Err(Refused(StatusCode::NOT_FOUND, text))
+            let text = "here are /metrics, /healthz, /readyz, /warm, /pins, /import, /quarantine and /explain/HASH";
+            Err(Refused(StatusCode::NOT_FOUND, text.to_owned()))
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use colibri_common::{BlobId, Clock, UnixSeconds};
-use colibri_fetch::{Given, Witness};
+use colibri_fetch::Given;
 use colibri_package::delivery::Encoding;
 use quick_cache::sync::Cache;
 use serde::Serialize;
@@ -84,12 +84,9 @@ impl History {
 
     /// Its fill failed.
     pub fn failed(&self, key: &UnitKey, reason: &str) {
-        let mut end = reason.len().min(HISTORY_TEXT_BYTES_MAX);
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
+        let reason = clip(reason, HISTORY_TEXT_BYTES_MAX);
         self.change(key_of(key), |past, now| {
-            (past.failure, past.failed_at) = (Some(Arc::from(&reason[..end])), Some(now));
+            (past.failure, past.failed_at) = (Some(Arc::from(reason)), Some(now));
         });
     }
 
@@ -98,10 +95,9 @@ impl History {
         change(&mut past, self.clock.now());
         self.units.insert(key, past);
     }
-}
 
-impl Witness for History {
-    fn gave(&self, authority: &str, given: Given) {
+    /// A source gave it.
+    pub fn gave(&self, authority: &str, given: Given) {
         let Given::Unit { blob, encoding, unit } = given else { return };
         self.change((blob, encoding, unit), |past, now| {
             let source = past.source.take().filter(|source| **source == *authority);
@@ -119,6 +115,15 @@ impl Witness for History {
             };
         });
     }
+}
+
+/// The beginning of a text, in at most so many bytes.
+pub(crate) fn clip(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 fn text<S: serde::Serializer>(text: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -29,6 +29,7 @@ pub mod metrics;
 mod peers;
 mod pins;
 pub mod process;
+mod quarantine;
 mod reader;
 mod relay;
 mod serve;
@@ -102,8 +103,10 @@ impl Edge {
         let tasks = TaskTracker::new();
         let disk = config.disk.as_ref().map(|disk| disk::DiskTier::open(disk, metrics.clone())).transpose()?;
         let history = history::History::new(clock.clone());
-        let fetcher = fetcher.with_witness(Some(history.clone()));
-        let cache = Arc::new(cache::Cache::new(config, disk.clone(), metrics.clone(), history.clone(), tasks.clone()));
+        let quarantine = Arc::new(quarantine::Quarantine::new(clock.clone(), metrics.clone()));
+        let seen = Arc::new(quarantine::Seen { history: history.clone(), quarantine });
+        let fetcher = fetcher.with_witness(Some(seen.clone()));
+        let cache = Arc::new(cache::Cache::new(config, disk.clone(), metrics.clone(), history, tasks.clone()));
         let documents = documents::Documents::new(config, metrics.clone(), &tasks);
         let hop = OwnHop::new(&config.name);
         let unknown = unknown::Unknown::new(Duration::from_secs(config.unknown_blob_s));
@@ -124,7 +127,7 @@ impl Edge {
         let warmers = Arc::new(warm::Warmers::open(config, &repositories, &shared)?);
         let listeners = auto::Listeners::new(config.auto_listeners_max, metrics.clone(), tasks.clone());
         let log = AccessLog::open(&config.access_log, registry)?.map(Arc::new);
-        let access = access::Access::new(log, clock.clone(), history, metrics.clone());
+        let access = access::Access::new(log, clock.clone(), seen.clone(), metrics.clone());
         let relay = relay::Relay::new(
             config.name.clone(),
             Duration::from_secs(config.upstream_patience_s.max(1)),
@@ -143,6 +146,7 @@ impl Edge {
             listeners,
             unknown,
             warmers,
+            seen,
             metrics: metrics.clone(),
         };
         let serve = Arc::new(serve::ReadApi::new(config, parts, tasks.clone()));

@@ -199,6 +199,15 @@ pub const PEER_RUN_UNITS: u32 = 4;
 /// Requests in flight at a peer that are never too many, however few the others have.
 pub const PEER_LOAD_MIN: u32 = 64;
 
+/// Bad pieces that are kept for people to look at; the oldest go.
+pub const QUARANTINED_MAX: usize = 256;
+
+/// Of these, from one source: it pushes out its own first.
+pub const QUARANTINE_OF_ONE_SOURCE_MAX: usize = 64;
+
+/// Bytes of all of them.
+pub const QUARANTINE_BYTES_MAX: usize = 8 << 20;
+
 /// Hops of a `CDN-Loop` value sent on; those furthest away are left out.
 pub const LOOP_HOPS_MAX: usize = 32;
 
@@ -307,6 +316,9 @@ pub const ALL: &[(&str, u64)] = &[
     ("ENDPOINT_SLICES_BYTES_MAX", ENDPOINT_SLICES_BYTES_MAX),
     ("PEER_RUN_UNITS", PEER_RUN_UNITS as u64),
     ("PEER_LOAD_MIN", PEER_LOAD_MIN as u64),
+    ("QUARANTINED_MAX", QUARANTINED_MAX as u64),
+    ("QUARANTINE_OF_ONE_SOURCE_MAX", QUARANTINE_OF_ONE_SOURCE_MAX as u64),
+    ("QUARANTINE_BYTES_MAX", QUARANTINE_BYTES_MAX as u64),
     ("LOOP_HOPS_MAX", LOOP_HOPS_MAX as u64),
     ("LOOP_BYTES_MAX", LOOP_BYTES_MAX as u64),
     ("RELAY_REQUEST_BYTES_MAX", RELAY_REQUEST_BYTES_MAX),

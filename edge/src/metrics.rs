@@ -28,6 +28,12 @@ pub struct Metrics {
     pub fills: IntCounter,
     /// Fills that failed.
     pub fill_failures: IntCounter,
+    /// Bad pieces that sources sent.
+    pub quarantined: IntCounter,
+    /// Bad pieces that are kept to be looked at.
+    pub quarantine_pieces: IntGauge,
+    /// Their bytes.
+    pub quarantine_bytes: IntGauge,
     /// Verified bytes that came from upstream, encoded form.
     pub filled_bytes: IntCounter,
     /// Bytes of blobs sent to readers, without headers.
@@ -127,6 +133,10 @@ impl Metrics {
             disk_hits: counter("colibri_edge_disk_hits_total", "units read back from disk")?,
             fills: counter("colibri_edge_fills_total", "units fetched from upstream")?,
             fill_failures: counter("colibri_edge_fill_failures_total", "fills that failed")?,
+            quarantined: counter("colibri_edge_quarantined_total", "bad pieces that sources sent")?,
+            quarantine_pieces: registry
+                .gauge("colibri_edge_quarantine_pieces", "bad pieces that are kept to be looked at")?,
+            quarantine_bytes: registry.gauge("colibri_edge_quarantine_bytes", "bytes of these")?,
             filled_bytes: counter("colibri_edge_filled_bytes_total", "verified bytes that came from upstream")?,
             served_bytes: counter(
                 "colibri_edge_served_bytes_total",

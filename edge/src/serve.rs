@@ -33,6 +33,7 @@ use crate::documents::{Documents, Life, Wish};
 use crate::limits::ABSENT_FLOOR_MS;
 use crate::metadata::{Answered, Repositories};
 use crate::metrics::Metrics;
+use crate::quarantine::{Quarantine, Seen};
 use crate::relay::{self, Relay};
 use crate::tokens::{Denied, Tokens};
 use crate::unknown::Unknown;
@@ -44,19 +45,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Answers requests of one edge.
 pub(crate) struct ReadApi {
     name: String,
-    access: Access,
-    tokens: Tokens,
-    clock: Arc<dyn Clock>,
-    relay: Relay,
-    hop: OwnHop,
-    fetcher: BlobFetcher,
-    cache: Arc<Cache>,
-    documents: Documents,
-    repositories: Repositories,
-    listeners: Listeners,
-    unknown: Unknown,
-    warmers: Arc<Warmers>,
-    metrics: Metrics,
+    parts: Parts,
     tasks: TaskTracker,
     metadata_max_age_s: u64,
     /// Peers are told that it is about to stop.
@@ -83,6 +72,7 @@ pub(crate) struct Parts {
     pub listeners: Listeners,
     pub unknown: Unknown,
     pub warmers: Arc<Warmers>,
+    pub seen: Arc<Seen>,
     pub metrics: Metrics,
 }
 
@@ -95,6 +85,8 @@ pub(crate) struct Explanation {
     forms: Vec<FormState>,
     /// Sources that served what was not this blob, the newest last.
     blames: Vec<String>,
+    /// Numbers of what they sent, in quarantine.
+    quarantined: Vec<u64>,
 }
 
 /// What every answer needs of its request.
@@ -109,61 +101,28 @@ struct Asked {
 
 impl ReadApi {
     pub fn new(config: &EdgeConfig, parts: Parts, tasks: TaskTracker) -> Self {
-        let Parts {
-            access,
-            tokens,
-            clock,
-            relay,
-            hop,
-            fetcher,
-            cache,
-            documents,
-            repositories,
-            listeners,
-            unknown,
-            warmers,
-            metrics,
-        } = parts;
         let (name, metadata_max_age_s) = (config.name.clone(), config.metadata_max_age_s);
-        Self {
-            name,
-            access,
-            tokens,
-            clock,
-            relay,
-            hop,
-            fetcher,
-            cache,
-            documents,
-            repositories,
-            listeners,
-            unknown,
-            warmers,
-            metrics,
-            tasks,
-            metadata_max_age_s,
-            leaving: AtomicBool::new(false),
-        }
+        Self { name, parts, tasks, metadata_max_age_s, leaving: AtomicBool::new(false) }
     }
 
     /// Ends the streams of everybody who listens.
     pub fn end_events(&self) {
-        self.listeners.end();
+        self.parts.listeners.end();
     }
 
     /// The tiers.
     pub const fn cache(&self) -> &Arc<Cache> {
-        &self.cache
+        &self.parts.cache
     }
 
     /// What warms them.
     pub const fn warmers(&self) -> &Arc<Warmers> {
-        &self.warmers
+        &self.parts.warmers
     }
 
     /// The repositories that are followed.
     pub const fn repositories(&self) -> &Repositories {
-        &self.repositories
+        &self.parts.repositories
     }
 
     /// Tells peers from now on that this edge is about to stop.
@@ -173,24 +132,30 @@ impl ReadApi {
 
     /// Who notes requests.
     pub const fn access(&self) -> &Access {
-        &self.access
+        &self.parts.access
+    }
+
+    /// What sources sent that was bad.
+    pub fn quarantine(&self) -> &Quarantine {
+        &self.parts.seen.quarantine
     }
 
     /// What is known of a blob, for people who ask why.
     pub fn explain(&self, id: BlobId) -> Explanation {
-        let blames = self.fetcher.sources().blames().into_iter().filter(|blame| blame.blob == Some(id));
+        let blames = self.parts.fetcher.sources().blames().into_iter().filter(|blame| blame.blob == Some(id));
         Explanation {
             blob: id,
-            remembers_since: self.cache.remembers_since(),
-            forms: self.cache.explain(id),
+            remembers_since: self.parts.cache.remembers_since(),
+            forms: self.parts.cache.explain(id),
             blames: blames.map(|blame| blame.to_string()).collect(),
+            quarantined: self.quarantine().of(id),
         }
     }
 
     /// The answer to one request.
     pub async fn answer(&self, request: Request) -> Response {
         let trace = Trace::continued(request.headers(), fastrand::u128(..), fastrand::u64(..));
-        let visit = self.access.visit(&request, &trace);
+        let visit = self.parts.access.visit(&request, &trace);
         let from_peer = request.headers().contains_key(FROM_PEER);
         let mut response = self.respond(request, from_peer, &trace, visit.witness()).await;
         if from_peer && self.leaving.load(Ordering::Relaxed) {
@@ -211,14 +176,14 @@ impl ReadApi {
         let here = colibri_transport::authority(&request).map(|authority| format!("{scheme}://{authority}"));
         let (head, body) = request.into_parts();
         let relayed = relay::is_relayed(&head.method, &head.uri);
-        let via = match self.hop.check(&head.headers) {
+        let via = match self.parts.hop.check(&head.headers) {
             Ok(via) => via,
             Err(_) if relayed => return relay::hang_up(),
             Err(_) => return cdn_loop::refusal(&self.name, &head.method),
         };
         let mut onward = via.headers();
         trace.add_to(&mut onward);
-        let mut fetcher = self.fetcher.clone().with_headers(onward);
+        let mut fetcher = self.parts.fetcher.clone().with_headers(onward);
         if witness.is_some() {
             fetcher = fetcher.with_witness(witness);
         }
@@ -227,7 +192,7 @@ impl ReadApi {
             fetcher = fetcher.on_behalf_of_nearby();
         }
         if relayed {
-            return self.relay.pass_on(&fetcher, &head.uri, &head.headers, body).await;
+            return self.parts.relay.pass_on(&fetcher, &head.uri, &head.headers, body).await;
         }
         let asked = Asked { method: head.method, headers: head.headers, here, fetcher };
         if asked.method != Method::GET && asked.method != Method::HEAD {
@@ -237,15 +202,15 @@ impl ReadApi {
             Ok(route) => route,
             Err(error) => return self.problem(&error.into(), &asked.method),
         };
-        if let Err(denied) = self.tokens.judge(&route, &head.uri, &asked.headers, self.clock.now()) {
+        if let Err(denied) = self.parts.tokens.judge(&route, &head.uri, &asked.headers, self.parts.clock.now()) {
             return self.problem(&denied.into(), &asked.method);
         }
         let answer = self.route(&route, &asked).await;
         let mut response = answer.unwrap_or_else(|error| self.problem(&error, &asked.method));
-        if self.tokens.are_needed() {
+        if self.parts.tokens.are_needed() {
             cache_control::keep_private(response.headers_mut());
         }
-        let followed = route.repository().and_then(|repository| self.repositories.get(repository));
+        let followed = route.repository().and_then(|repository| self.parts.repositories.get(repository));
         if let Some(version) = followed.and_then(|followed| *followed.versions().borrow()) {
             response.extensions_mut().insert(SetVersion(version));
         }
@@ -257,7 +222,7 @@ impl ReadApi {
             Route::Blob { repository, id, form } => {
                 let place = repository.as_ref().map(|name| format!("/{}", name.as_str())).unwrap_or_default();
                 self.is_known(repository.as_ref(), &place, *id, *form, asked)?;
-                let era = self.unknown.era();
+                let era = self.parts.unknown.era();
                 let answer = match form {
                     BlobForm::Leaves => self.leaves(&place, *id, asked).await,
                     BlobForm::Raw => self.blob(&place, *id, Encoding::Raw, asked).await,
@@ -268,13 +233,13 @@ impl ReadApi {
                     }
                 };
                 if matches!(answer, Err(ApiError::NotFound(_))) {
-                    self.unknown.remember(&place, *id, form_number(*form), era);
+                    self.parts.unknown.remember(&place, *id, form_number(*form), era);
                     return Err(self.absent(*id));
                 }
                 answer
             }
             Route::Metadata { repository, file } => {
-                if let Some(followed) = self.repositories.get(repository) {
+                if let Some(followed) = self.parts.repositories.get(repository) {
                     let Answered { file, freshness, age_s } =
                         followed.answer(file, asked.insists(), &asked.fetcher).await?;
                     let mut response =
@@ -312,13 +277,13 @@ impl ReadApi {
         form: BlobForm,
         asked: &Asked,
     ) -> Result<(), ApiError> {
-        if self.warmers.refuses(repository, id) {
-            self.metrics.unlisted_blobs.inc();
+        if self.parts.warmers.refuses(repository, id) {
+            self.parts.metrics.unlisted_blobs.inc();
             return Err(ApiError::NotFound(format!("no metadata that is trusted here leads to blob {id}")));
         }
         let life_max = if asked.insists() { Duration::from_millis(ABSENT_FLOOR_MS) } else { Duration::MAX };
-        if self.unknown.has(place, id, form_number(form), life_max) {
-            self.metrics.unknown_blobs.inc();
+        if self.parts.unknown.has(place, id, form_number(form), life_max) {
+            self.parts.metrics.unknown_blobs.inc();
             return Err(self.absent(id));
         }
         Ok(())
@@ -326,19 +291,19 @@ impl ReadApi {
 
     /// Said alike when upstream was asked and when it was asked a moment ago: HEAD has the headers of GET.
     fn absent(&self, id: BlobId) -> ApiError {
-        ApiError::NotFound(format!("blob {id}: no source has it (asked {})", self.fetcher.sources().names()))
+        ApiError::NotFound(format!("blob {id}: no source has it (asked {})", self.parts.fetcher.sources().names()))
     }
 
     /// The events of a followed repository.
     fn auto(&self, repository: &RepositoryName, asked: &Asked) -> Result<Response, ApiError> {
-        let followed = self.repositories.get(repository).ok_or_else(|| {
+        let followed = self.parts.repositories.get(repository).ok_or_else(|| {
             ApiError::NotFound(format!(
                 "this edge does not follow {repository}, so it has no events of it: ask for the timestamp, or ask the origin"
             ))
         })?;
         let body = match asked.method {
             Method::HEAD => Body::empty(),
-            _ => self.listeners.listen(followed.versions())?,
+            _ => self.parts.listeners.listen(followed.versions())?,
         };
         let mut response = Response::new(body);
         let headers = response.headers_mut();
@@ -357,7 +322,7 @@ impl ReadApi {
         asked: &Asked,
     ) -> Result<Response, ApiError> {
         let wish = Wish { path: route.path(), life, insists: asked.insists() };
-        let (document, freshness) = self.documents.get(&asked.fetcher, wish).await;
+        let (document, freshness) = self.parts.documents.get(&asked.fetcher, wish).await;
         let document = document.map_err(|error| api_error(&error))?;
         self.send_document(route, content_type, &document.bytes, document.sha256, freshness, asked).await
     }
@@ -374,7 +339,7 @@ impl ReadApi {
         // Metadata is coded and sent whole, targets are neither.
         let is_metadata = matches!(route, Route::Metadata { .. });
         let coding = if is_metadata { negotiate(&asked.headers)? } else { Coding::Identity };
-        let form = self.documents.forms.of(sha256, coding, bytes).await?;
+        let form = self.parts.documents.forms.of(sha256, coding, bytes).await?;
         let representation = Representation {
             length: form.len() as u64,
             etag: Some(ETag::coded(&sha256, coding)),
@@ -398,13 +363,13 @@ impl ReadApi {
     ) -> Result<Response, ApiError> {
         let here = asked.here.as_ref().ok_or_else(|| ApiError::BadRequest("the request names no host".to_owned()))?;
         let wish = Wish { path: route.path(), life: Life::Short, insists: asked.insists() };
-        let document = self.documents.get(&asked.fetcher, wish).await.0.map_err(|error| api_error(&error))?;
+        let document = self.parts.documents.get(&asked.fetcher, wish).await.0.map_err(|error| api_error(&error))?;
         let config: Result<Map<String, Value>, _> = serde_json::from_slice(&document.bytes);
         let mut config =
             config.map_err(|error| ApiError::BadGateway(format!("upstream's {} is not one: {error}", route.path())))?;
         // Events are promised only where there are any, and if upstream's operator wants them used.
         let subscribes = config.get("mirrors").and_then(|mirrors| mirrors.get(0)?.get("subscribe")?.as_bool());
-        let subscribe = subscribes == Some(true) && self.repositories.get(repository).is_some();
+        let subscribe = subscribes == Some(true) && self.parts.repositories.get(repository).is_some();
         let mirror = serde_json::json!({ "mirror_url": format!("{here}/{repository}"), "subscribe": subscribe });
         config.insert("mirrors".to_owned(), Value::Array(vec![mirror]));
         let text: Bytes = Value::Object(config).to_string().into();

@@ -59,6 +59,9 @@ fn print(answer: &Value, out: &mut dyn Write) -> std::io::Result<()> {
     for blame in list(&answer["blames"]) {
         writeln!(out, "blamed: {}", blame.as_str().unwrap_or_default())?;
     }
+    for number in list(&answer["quarantined"]) {
+        writeln!(out, "what was sent: colibri edge quarantine show {number}")?;
+    }
     Ok(())
 }
 
@@ -100,12 +103,13 @@ mod tests {
         });
         let text = print(json!({
             "forms": [{ "encoding": "raw", "units": [] }, { "encoding": "type 1", "units": [unit] }],
-            "blames": ["one:80 served bad bytes"]
+            "blames": ["one:80 served bad bytes"],
+            "quarantined": [17]
         }));
         let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(row[..3], ["type", "1", "3"], "{text}");
         assert!(text.contains("memory, disk") && text.contains("origin:8443") && text.contains("evicted"), "{text}");
-        assert!(text.contains("blamed: one:80"), "{text}");
+        assert!(text.contains("blamed: one:80") && text.contains("quarantine show 17"), "{text}");
         let none = print(json!({ "forms": [], "blames": [], "remembers_since": 17 }));
         assert!(none.contains("since 17"), "{none}");
     }

@@ -6,8 +6,9 @@
 use std::ops::Range;
 
 use bytes::BytesMut;
-use colibri_package::delivery::{Layout, StrictError, VerifiedPieces};
+use colibri_package::delivery::{Layout, VerifiedPieces};
 
+use crate::evidence::Refused;
 use crate::limits::SEGMENT_BYTES_MAX;
 
 /// Takes what runs were verified.
@@ -42,7 +43,7 @@ impl Assembler {
 
     /// Takes the next bytes and hands what they complete to `sink`; bytes after the last piece are left alone. Gives the
     /// number of bytes taken. After an error the assembler is of no more use.
-    pub fn push(&mut self, mut bytes: &[u8], sink: &mut Sink<'_>) -> Result<usize, StrictError> {
+    pub fn push(&mut self, mut bytes: &[u8], sink: &mut Sink<'_>) -> Result<usize, Refused> {
         let given = bytes.len();
         while !self.is_done() {
             if self.room == 0 {
@@ -56,7 +57,9 @@ impl Assembler {
             if count == 0 {
                 break;
             }
-            sink(self.layout.verify(self.next, self.pending.split_to(length).freeze())?);
+            let run = self.pending.split_to(length).freeze();
+            let verified = self.layout.verify(self.next, run.clone());
+            sink(verified.map_err(|error| Refused::of_run(&self.layout, self.next, &run, error))?);
             self.next += count;
         }
         Ok(given - bytes.len())

@@ -165,7 +165,7 @@ impl BlobFetcher {
 
     /// A walk over the sources, `nearby` first.
     pub(crate) fn round<'a>(&'a self, subject: Subject, nearby: Option<&'a Source>) -> Round<'a> {
-        Round::new(&self.sources, subject).of_class(self.class).nearby_first(nearby)
+        Round::new(&self.sources, subject).of_class(self.class).nearby_first(nearby).seen_by(self.witness.as_deref())
     }
 
     /// The proven leaves of a blob. `place` is `/REPO` for sources that serve several repositories, else empty.

@@ -10,6 +10,8 @@ use colibri_metadata::MetadataError;
 use colibri_package::delivery::{DeliveryError, Encoding, StrictError};
 use colibri_transport::{BodyError, ClientError, CodingError};
 
+use crate::evidence::BadPiece;
+
 /// Why one attempt at one source failed. What the fetcher does next depends on the variant.
 #[derive(Debug, thiserror::Error)]
 pub enum AttemptError {
@@ -71,12 +73,22 @@ pub enum AttemptError {
     /// The content hashes to another blob: bad bytes.
     #[error("bad bytes: the content is blob {found}")]
     WrongContent {
+        /// What it should be.
+        expected: BlobId,
         /// What the content is.
         found: BlobId,
     },
     /// A document does not have the hash that its name says: bad bytes.
     #[error("bad bytes: {0}")]
     WrongHash(String),
+    /// Bad bytes, and here they are.
+    #[error("{error}")]
+    Shown {
+        /// Why they are bad.
+        error: Box<Self>,
+        /// What was sent.
+        piece: Box<BadPiece>,
+    },
 }
 
 impl AttemptError {
@@ -87,7 +99,8 @@ impl AttemptError {
             | Self::BadBytes(_)
             | Self::BadForm(_)
             | Self::WrongContent { .. }
-            | Self::WrongHash(_) => true,
+            | Self::WrongHash(_)
+            | Self::Shown { .. } => true,
             Self::NotFound
             | Self::Busy { .. }
             | Self::Unexpected(_)
@@ -123,6 +136,9 @@ pub struct Blame {
     pub encoding: Option<Encoding>,
     /// What was wrong and where, with the expected and the found hash when a leaf failed.
     pub detail: String,
+    /// What was sent, for a [`Witness`](crate::Witness) that hears of it at once; the blames that a set of sources keeps are
+    /// without.
+    pub piece: Option<Box<BadPiece>>,
 }
 
 impl fmt::Display for Blame {

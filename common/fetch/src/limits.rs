@@ -13,6 +13,9 @@ pub const SOURCES_MAX: usize = 64;
 /// Blames kept for reading; older ones are forgotten, counters are not.
 pub const BLAMES_KEPT_MAX: usize = 256;
 
+/// What is shown of one piece that a source sent and that is bad, bytes: all of a leaf, and of most frames.
+pub const BAD_PIECE_BYTES_MAX: usize = 64 << 10;
+
 /// How long a source that served bad bytes is asked only when nobody else is left.
 pub const BLAME_DEMOTION: Duration = Duration::from_secs(300);
 
@@ -92,6 +95,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("PASSES_MAX", PASSES_MAX as u64),
     ("SOURCES_MAX", SOURCES_MAX as u64),
     ("BLAMES_KEPT_MAX", BLAMES_KEPT_MAX as u64),
+    ("BAD_PIECE_BYTES_MAX", BAD_PIECE_BYTES_MAX as u64),
     ("BLAME_DEMOTION", BLAME_DEMOTION.as_millis() as u64),
     ("FAILURE_DEMOTION", FAILURE_DEMOTION.as_millis() as u64),
     ("FAILURE_DEMOTION_MAX", FAILURE_DEMOTION_MAX.as_millis() as u64),

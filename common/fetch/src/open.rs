@@ -18,6 +18,7 @@ use crate::assemble::Assembler;
 use crate::attempt::{Answer, Attempt, ended_early};
 use crate::blob::{OpenedBlob, ProvenLeaves};
 use crate::error::AttemptError;
+use crate::evidence::Refused;
 use crate::limits::{BLOB_WITHOUT_LEAVES_BYTES_MAX, CONTENT_WITHOUT_LEAVES_BYTES_MAX, OPEN_WHOLE_BYTES_MAX};
 
 impl Attempt<'_> {
@@ -51,7 +52,8 @@ impl Attempt<'_> {
         let answer = self.part(&self.join(place, &format!("/leaves/{id}")), None).await?;
         let promised = answer.promised;
         let list = self.read_all(answer, LEAVES_LIST_BYTES_MAX).await?;
-        let leaves = Leaves::check(id, list).map_err(|error| AttemptError::from(error).or_cut_short(promised))?;
+        let leaves = Leaves::check(id, list.clone());
+        let leaves = leaves.map_err(|error| AttemptError::from(error).shown(0, &list).or_cut_short(promised))?;
         if leaves.count() > 1 {
             return Ok(ProvenLeaves { leaves, shown: None });
         }
@@ -82,11 +84,12 @@ impl Attempt<'_> {
             let answer = self.part(&url, None).await?;
             let promised = answer.promised;
             if let Some(claimed) = promised.filter(|promised| *promised > capacity && leaves.count() == 1) {
-                // It says at once that the blob has one leaf and that it has more.
-                return Err(LeavesError::Count { count: 1, claimed }.into());
+                // It says at once that the blob has one leaf and that it has more: the list of none is what is bad.
+                return Err(AttemptError::from(LeavesError::Count { count: 1, claimed }).shown(0, &[]));
             }
             let content = self.read_all(answer, capacity).await?;
             let proven = Layout::raw(leaves.clone(), ClaimedLength(content.len() as u64))
+                .map_err(|error| Refused::new(0, &content, error))
                 .and_then(|layout| Ok((verify_all(&layout, 0..layout.piece_count(), &content)?, layout)));
             let (pieces, layout) = proven.map_err(|error| AttemptError::from(error).or_cut_short(promised))?;
             return opened(layout, pieces);
@@ -114,7 +117,7 @@ impl Attempt<'_> {
         let (total, promised, etag) = (answer.total_claimed, answer.promised, answer.etag.clone());
         let head = self.read_prefix(answer, UNIT_H_PROBE_BYTES).await?;
         let layout = Layout::from_unit_h(kind, leaves.clone(), &head);
-        let layout = layout.map_err(|error| AttemptError::from(error).or_cut_short(promised))?;
+        let layout = layout.map_err(|error| AttemptError::from(error).shown(0, &head).or_cut_short(promised))?;
         let encoded = layout.encoded_length().0;
         if total.is_some_and(|total| total != encoded) {
             return Err(AttemptError::Unexpected(format!("its seek table ends at {encoded}, its total differs")));
@@ -164,19 +167,19 @@ impl Attempt<'_> {
 
     /// Why these bytes did not verify: they are bad, or of another encoded form, which an honest source may have. Unless the
     /// source named its form, its unit H is asked for.
-    pub(crate) async fn judge(&self, url: &str, layout: &Layout, form: Form, error: StrictError) -> AttemptError {
-        let (Form::Unknown, Encoding::Delivery(kind)) = (form, layout.encoding()) else { return error.into() };
+    pub(crate) async fn judge(&self, url: &str, layout: &Layout, form: Form, refused: Refused) -> AttemptError {
+        let (Form::Unknown, Encoding::Delivery(kind)) = (form, layout.encoding()) else { return refused.into() };
         let looked = async {
             let answer = self.part(url, Some(ByteRange::new(0, UNIT_H_PROBE_BYTES))).await?;
             self.read_prefix(answer, UNIT_H_PROBE_BYTES).await
         };
         match looked.await {
             Err(failure) => {
-                AttemptError::Unexpected(format!("sent what does not fit ({error}), then failed: {failure}"))
+                AttemptError::Unexpected(format!("sent what does not fit ({refused}), then failed: {failure}"))
             }
             Ok(head) => match Layout::from_unit_h(kind, layout.leaves().clone(), &head) {
                 Ok(other) if other.identity() != layout.identity() => AttemptError::OtherIdentity,
-                _ => error.into(),
+                _ => refused.into(),
             },
         }
     }
@@ -235,17 +238,19 @@ fn prove_whole(id: BlobId, encoding: Encoding, blob: &Bytes) -> Result<OpenedBlo
                         "has no leaves and decodes to {bytes} bytes or more"
                     )));
                 }
-                decoded => decoded.map_err(AttemptError::BadForm)?,
+                decoded => decoded.map_err(|error| AttemptError::BadForm(error).shown(0, blob))?,
             }
             builder.finish()
         }
     };
     if tree.id != id {
-        return Err(AttemptError::WrongContent { found: tree.id });
+        return Err(AttemptError::WrongContent { expected: id, found: tree.id }.shown(0, blob));
     }
     let layout = match encoding {
         Encoding::Raw => Layout::raw(tree.leaves, tree.length.into())?,
-        Encoding::Delivery(kind) => Layout::from_unit_h(kind, tree.leaves, blob)?,
+        Encoding::Delivery(kind) => {
+            Layout::from_unit_h(kind, tree.leaves, blob).map_err(|error| AttemptError::from(error).shown(0, blob))?
+        }
     };
     let start = ByteRange::new(0, layout.piece_range(0).start()).within(0).end;
     let pieces = verify_all(&layout, 0..layout.piece_count(), &blob[start..])?;
@@ -265,9 +270,9 @@ fn verify_all(
     layout: &Layout,
     pieces: std::ops::Range<u32>,
     mut encoded: &[u8],
-) -> Result<Vec<VerifiedPieces>, StrictError> {
-    let not_whole =
-        StrictError::NotWholePieces { offset: layout.piece_range(pieces.start).start(), got: encoded.len() as u64 };
+) -> Result<Vec<VerifiedPieces>, Refused> {
+    let (offset, all) = (layout.piece_range(pieces.start).start(), encoded);
+    let not_whole = || Refused::new(offset, all, StrictError::NotWholePieces { offset, got: all.len() as u64 });
     let mut verified = Vec::new();
     let mut next = pieces.start;
     while next < pieces.end {
@@ -275,9 +280,9 @@ fn verify_all(
         let mut assembler = Assembler::new(layout, next..end);
         let taken = assembler.push(encoded, &mut |run| verified.push(run))?;
         if !assembler.is_done() {
-            return Err(not_whole);
+            return Err(not_whole());
         }
         (encoded, next) = (&encoded[taken..], end);
     }
-    if encoded.is_empty() { Ok(verified) } else { Err(not_whole) }
+    if encoded.is_empty() { Ok(verified) } else { Err(not_whole()) }
 }

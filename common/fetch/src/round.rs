@@ -15,6 +15,7 @@ use crate::health::Standing;
 use crate::limits::RETRY_AFTER_MAX;
 use crate::patience::{Pace, Patience};
 use crate::source::{Source, Sources};
+use crate::witness::Witness;
 
 /// What is being fetched: for messages, blame and the spread over sources.
 #[derive(Debug, Clone)]
@@ -41,6 +42,7 @@ pub(crate) struct Round<'a> {
     sources: &'a Sources,
     subject: Subject,
     class: Class,
+    witness: Option<&'a dyn Witness>,
     /// Asked before the others, in the first pass only.
     nearby: Option<&'a Source>,
     nearby_asked: bool,
@@ -56,6 +58,7 @@ impl<'a> Round<'a> {
             sources,
             subject,
             class: Class::Demand,
+            witness: None,
             nearby: None,
             nearby_asked: false,
             queue: VecDeque::new(),
@@ -68,6 +71,12 @@ impl<'a> Round<'a> {
     /// The same walk for a fetch of this class.
     pub const fn of_class(mut self, class: Class) -> Self {
         self.class = class;
+        self
+    }
+
+    /// The same walk, of which this witness hears who is to blame.
+    pub const fn seen_by(mut self, witness: Option<&'a dyn Witness>) -> Self {
+        self.witness = witness;
         self
     }
 
@@ -140,8 +149,8 @@ impl<'a> Round<'a> {
         let not_found = matches!(error, AttemptError::NotFound);
         if let (true, Some(blob)) = (bad_bytes, self.subject.blob) {
             let (encoding, detail) = (self.subject.encoding, error.to_string());
-            let blame = Blame { source: authority, blob: Some(blob), encoding, detail };
-            self.sources.blame(source, blame, true);
+            let piece = error.piece().cloned().map(Box::new);
+            self.blame(source, Blame { source: authority, blob: Some(blob), encoding, detail, piece }, true);
         }
         match error {
             AttemptError::NotFound | AttemptError::OtherIdentity | AttemptError::OverBudget { .. } => {}
@@ -161,12 +170,19 @@ impl<'a> Round<'a> {
     /// blamed, but keeps its place for all else.
     pub fn refused_metadata(&mut self, source: &'a Source, error: &MetadataError) {
         let (authority, detail) = (source.url.authority().to_owned(), error.to_string());
-        let blame = Blame { source: authority, blob: None, encoding: None, detail: detail.clone() };
-        self.sources.blame(source, blame, !error.is_lagging());
+        let blame = Blame { source: authority, blob: None, encoding: None, detail: detail.clone(), piece: None };
+        self.blame(source, blame, !error.is_lagging());
         self.failed(source, &AttemptError::Unexpected(detail));
         if let Some(failure) = self.failures.last_mut() {
             failure.final_here = true;
         }
+    }
+
+    fn blame(&self, source: &Source, blame: Blame, demote: bool) {
+        if let Some(witness) = self.witness {
+            witness.blamed(&blame);
+        }
+        self.sources.blame(source, blame, demote);
     }
 
     /// The error when nobody is left.

@@ -408,7 +408,7 @@ impl Sources {
         if blames.len() == BLAMES_KEPT_MAX {
             blames.pop_front();
         }
-        blames.push_back(blame);
+        blames.push_back(Blame { piece: None, ..blame });
     }
 
     /// The newest blames, oldest first.
@@ -457,7 +457,7 @@ mod tests {
         let sources = sources(SourceOrder::Listed);
         let id = BlobId::from_digest([0; 32]);
         assert_eq!(names(&sources.candidates(Some(&id), 7)), ["a:1", "b:2", "c"]);
-        let blame = Blame { source: "a:1".into(), blob: Some(id), encoding: None, detail: String::new() };
+        let blame = Blame { source: "a:1".into(), blob: Some(id), encoding: None, detail: String::new(), piece: None };
         sources.blame(&sources.list()[0], blame.clone(), true);
         sources.list()[1].failed();
         assert_eq!(names(&sources.candidates(Some(&id), 7)), ["c", "b:2", "a:1"]);

@@ -1,8 +1,10 @@
 //! [`Witness`]: whoever wants to know which source gave what, such as an access log or a memory of where bytes came from. It is
-//! told only of what was verified, or is a document, and it decides nothing.
+//! told of what was verified, or is a document, and of who sent what was not right; it decides nothing.
 
 use colibri_common::BlobId;
 use colibri_package::delivery::Encoding;
+
+use crate::error::Blame;
 
 /// Something that a source gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,4 +28,7 @@ pub enum Given {
 pub trait Witness: std::fmt::Debug + Send + Sync {
     /// The source at `authority` (`host:port`) gave this.
     fn gave(&self, authority: &str, given: Given);
+
+    /// A source sent what is not right; what it sent comes along.
+    fn blamed(&self, blame: &Blame);
 }

@@ -15,7 +15,7 @@ use crate::shapes::Opened;
 
 impl ReadApi {
     pub(super) async fn leaves(&self, place: &str, id: BlobId, asked: &Asked) -> Result<Response, ApiError> {
-        let (leaves, freshness) = self.cache.leaves(&asked.fetcher, place, id).await;
+        let (leaves, freshness) = self.parts.cache.leaves(&asked.fetcher, place, id).await;
         let wire = leaves.map_err(|error| api_error(&error))?.wire();
         let representation = blob_representation(wire.len() as u64, ETag::leaves(id));
         let plan = head_for(&representation, &asked.method, &asked.headers);
@@ -45,7 +45,7 @@ impl ReadApi {
         encoding: Encoding,
         asked: &Asked,
     ) -> Result<Response, FetchError> {
-        let (opened, open_freshness) = self.cache.open(&asked.fetcher, place, id, encoding).await;
+        let (opened, open_freshness) = self.parts.cache.open(&asked.fetcher, place, id, encoding).await;
         let opened = opened?;
         let layout = &opened.layout;
         let etag = match (encoding, layout.identity()) {
@@ -72,7 +72,7 @@ impl ReadApi {
         range: ByteRange,
         asked: &Asked,
     ) -> Result<Sendable, FetchError> {
-        let mut reader = Reader::new(self.cache.clone(), &asked.fetcher, place, opened, range);
+        let mut reader = Reader::new(self.parts.cache.clone(), &asked.fetcher, place, opened, range);
         reader.wait().await?;
         let freshness = reader.freshness();
         let body = match reader.whole() {
@@ -94,7 +94,7 @@ impl ReadApi {
         parts: Multipart,
         asked: &Asked,
     ) -> Result<Sendable, FetchError> {
-        let (cache, fetcher, place) = (self.cache.clone(), asked.fetcher.clone(), place.to_owned());
+        let (cache, fetcher, place) = (self.parts.cache.clone(), asked.fetcher.clone(), place.to_owned());
         let opened = opened.clone();
         let reader = move |range| Reader::new(cache.clone(), &fetcher, &place, opened.clone(), range);
         let first = parts.pieces().iter().find_map(|piece| match piece {

@@ -3,7 +3,11 @@
 
 use colibri_edge::{Admission, EdgeConfig};
 
-use crate::site::{build, config, disk, get, part, unit_files, whole};
+use colibri_edge::Edge;
+use http::Method;
+use serde_json::Value;
+
+use crate::site::{build, config, disk, get, part, request, send, unit_files, whole};
 use crate::upstream::{Fault, Upstream, content, id, until};
 
 const LENGTH: usize = (4 << 20) + 54_321;
@@ -103,6 +107,90 @@ async fn invariant_1_poison_gives_errors_and_never_a_byte() {
             assert!(std::fs::read(&kept[0]).unwrap().starts_with(&right), "{wanted} {fault:?}: the file on disk");
         }
     }
+}
+
+/// What the edge's admin port says.
+async fn admin(edge: &Edge, path: &str) -> Value {
+    let got = send(&edge.control(), request(Method::GET, path, &[])).await;
+    assert_eq!(got.status, 200, "{path}: {got:?}");
+    serde_json::from_slice(got.bytes()).unwrap()
+}
+
+/// What was sent is kept, as it was sent, with where it came from: the leaf or the frame, not what is around it.
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_is_kept_in_quarantine_with_where_it_came_from() {
+    let content = content(LENGTH, 6);
+    let id = id(&content);
+    for (form, encoding, wanted, at) in [
+        ("", "raw", "unit", 1_000_000),
+        ("1/", "1", "unit", 1_000_000),
+        ("", "leaves", "leaves", 100),
+        ("1/", "leaves", "leaves", 100),
+    ] {
+        let (liar, honest) = (Upstream::with(&[&content]).await, Upstream::with(&[&content]).await);
+        let dir = tempfile::tempdir().unwrap();
+        let edge =
+            build(&EdgeConfig { disk: disk(dir.path(), 1 << 30, Admission::Always), ..config(&[&liar, &honest]) });
+        liar.faults(move |path, range| is_part(path, range, wanted).then_some(Fault::Flip(at)));
+        let path = format!("/blobs/{form}{id}");
+        let right = honest.file(&path);
+        whole(&edge, &path, &right).await;
+        let list = admin(&edge, "/quarantine").await;
+        let piece = list["pieces"].as_array().unwrap().first().unwrap_or_else(|| panic!("{path} {wanted}: nothing"));
+        assert_eq!((&piece["source"], &piece["blob"]), (&liar.name().into(), &id.to_string().into()));
+        assert_eq!(piece["encoding"], encoding);
+        assert!(piece["first_at"].as_u64().unwrap() > 1_700_000_000 && piece["times"].as_u64().unwrap() >= 1);
+        assert!(piece["detail"].as_str().unwrap().contains("bad"), "{piece}");
+        let shown = admin(&edge, &format!("/quarantine/{}", piece["number"])).await;
+        let sent = unhex(shown["content"].as_str().unwrap());
+        assert_eq!((sent.len() as u64, shown["kept_bytes"].as_u64()), (sent.len() as u64, Some(sent.len() as u64)));
+        if wanted == "unit" {
+            let offset = piece["offset"].as_u64().unwrap() as usize;
+            let should = &right[offset..offset + sent.len()];
+            let wrong: Vec<_> = (0..sent.len()).filter(|at| sent[*at] != should[*at]).collect();
+            assert_eq!(wrong.len(), 1, "{path}: all of it is as it was sent");
+            assert!(sent.len() <= 64 << 10 && (!form.is_empty() || sent.len() == 8192), "{}", sent.len());
+        }
+        if form.is_empty() || wanted == "leaves" {
+            let (expected, found) = (piece["expected"].as_str().unwrap(), piece["found"].as_str().unwrap());
+            assert!(expected.len() == 64 && found.len() == 64 && expected != found, "{piece}");
+        }
+        let explained = admin(&edge, &format!("/explain/{id}")).await;
+        assert!(explained["quarantined"].as_array().unwrap().contains(&piece["number"]), "{explained}");
+        let absent = send(&edge.control(), request(Method::GET, "/quarantine/999999", &[])).await;
+        assert_eq!(absent.status, 404);
+        // What is served from here is right all the same.
+        edge.finish().await;
+        let kept = unit_files(dir.path());
+        assert!(std::fs::read(&kept[0]).unwrap().starts_with(&right), "{path}: the file on disk");
+    }
+}
+
+/// A source that sends something else each time: what is kept of it is bounded.
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_without_end_stays_within_the_quarantine() {
+    let upstream = Upstream::start().await;
+    let edge = build(&config(&[&upstream]));
+    upstream.faults(|path, _| (!path.contains("/leaves/")).then_some(Fault::Flip(3)));
+    let bound = colibri_edge::limits::QUARANTINE_OF_ONE_SOURCE_MAX;
+    for seed in 0..bound as u64 + 20 {
+        let lie = content(5000, 1000 + seed);
+        upstream.add_raw(&lie);
+        assert_eq!(get(&edge, &format!("/blobs/{}", id(&lie)), &[]).await.status, 502);
+    }
+    let list = admin(&edge, "/quarantine").await;
+    let pieces = list["pieces"].as_array().unwrap();
+    assert_eq!(pieces.len(), bound);
+    let newest = id(&content(5000, 1000 + bound as u64 + 19));
+    assert_eq!(pieces.last().unwrap()["blob"], newest.to_string());
+    let metrics = edge.metrics();
+    assert_eq!(metrics.quarantine_pieces.get(), bound as i64);
+    assert_eq!(metrics.quarantine_bytes.get(), 5000 * bound as i64);
+    assert!(metrics.quarantined.get() >= bound as u64 + 20);
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

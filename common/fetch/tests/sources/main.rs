@@ -11,11 +11,12 @@ mod metadata;
 mod only_source;
 mod site;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use colibri_common::BlobId;
-use colibri_fetch::{BlobFetcher, FetchError, Pace, Patience, Source, SourceOrder, Sources};
+use colibri_fetch::limits::BAD_PIECE_BYTES_MAX;
+use colibri_fetch::{Blame, BlobFetcher, FetchError, Given, Pace, Patience, Source, SourceOrder, Sources, Witness};
 use colibri_package::delivery::{Encoding, Layout};
 use colibri_transport::{Client, ClientConfig};
 use lies::Row;
@@ -76,6 +77,18 @@ pub async fn fetch_units(fetcher: &BlobFetcher, layout: Layout) -> Result<Fetche
     Ok(Fetched { layout, encoded, runs })
 }
 
+/// Keeps what it hears of the blamed.
+#[derive(Debug, Default)]
+struct Accused(Mutex<Vec<Blame>>);
+
+impl Witness for Accused {
+    fn gave(&self, _authority: &str, _given: Given) {}
+
+    fn blamed(&self, blame: &Blame) {
+        self.0.lock().unwrap().push(blame.clone());
+    }
+}
+
 async fn check(row: Row) {
     let name = format!("{} ({})", row.name, row.encoding);
     let content = site::content(row.length, 7);
@@ -87,7 +100,8 @@ async fn check(row: Row) {
     };
     let honest = Node::honest(if row.honest_has_leaves { site.clone() } else { site.clone().without_leaves() });
     let liar = Node::lying(row.site.unwrap_or(site), row.lie);
-    let mut fetcher = fetcher(vec![liar.source(), honest.source()]);
+    let accused = Arc::new(Accused::default());
+    let mut fetcher = fetcher(vec![liar.source(), honest.source()]).with_witness(Some(accused.clone()));
     if row.hasty {
         fetcher = fetcher.with_patience(hasty());
     }
@@ -100,6 +114,14 @@ async fn check(row: Row) {
     assert_eq!(!blamed.is_empty(), row.expect.blame, "{name}: {blamed:?}");
     assert_eq!(sources.list()[0].blames(), blamed.len() as u64, "{name}");
     assert!(sources.blames().iter().all(|blame| blame.blob == Some(id) && !blame.detail.is_empty()), "{name}");
+    let accused = accused.0.lock().unwrap();
+    assert_eq!(accused.len(), blamed.len(), "{name}");
+    for blame in accused.iter() {
+        let piece = blame.piece.as_ref().unwrap_or_else(|| panic!("{name}: {blame} shows nothing"));
+        assert!(piece.bytes.len() <= BAD_PIECE_BYTES_MAX && piece.bytes.len() as u64 <= piece.length_bytes, "{name}");
+        assert!(piece.bytes.len() as u64 == piece.length_bytes || piece.bytes.len() == BAD_PIECE_BYTES_MAX, "{name}");
+        assert!(piece.expected.is_none() || piece.expected != piece.found, "{name}");
+    }
     assert!(!liar.asked().is_empty(), "{name}: the liar was not even asked");
     let first_unit_end = fetched.layout.unit_range(0).end();
     let taken_over = honest.asked().iter().find_map(|asked| {
