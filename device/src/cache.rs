@@ -225,6 +225,18 @@ impl Cache {
         Ok(&self.home()?.store)
     }
 
+    /// Removes trees that hold one of these blobs, unless the package is open.
+    pub fn remove_trees_with(&self, blobs: &BTreeSet<BlobId>) -> Result<u64, DeviceError> {
+        let home = self.home()?;
+        let open: BTreeSet<_> = self.lock().opened().map(|(_, opened)| opened.package).collect();
+        let is_whole = |package: BlobId| match home.contents(package) {
+            Ok(Some(contents)) => contents.blobs.is_disjoint(blobs) && !blobs.contains(&package),
+            Ok(None) | Err(_) => false,
+        };
+        let removed = home.trees.retain(|package| open.contains(&package) || is_whole(package));
+        removed.map_err(|error| DeviceError::Internal(format!("trees of repaired packages: {error}")))
+    }
+
     /// The trees of open packages.
     pub fn trees(&self) -> Result<&Trees, DeviceError> {
         Ok(&self.home()?.trees)

@@ -142,7 +142,7 @@ impl PackageFetch {
     }
 
     /// Fetches one blob if it is not here; its length if it was fetched.
-    async fn have(&self, id: BlobId, purpose: Purpose) -> Result<Option<u64>, DeviceError> {
+    pub async fn have(&self, id: BlobId, purpose: Purpose) -> Result<Option<u64>, DeviceError> {
         match self.config.preference {
             Preference::Raw => self.blob_as(id, Encoding::Raw, purpose).await,
             Preference::Delivery(kind) => match self.blob_as(id, Encoding::Delivery(kind), purpose).await {

@@ -15,6 +15,7 @@ pub mod materialise;
 pub mod repositories;
 mod rollout;
 mod trees;
+mod verify;
 mod writers;
 
 pub use cache::{CollectionReport, Depth, Lease, LeaseInfo, Rank};
@@ -25,3 +26,4 @@ pub use error::DeviceError;
 pub use fetch::{Event, FetchReport, Observer};
 pub use keep::{Keep, KeepError, PartialKeep, Purpose};
 pub use repositories::Repositories;
+pub use verify::{Damage, VerifyOptions, VerifyReport};

@@ -39,6 +39,9 @@ pub const USE_AGAIN_S: u64 = 3600;
 /// Bytes of the document of what is kept and why.
 pub const KEPT_BYTES_MAX: u64 = 128 << 20;
 
+/// Bytes that a verification reads at a time.
+pub const VERIFY_STEP_BYTES: u64 = 1 << 20;
+
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
     ("PACKAGES_PER_RESOLVE_MAX", PACKAGES_PER_RESOLVE_MAX as u64),
@@ -54,4 +57,5 @@ pub const ALL: &[(&str, u64)] = &[
     ("USES_MAX", USES_MAX as u64),
     ("USE_AGAIN_S", USE_AGAIN_S),
     ("KEPT_BYTES_MAX", KEPT_BYTES_MAX),
+    ("VERIFY_STEP_BYTES", VERIFY_STEP_BYTES),
 ];

@@ -65,6 +65,11 @@ impl BlobReader {
         Ok(self.read_leaves(whole)?.0.slice(range.within(whole.start())))
     }
 
+    /// Asks that the next reads come from the disk itself and not from memory. A hint.
+    pub fn forget_cached(&self) -> Result<(), StoreError> {
+        self.file.forget_cached().map_err(|error| StoreError::io(&self.path, error))
+    }
+
     /// Reads all of it and verifies it.
     pub fn scrub(&self) -> Result<VerifiedLength, StoreError> {
         let step = COPY_BUFFER_BYTES as u64;

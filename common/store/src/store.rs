@@ -145,6 +145,21 @@ impl Store {
         Ok(was_here)
     }
 
+    /// Makes a damaged blob an unfinished one, so that what is right in it is not fetched again. False if it was not here.
+    pub fn set_aside(&self, id: BlobId) -> Result<bool, StoreError> {
+        let _alone = self.shared.naming.write().unwrap_or_else(PoisonError::into_inner);
+        let was_here = self.shared.index.length(id)?.is_some();
+        if was_here {
+            // The row first, as always: a file without a row is nothing that anybody relies on.
+            self.shared.index.remove(&[id])?;
+            let path = self.path(id);
+            if self.shared.disk.file_len(&path).at(&path)?.is_some() {
+                self.shared.disk.rename(&path, &self.shared.layout.partial(id)).at(&path)?;
+            }
+        }
+        Ok(was_here)
+    }
+
     /// The file of a blob, to hard-link or reflink it. Its bytes are unverified until read through this store, and nobody may
     /// write to it. The file is there only while the blob is.
     pub fn path(&self, id: BlobId) -> PathBuf {
