@@ -1,16 +1,15 @@
-//! A whole edge before an upstream on loopback that makes its blobs up as they are asked for, and counts the questions.
+//! A whole edge before an upstream on loopback that makes its blobs up as they are asked for.
 
 use std::collections::HashMap;
 use std::error::Error;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use colibri_api::{ETag, Representation, cache, head_for};
 use colibri_common::{BlobId, merkle};
-use colibri_edge::{Edge, EdgeConfig};
+use colibri_edge::{Edge, EdgeConfig, Metrics, limits};
 use colibri_service::metrics::Registry;
 use colibri_transport::{Body, Handler, Request, Response, Server, ServerConfig, handler};
 use http::{HeaderValue, Method, StatusCode};
@@ -18,41 +17,40 @@ use tokio_util::sync::CancellationToken;
 
 use super::trace::Trace;
 
-/// What upstream was asked for.
-#[derive(Debug, Default)]
-pub struct Asked {
-    /// Requests for raw blobs.
-    pub blobs: AtomicU64,
-    /// Bytes of the answers to them.
-    pub bytes: AtomicU64,
-}
+/// The memory tier's part of an edge's `memory_bytes`: the rest is for fills and readers (`TIER_SHARES` and `SHARES` in
+/// `edge/src/limits.rs`).
+const TIER_PART: (u64, u64) = (limits::TIER_SHARES, limits::SHARES);
 
 /// The edge, its upstream, and the names of the trace's objects.
 pub struct Site {
-    edge: Handler,
+    edge: Edge,
+    handler: Handler,
     ids: Vec<BlobId>,
-    /// What upstream was asked for.
-    pub asked: Arc<Asked>,
     _stop: tokio_util::sync::DropGuard,
 }
 
 impl Site {
-    /// Names every object and starts both; the edge keeps memory only.
+    /// Names every object and starts both; the edge keeps memory only, and its tier has room for `tier_bytes`.
     ///
     /// # Errors
     /// No port, or a configuration that the edge refuses.
-    pub fn start(trace: &Trace, memory_bytes: u64) -> Result<Self, Box<dyn Error>> {
+    pub fn start(trace: &Trace, tier_bytes: u64) -> Result<Self, Box<dyn Error>> {
         let ids: Vec<BlobId> = (0..trace.sizes.len()).map(|key| merkle::build(&content(key, trace)).id).collect();
         let sizes = ids.iter().enumerate().map(|(key, id)| (*id, (key, trace.sizes[key]))).collect();
-        let asked = Arc::new(Asked::default());
         let config = ServerConfig::plain((Ipv4Addr::LOCALHOST, 0).into());
-        let server = Server::bind(config, upstream(sizes, asked.clone()))?;
+        let server = Server::bind(config, upstream(sizes))?;
         let upstreams = vec![format!("http://{}", server.address())];
+        let memory_bytes = tier_bytes * TIER_PART.1 / TIER_PART.0;
         let config = EdgeConfig { upstreams, memory_bytes, ..EdgeConfig::default() };
-        let edge = Edge::build(&config, &Registry::new())?.handler();
+        let edge = Edge::build(&config, &Registry::new())?;
         let stop = CancellationToken::new();
         tokio::spawn(server.serve(stop.clone(), Duration::ZERO));
-        Ok(Self { edge, ids, asked, _stop: stop.drop_guard() })
+        Ok(Self { handler: edge.handler(), edge, ids, _stop: stop.drop_guard() })
+    }
+
+    /// What the edge counted.
+    pub const fn metrics(&self) -> &Metrics {
+        self.edge.metrics()
     }
 
     /// One whole blob through the edge.
@@ -61,7 +59,7 @@ impl Site {
     /// Any answer but the blob.
     pub async fn get(&self, key: u32, trace: &Trace) -> Result<(), Box<dyn Error>> {
         let request = http::Request::get(format!("/blobs/{}", self.ids[key as usize])).header("host", "edge");
-        let response = (self.edge)(request.body(Body::empty())?).await;
+        let response = (self.handler)(request.body(Body::empty())?).await;
         let (head, body) = response.into_parts();
         let bytes = body.read_all(1 << 20).await?;
         if head.status != StatusCode::OK || bytes.len() as u64 != u64::from(trace.sizes[key as usize]) {
@@ -83,15 +81,15 @@ fn noise(key: usize, bytes: u32) -> Vec<u8> {
     content
 }
 
-fn upstream(sizes: HashMap<BlobId, (usize, u32)>, asked: Arc<Asked>) -> Handler {
+fn upstream(sizes: HashMap<BlobId, (usize, u32)>) -> Handler {
     let sizes = Arc::new(sizes);
     handler(move |request: Request| {
-        let (sizes, asked) = (sizes.clone(), asked.clone());
-        async move { answer(&sizes, &asked, &request) }
+        let sizes = sizes.clone();
+        async move { answer(&sizes, &request) }
     })
 }
 
-fn answer(sizes: &HashMap<BlobId, (usize, u32)>, asked: &Asked, request: &Request) -> Response {
+fn answer(sizes: &HashMap<BlobId, (usize, u32)>, request: &Request) -> Response {
     let path = request.uri().path();
     let (leaves, name) = match path.strip_prefix("/blobs/leaves/") {
         Some(name) => (true, Some(name)),
@@ -116,10 +114,6 @@ fn answer(sizes: &HashMap<BlobId, (usize, u32)>, asked: &Asked, request: &Reques
     let plan = head_for(&representation, request.method(), request.headers());
     let body = plan.body.filter(|_| request.method() == Method::GET).map(|range| bytes.slice(range.within(0)));
     let body = body.unwrap_or_default();
-    if !leaves {
-        asked.blobs.fetch_add(1, Ordering::Relaxed);
-        asked.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
-    }
     let mut response = Response::new(Body::full(body));
     *response.status_mut() = plan.status;
     *response.headers_mut() = plan.headers;
