@@ -24,7 +24,7 @@ use crate::ledger::Ledger;
 use crate::limits::{
     FILL_BYTES_MIN, FILL_SHARES, FLIGHTS_MAX, LENT_SHARES, PIN_BYTES_MIN, PIN_SHARES, SHARES, TIER_SHARES,
 };
-use crate::memory::{Evicted, MemoryTier};
+use crate::memory::{Came, Evicted, MemoryTier};
 use crate::metrics::Metrics;
 use crate::pins::{Held, Pins};
 use crate::shapes::{Opened, Shapes};
@@ -213,7 +213,7 @@ impl Cache {
     pub fn take(&self, key: UnitKey, pieces: Vec<VerifiedPieces>) {
         let entered = |run| self.tiers.ledger.enter(Segment::verified(run));
         let unit = Unit::new(pieces.iter().map(entered).collect());
-        self.tiers.publish(key, unit, pieces);
+        self.tiers.publish(key, unit, pieces, Came::BeforeItWasAskedFor);
     }
 
     /// Keeps a shape that was proven elsewhere.
@@ -256,19 +256,22 @@ impl Cache {
         let metrics = &self.tiers.metrics;
         metrics.units_asked.inc();
         let key = UnitKey::of(&opened.layout, unit);
-        let flight = match self.tiers.flights.decide(key, || self.tiers.memory.get(&key), Flight::new) {
+        let class = fetcher.urgency().class();
+        let flight = match self.tiers.flights.decide(key, || self.tiers.memory.get(&key), || Flight::new(class)) {
             Decision::Here(unit) => {
                 metrics.memory_hits.inc();
                 return Found::Ready(unit);
             }
             Decision::Join(flight) => {
                 metrics.joined.inc();
+                flight.urgency().raise(class);
                 return Found::Filling(flight, true);
             }
             Decision::Start(flight) => flight,
         };
         let entry = FlightEntry { tiers: self.tiers.clone(), key, flight: flight.clone(), outcome: None };
-        let (fetcher, opened, place) = (fetcher.clone(), opened.clone(), place.to_owned());
+        let fetcher = fetcher.clone().with_urgency(flight.urgency().clone());
+        let (opened, place) = (opened.clone(), place.to_owned());
         self.tiers.tasks.spawn(async move {
             let outcome = entry.tiers.fill(&fetcher, &place, &opened, &entry, keep).await;
             if let Err(error) = &outcome {
@@ -345,12 +348,16 @@ impl Tiers {
         };
         let mut pieces = layout.pieces_of(key.unit);
         // The last piece proved the length. It is here at once, for other edges ask for it first, and is not fetched again.
-        if let Some(last) = opened.last.as_ref().filter(|last| pieces.contains(&last.first_piece())) {
+        let last = opened.last.as_ref().filter(|last| pieces.contains(&last.first_piece()));
+        if let Some(last) = last {
             pieces.end = last.first_piece();
             sink(last.clone());
         }
         fetcher.pieces(place, layout, key.unit, pieces, &mut sink).await?;
-        self.publish(key, Unit::new(flight.segments()), fresh);
+        if last.is_some() {
+            self.shapes.last_is_filled(opened);
+        }
+        self.publish(key, Unit::new(flight.segments()), fresh, Came::AskedFor);
         Ok(())
     }
 
@@ -385,7 +392,7 @@ impl Tiers {
             self.metrics.disk_repaired.inc_by(repaired.iter().map(|run| u64::from(run.piece_count())).sum());
             disk.write(key, layout.clone(), Content::Fresh(repaired), &self.tasks);
         }
-        self.insert(key, Arc::new(Unit::new(flight.segments())));
+        self.insert(key, Arc::new(Unit::new(flight.segments())), Came::AskedFor);
         Ok(())
     }
 
@@ -415,23 +422,23 @@ impl Tiers {
             if bytes == layout.unit_range(unit).len() {
                 self.metrics.fills.inc();
                 self.metrics.filled_bytes.inc_by(bytes);
-                self.publish(UnitKey::of(layout, unit), Unit::new(segments), fresh);
+                self.publish(UnitKey::of(layout, unit), Unit::new(segments), fresh, Came::BeforeItWasAskedFor);
             }
         }
     }
 
     /// A fresh unit goes to memory, and to disk if everything does.
-    fn publish(&self, key: UnitKey, unit: Unit, fresh: Vec<VerifiedPieces>) {
+    fn publish(&self, key: UnitKey, unit: Unit, fresh: Vec<VerifiedPieces>, came: Came) {
         if let (Some(disk), Some(first)) = (&self.disk, fresh.first()) {
             let layout = first.layout().clone();
             disk.write(key, layout, Content::Fresh(fresh), &self.tasks);
         }
-        self.insert(key, Arc::new(unit));
+        self.insert(key, Arc::new(unit), came);
     }
 
     /// What memory evicts goes to disk if it was asked for again.
-    fn insert(&self, key: UnitKey, unit: Arc<Unit>) {
-        for Evicted { key, unit, reused } in self.memory.insert(key, unit) {
+    fn insert(&self, key: UnitKey, unit: Arc<Unit>, came: Came) {
+        for Evicted { key, unit, reused } in self.memory.insert(key, unit, came) {
             self.metrics.evictions.inc();
             self.history.evicted(&key);
             if let Some(disk) = self.disk.as_ref().filter(|_| reused)

@@ -49,26 +49,37 @@ impl Catalog {
         if let Some(leaves) = self.shapes.leaves(id) {
             return (Ok(leaves), Freshness::Hit);
         }
-        let (this, fetcher, place) = (self.clone(), fetcher.clone(), place.to_owned());
-        let work = async move {
-            if let Some(leaves) = this.shapes.leaves(id) {
-                return Ok(leaves);
-            }
-            if let Some(disk) = &this.disk
-                && let Some(leaves) = disk.leaves(id).await
-            {
-                this.shapes.keep_leaves(leaves.clone());
-                return Ok(leaves);
-            }
-            let ProvenLeaves { leaves, shown } = fetcher.leaves(&place, id, expected).await?;
-            if let Some(shown) = shown {
-                this.keep(shown);
-            }
-            this.shapes.keep_leaves(leaves.clone());
-            Ok(leaves)
+        let work = |urgency| {
+            let (this, place) = (self.clone(), place.to_owned());
+            let fetcher = fetcher.clone().with_urgency(urgency);
+            async move { this.find_leaves(&fetcher, &place, id, expected).await }
         };
-        let (answer, joined) = self.leaves_flights.join(id, work).await;
+        let (answer, joined) = self.leaves_flights.join_as(fetcher.urgency(), id, work).await;
         (answer, Freshness::of_flight(joined))
+    }
+
+    async fn find_leaves(
+        &self,
+        fetcher: &BlobFetcher,
+        place: &str,
+        id: BlobId,
+        expected: Encoding,
+    ) -> Result<Leaves, FetchError> {
+        if let Some(leaves) = self.shapes.leaves(id) {
+            return Ok(leaves);
+        }
+        if let Some(disk) = &self.disk
+            && let Some(leaves) = disk.leaves(id).await
+        {
+            self.shapes.keep_leaves(leaves.clone());
+            return Ok(leaves);
+        }
+        let ProvenLeaves { leaves, shown } = fetcher.leaves(place, id, expected).await?;
+        if let Some(shown) = shown {
+            self.keep(shown);
+        }
+        self.shapes.keep_leaves(leaves.clone());
+        Ok(leaves)
     }
 
     /// The opened blob.
@@ -82,34 +93,45 @@ impl Catalog {
         if let Some(opened) = self.shapes.opened(id, encoding) {
             return (Ok(opened), Freshness::Hit);
         }
-        let (this, fetcher, place) = (self.clone(), fetcher.clone(), place.to_owned());
-        let work = async move {
-            if let Some(opened) = this.open_from_disk(id, encoding).await {
-                return Ok(opened);
-            }
-            let leaves = match this.leaves(&fetcher, &place, id, encoding).await.0 {
-                Ok(leaves) => Some(leaves),
-                // Somebody without leaves may have the blob: a plain file server.
-                Err(FetchError::NotFound { .. } | FetchError::AllFailed { absent_somewhere: true, .. }) => None,
-                Err(error) => return Err(error),
-            };
-            // Proving the leaves may have opened the blob on the way; another flight may have landed.
-            if let Some(opened) = this.shapes.opened(id, encoding) {
-                return Ok(opened);
-            }
-            let blob = fetcher.open_with(&place, id, encoding, leaves).await?;
-            this.shapes.keep_leaves(blob.layout.leaves().clone());
-            Ok(this.keep(blob))
+        let work = |urgency| {
+            let (this, place) = (self.clone(), place.to_owned());
+            let fetcher = fetcher.clone().with_urgency(urgency);
+            async move { this.find_blob(&fetcher, &place, id, encoding).await }
         };
-        let (answer, joined) = self.open_flights.join((id, encoding), work).await;
+        let (answer, joined) = self.open_flights.join_as(fetcher.urgency(), (id, encoding), work).await;
         (answer, Freshness::of_flight(joined))
+    }
+
+    async fn find_blob(
+        self: &Arc<Self>,
+        fetcher: &BlobFetcher,
+        place: &str,
+        id: BlobId,
+        encoding: Encoding,
+    ) -> Result<Arc<Opened>, FetchError> {
+        if let Some(opened) = self.open_from_disk(id, encoding).await {
+            return Ok(opened);
+        }
+        let leaves = match self.leaves(fetcher, place, id, encoding).await.0 {
+            Ok(leaves) => Some(leaves),
+            // Somebody without leaves may have the blob: a plain file server.
+            Err(FetchError::NotFound { .. } | FetchError::AllFailed { absent_somewhere: true, .. }) => None,
+            Err(error) => return Err(error),
+        };
+        // Proving the leaves may have opened the blob on the way; another flight may have landed.
+        if let Some(opened) = self.shapes.opened(id, encoding) {
+            return Ok(opened);
+        }
+        let blob = fetcher.open_with(place, id, encoding, leaves).await?;
+        self.shapes.keep_leaves(blob.layout.leaves().clone());
+        Ok(self.keep(blob))
     }
 
     /// A blob whose length the disk tier can prove. One whose last piece is not there costs a small request upstream.
     async fn open_from_disk(&self, id: BlobId, encoding: Encoding) -> Option<Arc<Opened>> {
         let known = self.disk.as_ref()?.known(id, encoding).await?;
         self.shapes.keep_leaves(known.layout.leaves().clone());
-        let opened = Arc::new(Opened { layout: known.layout, length: known.length?, last: None });
+        let opened = Arc::new(Opened::new(known.layout, known.length?, None));
         self.shapes.keep(opened.clone());
         Some(opened)
     }
@@ -120,7 +142,7 @@ impl Catalog {
             [last] if last.encoded().len() <= SEGMENT_BYTES_MAX => Some(last.clone().without_content()),
             _ => None,
         };
-        let opened = Arc::new(Opened { layout: blob.layout, length: blob.length, last });
+        let opened = Arc::new(Opened::new(blob.layout, blob.length, last));
         (self.keep_early)(&opened, blob.early);
         self.shapes.keep(opened.clone());
         opened

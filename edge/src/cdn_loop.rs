@@ -8,10 +8,8 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use colibri_api::problem::{PROBLEM_JSON, Problem};
-use colibri_transport::{Body, Response};
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode};
+use colibri_api::ApiError;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::limits::{LOOP_BYTES_MAX, LOOP_HOPS_MAX};
 
@@ -23,7 +21,11 @@ pub(crate) struct OwnHop(String);
 
 /// The field's value for requests upstream on behalf of one request.
 #[derive(Debug, Clone)]
-pub(crate) struct Via(HeaderValue);
+pub(crate) struct Via {
+    value: HeaderValue,
+    /// The request came from another edge, or says so.
+    from_an_edge: bool,
+}
 
 /// The request has been here before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +42,7 @@ impl OwnHop {
 
     /// What to send upstream for what the edge wants itself.
     pub fn via(&self) -> Via {
-        Via(HeaderValue::try_from(&self.0).expect("visible ASCII"))
+        Via { value: HeaderValue::try_from(&self.0).expect("visible ASCII"), from_an_edge: false }
     }
 
     /// Looks for this edge among the hops of a request; if it is not there, what to send upstream.
@@ -59,33 +61,25 @@ impl OwnHop {
         });
         let first = hops.len() - kept.count();
         let value = hops[first..].join(", ");
-        Ok(Via(HeaderValue::try_from(value).expect("visible ASCII joined by commas")))
+        let value = HeaderValue::try_from(value).expect("visible ASCII joined by commas");
+        Ok(Via { value, from_an_edge: hops.len() > 1 })
     }
 }
 
 impl Via {
     pub fn headers(&self) -> HeaderMap {
-        HeaderMap::from_iter([(CDN_LOOP, self.0.clone())])
+        HeaderMap::from_iter([(CDN_LOOP, self.value.clone())])
+    }
+
+    /// Whether the request came from another edge, or says so.
+    pub const fn is_from_an_edge(&self) -> bool {
+        self.from_an_edge
     }
 }
 
-/// 508: the answer to a request that has been here before.
-pub(crate) fn refusal(name: &str, method: &Method) -> Response {
-    let detail = format!("this request has passed `{name}` before: the upstreams of some edges form a circle");
-    let status = StatusCode::LOOP_DETECTED;
-    let (kind, title) = ("urn:colibri:problem:loop".to_owned(), "Loop detected".to_owned());
-    let problem = Problem { kind, title, status: status.as_u16(), detail };
-    let body = serde_json::to_vec(&problem).expect("strings and a number");
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, PROBLEM_JSON);
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    headers.insert(CACHE_CONTROL, colibri_api::cache::NO_STORE);
-    if *method != Method::HEAD {
-        *response.body_mut() = Body::full(body);
-    }
-    response
+/// The answer to a request that has been here before, or waits for itself.
+pub(crate) fn refusal(name: &str) -> ApiError {
+    ApiError::Circle(format!("this request has passed `{name}` before: the upstreams of some edges form a circle"))
 }
 
 #[cfg(test)]
@@ -100,10 +94,10 @@ mod tests {
     fn own_hop_is_found_wherever_it_stands_and_others_of_the_name_are_not() {
         let (own, other) = (OwnHop::new("edge"), OwnHop::new("edge"));
         let first = own.check(&HeaderMap::new()).unwrap();
-        assert_eq!(first.0, own.0.as_str());
+        assert_eq!(first.value, own.0.as_str());
         assert_eq!(own.check(&first.headers()).unwrap_err(), Circle);
         let second = other.check(&first.headers()).unwrap();
-        assert_eq!(second.0, format!("{}, {}", own.0, other.0).as_str());
+        assert_eq!(second.value, format!("{}, {}", own.0, other.0).as_str());
         assert_eq!(own.check(&second.headers()).unwrap_err(), Circle);
         let (name, number) = own.0.split_once(';').unwrap();
         let spaced = format!("{name} ; {number}");
@@ -116,10 +110,10 @@ mod tests {
         let own = OwnHop::new("odd name, or \"two\"");
         let junk = vec!["x;y=1"; 5_000].join(",");
         let via = own.check(&headers(&[&junk, &junk])).unwrap();
-        assert!(via.0.len() <= LOOP_BYTES_MAX && via.0.to_str().unwrap().ends_with(&own.0));
-        assert_eq!(via.0.to_str().unwrap().split(',').count(), LOOP_HOPS_MAX);
+        assert!(via.value.len() <= LOOP_BYTES_MAX && via.value.to_str().unwrap().ends_with(&own.0));
+        assert_eq!(via.value.to_str().unwrap().split(',').count(), LOOP_HOPS_MAX);
         let huge = "x".repeat(LOOP_BYTES_MAX);
-        assert_eq!(own.check(&headers(&[&huge])).unwrap().0, own.0.as_str());
+        assert_eq!(own.check(&headers(&[&huge])).unwrap().value, own.0.as_str());
         assert_eq!(own.check(&via.headers()).unwrap_err(), Circle);
     }
 }

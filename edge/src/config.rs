@@ -52,6 +52,9 @@ pub struct EdgeConfig {
     pub metadata_max_age_s: u64,
     /// How long metadata is served when upstream cannot be reached.
     pub metadata_stale_max_s: u64,
+    /// How long upstream may sign no new timestamp of a followed repository before the operator is told; 0 for three quarters of
+    /// the life that the newest had left when it was first seen.
+    pub metadata_frozen_after_s: u64,
     /// Repositories that the edge follows as a verifying client. Others pass through.
     pub repositories: Vec<FollowedConfig>,
     /// How many clients may listen to `/REPO/auto` at a time; more get 429.
@@ -114,6 +117,7 @@ impl Default for EdgeConfig {
             disk: None,
             metadata_max_age_s: 5,
             metadata_stale_max_s: 3600,
+            metadata_frozen_after_s: 0,
             repositories: Vec::new(),
             auto_listeners_max: 10_000,
             unknown_blob_s: 10,

@@ -148,8 +148,8 @@ impl Documents {
         let work = async move { this.fetch(&fetcher, &wish).await };
         let (answer, joined) = self.flights.join(path, work).await;
         match (answer, stale) {
-            (Err(FetchError::AllFailed { what, causes, .. }), Some(stale)) => {
-                tracing::warn!(%what, %causes, "upstream is away: serving what is here");
+            (Err(error @ (FetchError::AllFailed { .. } | FetchError::Circle { .. })), Some(stale)) => {
+                tracing::warn!(%error, "upstream is away: serving what is here");
                 *stale.away_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 self.metrics.documents_stale.inc();
                 (Ok(stale), Freshness::Stale)

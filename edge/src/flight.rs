@@ -2,7 +2,7 @@
 //! no reader, slow or gone, delays or kills it. Readers wake by event and read at their own pace from verified segments.
 
 use colibri_common::ByteRange;
-use colibri_fetch::FetchError;
+use colibri_fetch::{Class, FetchError, Urgency};
 use tokio::sync::watch;
 
 use crate::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,8 @@ pub(crate) struct Flight {
     segments: Mutex<Vec<Segment>>,
     /// How it ended; touched at every segment, so that readers wake.
     progress: watch::Sender<Progress>,
+    /// As urgent as the most urgent of those who wait.
+    urgency: Urgency,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -22,8 +24,14 @@ struct Progress {
 }
 
 impl Flight {
-    pub fn new() -> Self {
-        Self { segments: Mutex::default(), progress: watch::Sender::new(Progress::default()) }
+    pub fn new(class: Class) -> Self {
+        let progress = watch::Sender::new(Progress::default());
+        Self { segments: Mutex::default(), progress, urgency: Urgency::new(class) }
+    }
+
+    /// How urgent it is; whoever joins raises it.
+    pub const fn urgency(&self) -> &Urgency {
+        &self.urgency
     }
 
     /// Adds verified bytes, in whatever order they come; readers wake.

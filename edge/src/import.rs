@@ -131,7 +131,7 @@ fn fill_blob(bundle: &mut Bundle<BufReader<File>>, id: BlobId, cache: &Cache) ->
     }
     let bytes = layout.encoded_length().0;
     if let Some(length) = length {
-        cache.keep_shape(Opened { layout, length, last: None });
+        cache.keep_shape(Opened::new(layout, length, None));
     }
     Ok((bytes, kept))
 }

@@ -11,6 +11,7 @@ mod auto;
 mod cache;
 mod catalog;
 mod cdn_loop;
+mod circle;
 pub mod config;
 mod control;
 mod disk;
@@ -123,6 +124,7 @@ impl Edge {
             tasks: tasks.clone(),
         };
         let repositories = metadata::Repositories::open(&common)?;
+        metadata::export(&repositories, registry)?;
         let shared = warm::Shared::new(config, cache.clone(), disk.clone(), &own, clock.clone(), metrics.clone())?;
         let warmers = Arc::new(warm::Warmers::open(config, &repositories, &shared)?);
         let listeners = auto::Listeners::new(config.auto_listeners_max, metrics.clone(), tasks.clone());

@@ -44,6 +44,19 @@ pub const REFRESH_MS_MIN: u64 = 1000;
 /// Longest such time while refreshes fail, ms.
 pub const REFRESH_MS_MAX: u64 = 60_000;
 
+/// The operator is told of an upstream that signs nothing new this often, seconds.
+pub const FREEZE_TOLD_EVERY_S: u64 = 3600;
+
+/// An answer for another edge that is silent for this long, ms, has upstream asked whether it leads in a circle; then after twice
+/// as long, and so on.
+pub const CIRCLE_PROBE_MS: u64 = 500;
+
+/// Such a question waits for its answer at most this long, ms: circles answer at once, or after so many pauses as they have edges.
+pub const CIRCLE_PROBE_MS_MAX: u64 = 10_000;
+
+/// Such questions at a time.
+pub const CIRCLE_PROBES_MAX: usize = 32;
+
 /// After a refresh, events of upstream are not heeded for up to this long, ms.
 pub const NEWS_PAUSE_MS: u64 = 250;
 
@@ -265,6 +278,10 @@ pub const ALL: &[(&str, u64)] = &[
     ("REFRESH_WAIT_MS", REFRESH_WAIT_MS),
     ("REFRESH_MS_MIN", REFRESH_MS_MIN),
     ("REFRESH_MS_MAX", REFRESH_MS_MAX),
+    ("FREEZE_TOLD_EVERY_S", FREEZE_TOLD_EVERY_S),
+    ("CIRCLE_PROBE_MS", CIRCLE_PROBE_MS),
+    ("CIRCLE_PROBE_MS_MAX", CIRCLE_PROBE_MS_MAX),
+    ("CIRCLE_PROBES_MAX", CIRCLE_PROBES_MAX as u64),
     ("NEWS_PAUSE_MS", NEWS_PAUSE_MS),
     ("DELEGATED_WITH_SET_MAX", DELEGATED_WITH_SET_MAX as u64),
     ("EXTRA_BYTES_MAX", EXTRA_BYTES_MAX),

@@ -30,6 +30,17 @@ const _: () = assert!(
 struct Entry {
     unit: Arc<Unit>,
     reused: Arc<AtomicBool>,
+    /// Nobody has asked for it yet.
+    expected: Arc<AtomicBool>,
+}
+
+/// Whether a unit that comes in was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// Whoever asked for it has it from the flight.
+    AskedFor,
+    /// It came with the opening of its blob, or from a bundle: the first who asks for it does not ask for it again.
+    BeforeItWasAskedFor,
 }
 
 /// A unit that had to make room.
@@ -81,8 +92,15 @@ impl MemoryTier {
         Self { cache: Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), Collect) }
     }
 
-    /// The unit, if it is here; remembers that it was asked for again.
+    /// The unit, if it is here; remembers that it was asked for again. Who asks for the first time must leave no mark: else
+    /// every small blob that is read once would count as read twice, and be kept and written to disk for it.
     pub fn get(&self, key: &UnitKey) -> Option<Arc<Unit>> {
+        if let Some(entry) = self.cache.peek(key)
+            && entry.expected.load(Ordering::Relaxed)
+            && entry.expected.swap(false, Ordering::Relaxed)
+        {
+            return Some(entry.unit);
+        }
         let entry = self.cache.get(key)?;
         entry.reused.store(true, Ordering::Relaxed);
         Some(entry.unit)
@@ -94,9 +112,10 @@ impl MemoryTier {
     }
 
     /// Takes a unit in; gives back what had to go, which is the unit itself if it is larger than the tier.
-    pub fn insert(&self, key: UnitKey, unit: Arc<Unit>) -> Vec<Evicted> {
+    pub fn insert(&self, key: UnitKey, unit: Arc<Unit>, came: Came) -> Vec<Evicted> {
         let mut evicted = Vec::new();
-        self.cache.insert_with_lifecycle(key, Entry { unit, reused: Arc::default() }, &mut evicted);
+        let expected = Arc::new(AtomicBool::new(came == Came::BeforeItWasAskedFor));
+        self.cache.insert_with_lifecycle(key, Entry { unit, reused: Arc::default(), expected }, &mut evicted);
         let evicted = evicted.into_iter();
         evicted
             .map(|(key, entry)| Evicted { key, unit: entry.unit, reused: entry.reused.load(Ordering::Relaxed) })
@@ -106,5 +125,43 @@ impl MemoryTier {
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
         self.cache.weight()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use colibri_common::BlobId;
+    use colibri_package::delivery::Encoding;
+
+    use super::*;
+    use crate::unit::Segment;
+
+    /// Every small blob comes with its opening, and whoever opened it then takes it from memory.
+    #[test]
+    fn asking_for_the_first_time_is_not_asking_again() {
+        for (came, asks, expected) in [
+            (Came::AskedFor, 0, false),
+            (Came::AskedFor, 1, true),
+            (Came::BeforeItWasAskedFor, 0, false),
+            (Came::BeforeItWasAskedFor, 1, false),
+            (Came::BeforeItWasAskedFor, 2, true),
+        ] {
+            let tier = MemoryTier::new(1 << 20);
+            let key = |byte| UnitKey {
+                id: BlobId::from_digest([byte; 32]),
+                encoding: Encoding::Raw,
+                identity: None,
+                unit: 0,
+            };
+            let unit = || Arc::new(Unit::new(vec![Segment::stored(0, vec![0; 100_000].into())]));
+            assert!(tier.insert(key(0), unit(), came).is_empty());
+            (0..asks).for_each(|_| assert!(tier.get(&key(0)).is_some()));
+            let all = (1..=u8::MAX).flat_map(|byte| tier.insert(key(byte), unit(), Came::AskedFor));
+            let evicted = all.filter(|evicted| evicted.key == key(0)).map(|evicted| evicted.reused);
+            let evicted: Vec<_> = evicted.collect();
+            // What was asked for again may stay for ever.
+            assert!(evicted.iter().all(|reused| *reused == expected), "{came:?}, {asks}: {evicted:?}");
+            assert!(expected || evicted.len() == 1, "{came:?}, {asks}: it is still there");
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! devices make of it, which verify all of it again; and repositories without a root, which pass through (`documents`).
 
 mod answer;
+mod freeze;
 mod history;
 mod kept;
 mod listen;
@@ -39,6 +40,8 @@ use crate::single_flight::SingleFlight;
 use crate::unknown::Unknown;
 pub(crate) use answer::Answered;
 use answer::{ByBytes, Extra};
+use freeze::FirstSeen;
+pub(crate) use freeze::export;
 use history::History;
 use kept::{Kept, Loaded};
 use published::File;
@@ -68,6 +71,8 @@ pub(crate) struct Followed {
     life: Duration,
     /// How old it may get when upstream cannot be asked.
     stale_max: Duration,
+    /// How long upstream may sign nothing new before the operator is told, seconds; 0 for a part of the timestamp's life.
+    frozen_after_s: u64,
     kept: Option<Kept>,
     state: Mutex<State>,
     refreshes: SingleFlight<(), ()>,
@@ -90,6 +95,10 @@ struct State {
     roots: BTreeMap<u32, Arc<File>>,
     /// As of when upstream is known to have nothing newer.
     checked_at: Option<Instant>,
+    /// When the timestamp that is served was first seen.
+    seen: Option<FirstSeen>,
+    /// When the operator was last told that it should be newer.
+    freeze_told_at: Option<UnixSeconds>,
     /// Why the last refresh failed, if it did.
     failed: Option<(Instant, FetchError)>,
 }
@@ -158,7 +167,7 @@ impl Followed {
         let loaded = kept.as_ref().map(|kept| kept.load(&anchor, now)).unwrap_or_default();
         let mut state = State::default();
         state.roots.insert(root.root().version(), Arc::new(File::new(anchor.clone())));
-        state.take_loaded(loaded);
+        state.take_loaded(loaded, now);
         let version = state.current.as_ref().and_then(|current| current.version(Role::Timestamp));
         let (life, stale_max) = (common.config.metadata_max_age_s, common.config.metadata_stale_max_s);
         Ok(Self {
@@ -173,6 +182,7 @@ impl Followed {
             unknown: common.unknown.clone(),
             life: Duration::from_secs(life),
             stale_max: Duration::from_secs(stale_max),
+            frozen_after_s: common.config.metadata_frozen_after_s,
             kept,
             state: Mutex::new(state),
             refreshes: SingleFlight::new(common.tasks.clone()),
@@ -218,11 +228,12 @@ impl Followed {
 }
 
 impl State {
-    fn take_loaded(&mut self, loaded: Loaded) {
+    fn take_loaded(&mut self, loaded: Loaded, now: UnixSeconds) {
         self.roots.extend(loaded.roots.into_iter().map(|(version, bytes)| (version, Arc::new(File::new(bytes)))));
         self.current = loaded.whole.map(|set| Arc::new(Published::new(set, None)));
         self.floor = loaded.floor;
         self.checked_at = loaded.age.and_then(|age| Instant::now().checked_sub(age));
+        self.take_seen(loaded.seen, now);
     }
 
     /// Keeps roots that were proven; should there be absurdly many, the newest.

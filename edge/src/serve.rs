@@ -14,9 +14,9 @@ use colibri_api::{
 };
 use colibri_common::{BlobId, Clock, Digest, UnixSeconds};
 use colibri_fetch::nearby::{FROM_PEER, LEAVING};
-use colibri_fetch::{BlobFetcher, FetchError, Witness};
+use colibri_fetch::{BlobFetcher, Class, FetchError, Witness};
 use colibri_package::delivery::{DeliveryType, Encoding};
-use colibri_transport::{Body, Request, Response};
+use colibri_transport::{Body, Priority, Request, Response};
 use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Method};
 use serde::Serialize;
@@ -28,6 +28,7 @@ use crate::auto::{EVENT_STREAM, Listeners};
 use crate::cache::explain::FormState;
 use crate::cache::{Cache, Freshness};
 use crate::cdn_loop::{self, OwnHop};
+use crate::circle::Probes;
 use crate::config::EdgeConfig;
 use crate::documents::{Documents, Life, Wish};
 use crate::limits::ABSENT_FLOOR_MS;
@@ -50,6 +51,7 @@ pub(crate) struct ReadApi {
     metadata_max_age_s: u64,
     /// Peers are told that it is about to stop.
     leaving: AtomicBool,
+    probes: Probes,
 }
 
 impl std::fmt::Debug for ReadApi {
@@ -102,7 +104,8 @@ struct Asked {
 impl ReadApi {
     pub fn new(config: &EdgeConfig, parts: Parts, tasks: TaskTracker) -> Self {
         let (name, metadata_max_age_s) = (config.name.clone(), config.metadata_max_age_s);
-        Self { name, parts, tasks, metadata_max_age_s, leaving: AtomicBool::new(false) }
+        let leaving = AtomicBool::new(false);
+        Self { name, parts, tasks, metadata_max_age_s, leaving, probes: Probes::new() }
     }
 
     /// Ends the streams of everybody who listens.
@@ -179,11 +182,12 @@ impl ReadApi {
         let via = match self.parts.hop.check(&head.headers) {
             Ok(via) => via,
             Err(_) if relayed => return relay::hang_up(),
-            Err(_) => return cdn_loop::refusal(&self.name, &head.method),
+            Err(_) => return self.problem(&cdn_loop::refusal(&self.name), &head.method),
         };
         let mut onward = via.headers();
         trace.add_to(&mut onward);
-        let mut fetcher = self.parts.fetcher.clone().with_headers(onward);
+        let class = head.extensions.get().map_or(Class::Demand, |asked: &Priority| Class::of_request(asked.class()));
+        let mut fetcher = self.parts.fetcher.clone().with_headers(onward).with_class(class);
         if witness.is_some() {
             fetcher = fetcher.with_witness(witness);
         }
@@ -205,7 +209,12 @@ impl ReadApi {
         if let Err(denied) = self.parts.tokens.judge(&route, &head.uri, &asked.headers, self.parts.clock.now()) {
             return self.problem(&denied.into(), &asked.method);
         }
-        let answer = self.route(&route, &asked).await;
+        let answer = self.route(&route, &asked);
+        let answer = match via.is_from_an_edge() {
+            true => self.probes.unless_circle(answer, &asked.fetcher, head.uri.path()).await,
+            false => Ok(answer.await),
+        };
+        let answer = answer.unwrap_or_else(|_| Err(cdn_loop::refusal(&self.name)));
         let mut response = answer.unwrap_or_else(|error| self.problem(&error, &asked.method));
         if self.parts.tokens.are_needed() {
             cache_control::keep_private(response.headers_mut());
@@ -469,6 +478,7 @@ pub(crate) fn api_error(error: &FetchError) -> ApiError {
     let text = error.to_string();
     match error {
         FetchError::NotFound { .. } => ApiError::NotFound(text),
+        FetchError::Circle { .. } => ApiError::Circle(text),
         FetchError::AllFailed { .. } | FetchError::NoSource(_) | FetchError::Metadata { .. } => {
             ApiError::BadGateway(text)
         }

@@ -24,10 +24,26 @@ const ESTIMATED_ITEMS: usize = 16_384;
 pub(crate) struct Opened {
     pub layout: Layout,
     /// Proven length of the content; kept because only it allows totals to be announced.
-    #[expect(dead_code, reason = "holding it is the proof that totals may be announced")]
-    pub length: VerifiedLength,
-    /// The last piece, which was fetched to prove the length, if it is small: so nobody fetches it again.
+    length: VerifiedLength,
+    /// The last piece, which was fetched to prove the length, if it is small: until its unit is filled, so that nobody
+    /// fetches it again.
     pub last: Option<VerifiedPieces>,
+    /// The same in all copies of what was opened once.
+    opening: Arc<()>,
+}
+
+impl Opened {
+    pub fn new(layout: Layout, length: VerifiedLength, last: Option<VerifiedPieces>) -> Self {
+        Self { layout, length, last, opening: Arc::default() }
+    }
+
+    fn without_last(&self) -> Self {
+        Self { layout: self.layout.clone(), length: self.length, last: None, opening: self.opening.clone() }
+    }
+
+    fn is_of_the_same_opening(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.opening, &other.opening)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -128,6 +144,15 @@ impl Shapes {
         }
     }
 
+    /// The last piece is in its unit now: here it would only take the room of other shapes, and a small blob whose shape is
+    /// lost is fetched again though it is in memory.
+    pub fn last_is_filled(&self, opened: &Opened) {
+        let key = key_of(opened);
+        if self.opened.peek(&key).is_some_and(|kept| kept.is_of_the_same_opening(opened)) {
+            self.opened.insert(key, Arc::new(opened.without_last()));
+        }
+    }
+
     /// The layout that a unit in some tier belongs to, if it is still here.
     pub fn layout_of(&self, key: &UnitKey) -> Option<Layout> {
         let opened = self.opened(key.id, key.encoding)?;
@@ -135,9 +160,9 @@ impl Shapes {
     }
 
     /// Forgets a shape that no source has any more, unless it was replaced meanwhile.
-    pub fn forget(&self, opened: &Arc<Opened>) {
-        self.opened.remove_if(&key_of(opened), |kept| Arc::ptr_eq(kept, opened));
-        self.large().opened.take_if(|kept| Arc::ptr_eq(kept, opened));
+    pub fn forget(&self, opened: &Opened) {
+        self.opened.remove_if(&key_of(opened), |kept| kept.is_of_the_same_opening(opened));
+        self.large().opened.take_if(|kept| kept.is_of_the_same_opening(opened));
     }
 }
 
@@ -156,11 +181,7 @@ mod tests {
         // Equal leaves at different offsets have different hashes, so content of one byte value will do.
         let content = vec![seed; usize::try_from(list_bytes / 32 * LEAF_BYTES).unwrap()];
         let tree = merkle::build(&content);
-        Arc::new(Opened {
-            layout: Layout::raw(tree.leaves, tree.length.into()).unwrap(),
-            length: tree.length,
-            last: None,
-        })
+        Arc::new(Opened::new(Layout::raw(tree.leaves, tree.length.into()).unwrap(), tree.length, None))
     }
 
     #[test]

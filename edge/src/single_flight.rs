@@ -6,7 +6,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use colibri_fetch::FetchError;
+use colibri_fetch::{FetchError, Urgency};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::Semaphore;
@@ -16,10 +16,11 @@ use crate::limits::FLIGHTS_MAX;
 
 type Answer<V> = Result<V, FetchError>;
 type Waiting<V> = Shared<BoxFuture<'static, Answer<V>>>;
+type UnderWay<K, V> = HashMap<K, (Waiting<V>, Urgency)>;
 
 /// Work under way, by key.
 pub(crate) struct SingleFlight<K, V> {
-    waiting: Arc<Mutex<HashMap<K, Waiting<V>>>>,
+    waiting: Arc<Mutex<UnderWay<K, V>>>,
     places: Arc<Semaphore>,
     tasks: TaskTracker,
 }
@@ -42,18 +43,37 @@ where
     /// Joins the work for `key` or starts `work`; true if it was joined. `work` must itself look whether the thing has
     /// arrived since the caller looked, or be cheap to repeat.
     pub async fn join(&self, key: K, work: impl Future<Output = Answer<V>> + Send + 'static) -> (Answer<V>, bool) {
-        let (waiting, joined) = {
+        self.join_as(&Urgency::default(), key, |_| work).await
+    }
+
+    /// [`Self::join`] for work that is told how urgent it is: as urgent as the most urgent of those who wait for it, of whom
+    /// `own` is the one who asks now.
+    pub async fn join_as<W: Future<Output = Answer<V>> + Send + 'static>(
+        &self,
+        own: &Urgency,
+        key: K,
+        work: impl FnOnce(Urgency) -> W,
+    ) -> (Answer<V>, bool) {
+        let mut class = own.class();
+        let (mut waiting, urgency, joined) = {
             let mut map = lock(&self.waiting);
             match map.get(&key) {
-                Some(waiting) => (waiting.clone(), true),
+                Some((waiting, urgency)) => (waiting.clone(), urgency.clone(), true),
                 None => {
-                    let waiting = self.start(key.clone(), work);
-                    map.insert(key, waiting.clone());
-                    (waiting, false)
+                    let urgency = Urgency::new(class);
+                    let waiting = self.start(key.clone(), work(urgency.clone()));
+                    map.insert(key, (waiting.clone(), urgency.clone()));
+                    (waiting, urgency, false)
                 }
             }
         };
-        (waiting.await, joined)
+        loop {
+            urgency.raise(class);
+            tokio::select! {
+                answer = &mut waiting => return (answer, joined),
+                risen = own.above(class) => class = risen,
+            }
+        }
     }
 
     fn start(&self, key: K, work: impl Future<Output = Answer<V>> + Send + 'static) -> Waiting<V> {
@@ -74,7 +94,7 @@ where
 }
 
 struct Entry<K: Eq + Hash, V> {
-    map: Arc<Mutex<HashMap<K, Waiting<V>>>>,
+    map: Arc<Mutex<UnderWay<K, V>>>,
     key: Option<K>,
 }
 
@@ -93,6 +113,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    use colibri_fetch::Class;
 
     use super::*;
 
@@ -117,6 +139,22 @@ mod tests {
             assert_eq!((answer.unwrap(), joined), (0, true));
         }
         assert_eq!(runs.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn work_is_as_urgent_as_the_most_urgent_of_those_who_wait() {
+        let flights = SingleFlight::<u8, Class>::new(TaskTracker::new());
+        let work = |urgency: Urgency| async move { Ok(urgency.above(Class::Warm).await) };
+        let background = Urgency::new(Class::Background);
+        let mut first = Box::pin(flights.join_as(&background, 1, work));
+        assert!(futures_util::future::poll_immediate(&mut first).await.is_none());
+        let warm = Urgency::new(Class::Warm);
+        let mut second = Box::pin(flights.join_as(&warm, 1, work));
+        assert!(futures_util::future::poll_immediate(&mut second).await.is_none());
+        // Somebody joins who has joined.
+        warm.raise(Class::Demand);
+        assert_eq!((second.await.0.unwrap(), first.await.0.unwrap()), (Class::Demand, Class::Demand));
+        assert_eq!(background.class(), Class::Background, "it has other work, too");
     }
 
     #[tokio::test]

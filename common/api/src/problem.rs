@@ -60,6 +60,9 @@ pub enum ApiError {
     /// No upstream gave usable bytes; the text says why.
     #[error("{0}")]
     BadGateway(String),
+    /// The question leads back to where it has been; the text says where.
+    #[error("{0}")]
+    Circle(String),
     /// No upstream answered in time; the text says which.
     #[error("{0}")]
     GatewayTimeout(String),
@@ -119,6 +122,7 @@ impl ApiError {
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition-failed", "Precondition failed"),
             Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests"),
             Self::BadGateway(_) => (StatusCode::BAD_GATEWAY, "bad-gateway", "Bad gateway"),
+            Self::Circle(_) => (StatusCode::LOOP_DETECTED, "loop", "Loop detected"),
             Self::GatewayTimeout(_) => (StatusCode::GATEWAY_TIMEOUT, "gateway-timeout", "Gateway timeout"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error"),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use colibri_api::range::ContentRange;
 use colibri_api::{Coding, UnknownCoding};
 use colibri_common::ByteRange;
+use colibri_transport::priority::PRIORITY;
 use colibri_transport::{Body, Client, CodingError, coding};
 use http::header::{
     ACCEPT_ENCODING, AGE, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_NONE_MATCH, RANGE, RETRY_AFTER, USER_AGENT,
@@ -18,12 +19,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::budget::Permit;
-use crate::class::Class;
 use crate::error::AttemptError;
 use crate::limits::{CODED_EXTRA_BYTES_MAX, SKIPPED_BYTES_MAX};
 use crate::nearby::LEAVING;
 use crate::patience::Pace;
 use crate::source::Source;
+use crate::urgency::Urgency;
 
 /// Permits of the memory for unverified bytes are handed out in this size.
 pub const MEMORY_PERMIT_BYTES: u64 = 64 << 10;
@@ -45,7 +46,7 @@ pub struct Attempt<'a> {
     /// How slow it may be.
     pub pace: Pace,
     /// How urgent it is.
-    pub class: Class,
+    pub urgency: &'a Urgency,
     /// Room for large bodies that are held until they are verified, in permits of [`MEMORY_PERMIT_BYTES`].
     pub memory: &'a Semaphore,
 }
@@ -94,11 +95,22 @@ impl<'a> Attempt<'a> {
         self.get_as(permit, url, range, extra).await
     }
 
-    /// Waits for a place in the source's budget.
+    /// Waits for a place in the source's budget; who becomes more urgent while it waits goes before those who are less.
     pub async fn admitted(&self, bytes: u64) -> Result<Permit, AttemptError> {
-        let within = self.pace.head / self.class.wait_divisor();
-        let permit = timeout(within, self.source.budget().acquire(self.class, bytes)).await;
-        permit.map_err(|_| AttemptError::OverBudget { within })
+        let (budget, began) = (self.source.budget(), Instant::now());
+        let mut class = self.urgency.class();
+        if let Some(permit) = budget.try_acquire(class, bytes) {
+            return Ok(permit);
+        }
+        loop {
+            let within = self.pace.head / class.wait_divisor();
+            tokio::select! {
+                permit = timeout_at(began + within, budget.acquire(class, bytes)) => {
+                    return permit.map_err(|_| AttemptError::OverBudget { within });
+                }
+                risen = self.urgency.above(class) => class = risen,
+            }
+        }
     }
 
     /// [`Self::get`] in a place that was taken before.
@@ -157,6 +169,9 @@ impl<'a> Attempt<'a> {
             headers.extend(fields.clone());
         }
         headers.insert(USER_AGENT, self.agent.clone());
+        if let Some(class) = self.urgency.class().over_the_wire() {
+            headers.insert(PRIORITY, class.header());
+        }
         if let Some(range) = range {
             let value = format!("bytes={}-{}", range.start(), range.end() - 1);
             headers.insert(RANGE, HeaderValue::from_str(&value).expect("digits"));

@@ -17,6 +17,7 @@ use crate::nearby::{Nearby, Part};
 use crate::patience::Patience;
 use crate::round::{Round, Subject};
 use crate::source::{Source, Sources};
+use crate::urgency::Urgency;
 use crate::witness::{Given, Witness};
 
 /// Unit number used to spread requests for leaves and unit H.
@@ -30,7 +31,7 @@ pub struct BlobFetcher {
     agent: HeaderValue,
     headers: HeaderMap,
     patience: Patience,
-    class: Class,
+    urgency: Urgency,
     nearby: Option<Arc<dyn Nearby>>,
     nearby_has_units: bool,
     memory: Arc<Semaphore>,
@@ -63,14 +64,14 @@ impl BlobFetcher {
         let agent = HeaderValue::from_str(agent).unwrap_or(HeaderValue::from_static("colibri"));
         let permits = usize::try_from(UNVERIFIED_BYTES_MAX / MEMORY_PERMIT_BYTES).expect("a few thousand");
         let memory = Arc::new(Semaphore::new(permits));
-        let (headers, patience, class) = (HeaderMap::new(), Patience::default(), Class::default());
+        let (headers, patience, urgency) = (HeaderMap::new(), Patience::default(), Urgency::default());
         Self {
             client,
             sources,
             agent,
             headers,
             patience,
-            class,
+            urgency,
             nearby: None,
             nearby_has_units: true,
             memory,
@@ -94,9 +95,20 @@ impl BlobFetcher {
 
     /// The same fetcher for fetches of this class.
     #[must_use]
-    pub const fn with_class(mut self, class: Class) -> Self {
-        self.class = class;
+    pub fn with_class(self, class: Class) -> Self {
+        self.with_urgency(Urgency::new(class))
+    }
+
+    /// The same fetcher for fetches that become more urgent when this does.
+    #[must_use]
+    pub fn with_urgency(mut self, urgency: Urgency) -> Self {
+        self.urgency = urgency;
         self
+    }
+
+    /// How urgent its fetches are.
+    pub const fn urgency(&self) -> &Urgency {
+        &self.urgency
     }
 
     /// The same fetcher that asks whom `nearby` names before the sources, for blobs.
@@ -152,7 +164,7 @@ impl BlobFetcher {
             headers: &self.headers,
             source,
             pace: round.pace(&self.patience),
-            class: self.class,
+            urgency: &self.urgency,
             memory: &self.memory,
         }
     }
@@ -165,7 +177,8 @@ impl BlobFetcher {
 
     /// A walk over the sources, `nearby` first.
     pub(crate) fn round<'a>(&'a self, subject: Subject, nearby: Option<&'a Source>) -> Round<'a> {
-        Round::new(&self.sources, subject).of_class(self.class).nearby_first(nearby).seen_by(self.witness.as_deref())
+        let round = Round::new(&self.sources, subject).with_urgency(&self.urgency);
+        round.nearby_first(nearby).seen_by(self.witness.as_deref())
     }
 
     /// The proven leaves of a blob. `place` is `/REPO` for sources that serve several repositories, else empty.

@@ -1,5 +1,7 @@
 //! [`Class`]: how urgent a fetch is. Under a budget, demand goes before warming, warming before background work.
 
+use colibri_transport::Class as Asked;
+
 /// How urgent a fetch is; the most urgent comes first in the order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
@@ -19,6 +21,24 @@ impl Class {
             Self::Demand => 3,
             Self::Warm => 2,
             Self::Background => 1,
+        }
+    }
+
+    /// What a request that somebody else passes on is for us.
+    pub const fn of_request(asked: Asked) -> Self {
+        match asked {
+            Asked::Demand | Asked::ReadAhead => Self::Demand,
+            Asked::Background => Self::Background,
+            Asked::Warm => Self::Warm,
+        }
+    }
+
+    /// What requests say of themselves, so that whoever is asked turns them away before others; demand says nothing.
+    pub(crate) const fn over_the_wire(self) -> Option<Asked> {
+        match self {
+            Self::Demand => None,
+            Self::Warm => Some(Asked::Warm),
+            Self::Background => Some(Asked::Background),
         }
     }
 

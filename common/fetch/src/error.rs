@@ -175,6 +175,14 @@ pub enum FetchError {
         /// True if some source has another encoded form of it.
         other_form: bool,
     },
+    /// Every source says that the question leads back to where it has been.
+    #[error("{what}: the sources ask each other in a circle (asked {asked})")]
+    Circle {
+        /// The thing.
+        what: String,
+        /// The sources' authorities.
+        asked: String,
+    },
     /// There is nobody to ask.
     #[error("{0}: no source is configured")]
     NoSource(String),

@@ -28,6 +28,7 @@ mod recorder;
 mod round;
 pub mod source;
 pub mod trust_store;
+pub mod urgency;
 mod whole;
 mod witness;
 
@@ -44,5 +45,6 @@ pub use nearby::{Nearby, Part};
 pub use patience::{Pace, Patience};
 pub use recorder::Recorder;
 pub use source::{Source, SourceCounts, SourceOrder, SourceUrl, Sources};
+pub use urgency::Urgency;
 pub use whole::Known;
 pub use witness::{Given, Witness};

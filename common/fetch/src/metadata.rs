@@ -13,11 +13,11 @@ use http::{HeaderMap, HeaderValue};
 use tokio::sync::Semaphore;
 
 use crate::attempt::{Attempt, Whole};
-use crate::class::Class;
 use crate::error::{AttemptError, FetchError};
 use crate::follow::{Hear, Received, Terms, take_roles};
 use crate::round::{Round, Subject};
 use crate::source::Sources;
+use crate::urgency::Urgency;
 
 /// Something that has metadata files by name. Two live: a mirror over HTTP, which [`refresh`] makes, and [`Directory`].
 ///
@@ -229,13 +229,13 @@ impl Mirrors<'_> {
         // Caches on the way are asked to revalidate: what is wanted is the newest.
         let mut headers = terms.headers.clone();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        let memory = Semaphore::new(Semaphore::MAX_PERMITS);
+        let (memory, urgency) = (Semaphore::new(Semaphore::MAX_PERMITS), Urgency::default());
         let (mut refused, mut floor) = (None, None);
         while let Some(source) = round.next().await {
             let pace = round.pace(&terms.patience);
             let client = self.client;
-            let (class, agent, headers, memory) = (Class::Demand, &agent, &headers, &memory);
-            let attempt = Attempt { client, agent, headers, source, pace, class, memory };
+            let (urgency, agent, headers, memory) = (&urgency, &agent, &headers, &memory);
+            let attempt = Attempt { client, agent, headers, source, pace, urgency, memory };
             let mirror = HttpMirror { attempt, place: self.place, hear: terms.hear };
             let unfinished = match task.attempt(&mirror, now).await {
                 Ok(done) => {

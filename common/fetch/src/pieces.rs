@@ -11,7 +11,7 @@ use bytes::Bytes;
 use colibri_common::ByteRange;
 use colibri_package::delivery::{Layout, VerifiedPieces};
 use http::HeaderMap;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::assemble::{Assembler, Sink};
 use crate::attempt::{Attempt, Reading, ended_early};
@@ -103,13 +103,11 @@ impl BlobFetcher {
         let asked_at = Instant::now();
         let mut asked = pin!(attempt.start(permit, wanted));
         // Who is nearby is slow when it is being filled itself: asking its upstream as well would gain nothing.
-        let may_hedge = attempt.class == Class::Demand && !round.is_nearby(first);
-        if let Some(delay) = may_hedge.then(|| self.sources().hedge_after(first)).flatten() {
-            if let Ok(started) = timeout(delay, asked.as_mut()).await {
-                return (first, started);
-            }
-        } else {
-            return (first, asked.await);
+        let may_hedge = !round.is_nearby(first);
+        tokio::select! {
+            biased;
+            started = asked.as_mut() => return (first, started),
+            () = self.hedge_is_due(first, asked_at), if may_hedge => {}
         }
         let Some((rival, permit)) = self.rival(round, first, wanted.range.len()) else { return (first, asked.await) };
         let hedged_at = Instant::now();
@@ -139,6 +137,18 @@ impl BlobFetcher {
                     (first, asked.await)
                 }
             },
+        }
+    }
+
+    /// Waits until somebody waits and `slow` has been silent for longer than it nearly ever is; for ever if it is not to be
+    /// hedged.
+    async fn hedge_is_due(&self, slow: &Source, asked_at: Instant) {
+        if self.urgency().class() != Class::Demand {
+            self.urgency().above(Class::Warm).await;
+        }
+        match self.sources().hedge_after(slow) {
+            Some(delay) => sleep_until(asked_at + delay).await,
+            None => std::future::pending().await,
         }
     }
 

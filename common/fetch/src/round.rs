@@ -9,12 +9,12 @@ use colibri_metadata::MetadataError;
 use colibri_package::delivery::Encoding;
 use colibri_transport::Backoff;
 
-use crate::class::Class;
 use crate::error::{AttemptError, Blame, FetchError};
 use crate::health::Standing;
 use crate::limits::RETRY_AFTER_MAX;
 use crate::patience::{Pace, Patience};
 use crate::source::{Source, Sources};
+use crate::urgency::Urgency;
 use crate::witness::Witness;
 
 /// What is being fetched: for messages, blame and the spread over sources.
@@ -33,6 +33,7 @@ struct Failure<'a> {
     not_found: bool,
     bad_bytes: bool,
     other_form: bool,
+    circle: bool,
     final_here: bool,
 }
 
@@ -41,7 +42,7 @@ struct Failure<'a> {
 pub(crate) struct Round<'a> {
     sources: &'a Sources,
     subject: Subject,
-    class: Class,
+    urgency: Urgency,
     witness: Option<&'a dyn Witness>,
     /// Asked before the others, in the first pass only.
     nearby: Option<&'a Source>,
@@ -57,7 +58,7 @@ impl<'a> Round<'a> {
         Self {
             sources,
             subject,
-            class: Class::Demand,
+            urgency: Urgency::default(),
             witness: None,
             nearby: None,
             nearby_asked: false,
@@ -68,9 +69,9 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// The same walk for a fetch of this class.
-    pub const fn of_class(mut self, class: Class) -> Self {
-        self.class = class;
+    /// The same walk for a fetch that is as urgent as this.
+    pub fn with_urgency(mut self, urgency: &Urgency) -> Self {
+        self.urgency = urgency.clone();
         self
     }
 
@@ -98,7 +99,7 @@ impl<'a> Round<'a> {
                 candidates.push_front(nearby);
                 self.nearby_asked = true;
             }
-            if self.passes >= self.class.passes_max() || candidates.is_empty() {
+            if self.passes >= self.urgency.class().passes_max() || candidates.is_empty() {
                 return None;
             }
             if self.passes > 0 {
@@ -161,9 +162,10 @@ impl<'a> Round<'a> {
             self.pause = self.pause.max(*pause);
         }
         let other_form = matches!(error, AttemptError::OtherIdentity);
-        let final_here = not_found || other_form || matches!(error, AttemptError::Loop);
+        let circle = matches!(error, AttemptError::Loop);
+        let final_here = not_found || other_form || circle;
         let cause = error.to_string();
-        self.failures.push(Failure { source, cause, not_found, bad_bytes, other_form, final_here });
+        self.failures.push(Failure { source, cause, not_found, bad_bytes, other_form, circle, final_here });
     }
 
     /// Records that metadata cannot be believed: asking that source again now is pointless. One that only lags behind is
@@ -193,6 +195,9 @@ impl<'a> Round<'a> {
         }
         if self.failures.iter().all(|failure| failure.not_found) {
             return FetchError::NotFound { what, asked: self.sources.names() };
+        }
+        if self.failures.iter().all(|failure| failure.circle) {
+            return FetchError::Circle { what, asked: self.sources.names() };
         }
         let causes: Vec<_> = self
             .failures

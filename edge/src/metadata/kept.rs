@@ -18,9 +18,10 @@ use colibri_metadata::limits::ROOT_BYTES_MAX;
 use colibri_metadata::{Answer, Role, Start, Step, TrustAnchor, TrustedSet, Update};
 use colibri_store::{DocumentName, Documents, OsDisk};
 
+use super::freeze::FirstSeen;
 use crate::error::EdgeError;
 
-/// Longest document that says when upstream was last asked, bytes.
+/// Longest document that says when upstream was last asked, or a timestamp first seen, bytes.
 const CHECKED_BYTES_MAX: u64 = 32;
 
 /// The folder of one repository's state.
@@ -42,6 +43,8 @@ pub(crate) struct Loaded {
     pub floor: Option<TrustedSet>,
     /// How long ago upstream was asked.
     pub age: Option<Duration>,
+    /// When a timestamp was first seen, mostly that of the set.
+    pub seen: Option<FirstSeen>,
 }
 
 /// What is to be kept.
@@ -53,6 +56,8 @@ pub(crate) struct Change {
     /// What was proven beyond; nothing if there is nothing any more.
     pub floor: Option<TrustedSet>,
     pub checked_at: Option<UnixSeconds>,
+    /// When the set's timestamp was first seen, if it is another one.
+    pub seen: Option<FirstSeen>,
 }
 
 impl Kept {
@@ -90,12 +95,16 @@ impl Kept {
         let checked_at = stored(self.checked_name(), CHECKED_BYTES_MAX)
             .and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok());
         let age = checked_at.and_then(|at: u64| now.0.checked_sub(at)).map(Duration::from_secs);
+        let seen = stored(self.seen_name(), CHECKED_BYTES_MAX).and_then(|text| {
+            let (version, at) = std::str::from_utf8(&text).ok()?.trim().split_once(' ')?;
+            Some(FirstSeen { version: version.parse().ok()?, at: UnixSeconds(at.parse().ok()?) })
+        });
         let whole = set("set").filter(TrustedSet::is_whole);
         // A floor below the set is a leftover of a crash: the set replaced it.
         let timestamp = |set: Option<&TrustedSet>| set.and_then(|set| set.version(Role::Timestamp));
         let floor = set("floor").filter(|floor| timestamp(Some(floor)) >= timestamp(whole.as_ref()));
         let floor = floor.or_else(|| whole.is_none().then(|| set("set").unwrap_or(chain.clone())));
-        Loaded { roots, whole, floor, age }
+        Loaded { roots, whole, floor, age, seen }
     }
 
     /// Whether the time of the last check has not been written for this long.
@@ -139,6 +148,9 @@ impl Kept {
             None if change.whole.is_some() => trust.remove(&self.set_name("floor")).map_err(|error| text(&error))?,
             None => {}
         }
+        if let Some(seen) = change.seen {
+            put(self.seen_name(), format!("{} {}", seen.version, seen.at.0).as_bytes())?;
+        }
         match change.checked_at {
             Some(at) => {
                 self.check_kept_at.store(at.0, Ordering::Relaxed);
@@ -158,6 +170,10 @@ impl Kept {
 
     fn set_name(&self, what: &str) -> String {
         format!("{}/{what}", self.repository)
+    }
+
+    fn seen_name(&self) -> String {
+        format!("seen/{}", self.repository)
     }
 
     fn checked_name(&self) -> String {

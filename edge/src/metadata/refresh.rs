@@ -54,6 +54,7 @@ impl Followed {
             Ok(set) => {
                 let age = Duration::from_secs(met.age_s.into_inner());
                 self.take(set, roots, began.checked_sub(age), now).await;
+                self.watch_for_freeze();
                 Ok(())
             }
             Err(Unfinished { error, floor }) => {
@@ -63,6 +64,7 @@ impl Followed {
                     self.take_floor(floor, roots).await;
                 }
                 self.state().failed = Some((Instant::now(), error.clone()));
+                self.watch_for_freeze();
                 Err(error)
             }
         }
@@ -102,10 +104,14 @@ impl Followed {
         roots.retain(|version, _| *version <= set.root().version());
         let before = self.state().current.clone();
         let same = before.as_ref().is_some_and(|before| before.set().files().eq(set.files()));
+        let seen = {
+            let mut state = self.state();
+            Self::note_seen(&mut state, set.version(Role::Timestamp), now).then_some(state.seen).flatten()
+        };
         let due = !same || self.kept.as_ref().is_some_and(|kept| kept.check_is_due(now, CHECKED_KEPT_EVERY_S));
         if due {
             let whole = (!same).then(|| set.clone());
-            self.keep(Change { roots: roots.clone(), whole, floor: None, checked_at: Some(now) }).await;
+            self.keep(Change { roots: roots.clone(), whole, floor: None, checked_at: Some(now), seen }).await;
         }
         let published = (!same).then(|| Arc::new(Published::new(set, before.as_deref())));
         let mut state = self.state();

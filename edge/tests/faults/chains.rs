@@ -1,12 +1,13 @@
 //! Edges in front of edges, in a row and in a circle.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use colibri_common::merkle;
 use colibri_edge::{Edge, EdgeConfig};
 use colibri_package::delivery::Layout;
-use colibri_transport::{Server, ServerConfig};
+use colibri_transport::{Server, ServerConfig, handler};
 use http::Method;
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -104,12 +105,67 @@ async fn loop_of_two_edges_is_noticed() {
     for edge in [&first, &second] {
         for path in ["/repo/timestamp.json", "/repo/1.root.json", &*blob] {
             let got = get(edge, path, &[]).await;
-            assert_eq!(got.status, 502, "{path}");
-            assert!(got.problem()["detail"].as_str().unwrap().contains("502"), "{path}: {got:?}");
+            assert_eq!(got.status, 508, "{path}");
+            assert!(got.problem()["detail"].as_str().unwrap().contains("circle"), "{path}: {got:?}");
         }
     }
     let requests = |edge: &Edge| edge.sources().list()[0].requests();
-    assert!(requests(&first) + requests(&second) < 100, "{} {}", requests(&first), requests(&second));
+    // Leaves, then the blob, of which each edge asks the other once on behalf of each reader.
+    assert!(requests(&first) + requests(&second) <= 20, "{} {}", requests(&first), requests(&second));
+}
+
+/// Two edges that ask each other before the origin, each with its own reader of the same thing: each question joins the fill
+/// that waits for the other, and none comes back to where it has been.
+#[tokio::test(flavor = "multi_thread")]
+async fn loop_of_two_edges_that_wait_for_each_other_is_refused_soon() {
+    let content = content(3_000_000, 12);
+    let origin = Upstream::with(&[&content]).await;
+    origin.put("/repo/timestamp.json", "one");
+    let blob = format!("/blobs/1/{}", id(&content));
+    let file = origin.file(&blob);
+    for (behind, path, expected) in [
+        (Some(origin.url()), "/repo/timestamp.json", &b"one"[..]),
+        (Some(origin.url()), &*blob, &*file),
+        (None, "/repo/timestamp.json", b""),
+        (None, &*blob, b""),
+    ] {
+        // Questions of one edge to the other are let in when both have asked: then both fills are under way.
+        let gate = Arc::new(tokio::sync::Barrier::new(2));
+        let ports = [0, 1].map(|_| std::net::TcpListener::bind(loopback(0)).unwrap().local_addr().unwrap());
+        let edges = [1, 0].map(|other: usize| {
+            let upstreams = [format!("http://{}", ports[other])].into_iter().chain(behind.clone()).collect();
+            // Whoever waits until patience ends, waits longer than this test.
+            let (upstream_patience_s, upstream_hedge_percent) = (600, 0);
+            build(&EdgeConfig { upstreams, upstream_patience_s, upstream_hedge_percent, ..EdgeConfig::default() })
+        });
+        let listening: Vec<_> = [0, 1]
+            .map(|number: usize| {
+                let (edge, gate, first) = (edges[number].clone(), gate.clone(), Arc::new(AtomicBool::new(true)));
+                let answers = handler(move |request| {
+                    let (edge, gate, first) = (edge.clone(), gate.clone(), first.clone());
+                    async move {
+                        if first.swap(false, Ordering::SeqCst) {
+                            gate.wait().await;
+                        }
+                        edge.handler()(request).await
+                    }
+                });
+                listen(&edges[number], Server::bind(ServerConfig::plain(ports[number]), answers).unwrap())
+            })
+            .into();
+        let both = async { tokio::join!(get(&edges[0], path, &[]), get(&edges[1], path, &[])) };
+        let (first, second) =
+            tokio::time::timeout(Duration::from_secs(60), both).await.expect("they wait for each other");
+        for got in [first, second] {
+            if behind.is_some() {
+                assert!((got.status, got.bytes()) == (200, expected), "{path}: {} {:?}", got.status, got.headers);
+            } else {
+                assert_eq!(got.status, 508, "{path}: {got:?}");
+                assert!(got.problem()["detail"].as_str().unwrap().contains("circle"), "{path}: {got:?}");
+            }
+        }
+        drop(listening);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +175,7 @@ async fn loop_of_an_edge_with_itself_says_508() {
     let server = Server::bind(ServerConfig::plain(address), edge.handler()).unwrap();
     let _listening = listen(&edge, server);
     let got = get(&edge, "/repo/timestamp.json", &[]).await;
-    assert_eq!(got.status, 502);
+    assert_eq!(got.status, 508);
     assert!(got.problem()["detail"].as_str().unwrap().contains("circle"), "{got:?}");
     assert_eq!(edge.sources().list()[0].requests(), 1, "asking again would not help");
 }

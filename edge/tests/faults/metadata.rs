@@ -4,6 +4,7 @@ use colibri_api::Coding;
 use colibri_common::UnixSeconds;
 use colibri_edge::{Edge, EdgeConfig};
 use colibri_repository::{CreateOptions, KeyForm, KeyRole, Profile};
+use colibri_service::metrics::Registry;
 
 use crate::desk::{Desk, HOUR_S, NOW, Site, build_at, clock};
 use crate::site::{get, whole};
@@ -175,6 +176,55 @@ async fn freeze_a_frozen_upstream_is_left_when_its_metadata_expires() {
     assert!(both.sources().blames()[0].to_string().contains("expired"));
     // What it has seen there it does not forget, though the frozen one is asked first.
     assert_eq!(versions(&both).await, version_in(&new));
+}
+
+/// What is exported of how new the metadata is: age, seconds left, alarm.
+fn recency(registry: &Registry) -> [Option<i64>; 3] {
+    let text = registry.render();
+    ["timestamp_age_seconds", "timestamp_left_seconds", "freeze_alarms"].map(|name| {
+        let line = format!("colibri_edge_metadata_{name}{{repository=\"repo\"}} ");
+        text.lines().find_map(|found| found.strip_prefix(&line)?.parse().ok())
+    })
+}
+
+/// Long before it expires the operator learns that nothing new was signed: of an upstream that goes on serving what it has, and of
+/// one that has stopped answering. A restart does not begin the time anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn freeze_is_told_before_anything_expires() {
+    const DAY_S: i64 = 24 * HOUR_S as i64;
+    let desk = Desk::new();
+    let mut upstream = Upstream::start().await;
+    upstream.serves(&desk.site());
+    let dir = tempfile::tempdir().unwrap();
+    let config = EdgeConfig { state_dir: Some(dir.path().to_owned()), ..desk.followed(&[&upstream]) };
+    let time = clock(0);
+    let at = |hours| time.set(UnixSeconds(NOW.0 + hours * HOUR_S));
+    let registry = Registry::new();
+    let edge = Edge::build_with_clock(&config, &registry, time.clone()).unwrap();
+    assert_eq!(recency(&registry), [None, None, None], "nothing was fetched yet");
+    assert_eq!(get(&edge, TIMESTAMP, &[]).await.status, 200);
+    assert_eq!(recency(&registry), [Some(0), Some(DAY_S), Some(0)]);
+    at(17);
+    assert_eq!(get(&edge, TIMESTAMP, &[]).await.status, 200);
+    assert_eq!(recency(&registry)[2], Some(0), "another one is due after sixteen hours");
+    at(19);
+    assert_eq!(get(&edge, TIMESTAMP, &[]).await.status, 200);
+    assert_eq!(recency(&registry), [Some(19 * 3600), Some(5 * 3600), Some(1)]);
+    drop(edge);
+    let registry = Registry::new();
+    let edge = Edge::build_with_clock(&config, &registry, time.clone()).unwrap();
+    assert_eq!(recency(&registry), [Some(19 * 3600), Some(5 * 3600), Some(1)], "it remembers");
+    upstream.serves(&desk.moves_on(19));
+    assert_eq!(get(&edge, TIMESTAMP, &[]).await.status, 200);
+    assert_eq!(recency(&registry), [Some(0), Some(DAY_S), Some(0)]);
+    upstream.go_away().await;
+    at(19 + 19);
+    assert_eq!(get(&edge, TIMESTAMP, &[]).await.status, 200);
+    assert_eq!(recency(&registry)[2], Some(1));
+    let patient = EdgeConfig { metadata_frozen_after_s: 20 * HOUR_S, ..config };
+    let registry = Registry::new();
+    let _edge = Edge::build_with_clock(&patient, &registry, time).unwrap();
+    assert_eq!(recency(&registry)[2], Some(0), "as is configured");
 }
 
 #[tokio::test(flavor = "multi_thread")]

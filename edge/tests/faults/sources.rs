@@ -1,14 +1,16 @@
 //! Several upstreams: one that goes bad in the middle of a fill is replaced without the reader noticing, and the origin is
 //! asked for no more than it was promised.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use colibri_edge::{Edge, EdgeConfig};
+use colibri_package::delivery::Encoding;
 use colibri_service::metrics::Registry;
 use http::Method;
 
-use crate::site::{build, config, part, request, whole};
-use crate::upstream::{Fault, Upstream, content, id};
+use crate::site::{build, config, head, part, request, whole};
+use crate::upstream::{Fault, Upstream, content, id, until};
 
 const LENGTH: usize = (4 << 20) + 54_321;
 
@@ -117,4 +119,48 @@ async fn an_origin_that_is_no_upstream_is_a_mistake() {
     let wrong = EdgeConfig { origins: vec!["http://elsewhere:1".to_owned()], ..config(&[&upstream]) };
     let error = Edge::build(&wrong, &Registry::new()).unwrap_err().to_string();
     assert!(error.contains("http://elsewhere:1"), "{error}");
+}
+
+/// A fill that warming began waits behind others; as soon as a reader joins it, it goes before them.
+#[tokio::test(flavor = "multi_thread")]
+async fn warm_flights_become_demand_when_somebody_waits_for_them() {
+    let (warmed, blocks) = (content(3_000_000, 40), [41, 42, 43].map(|seed| content(3_000_000, seed)));
+    for opened_before in [false, true] {
+        let origin = Upstream::with(&[&warmed, &blocks[0], &blocks[1], &blocks[2]]).await;
+        // A quarter of the places is kept for demand.
+        let edge = build(&EdgeConfig { upstream_in_flight_max: 4, upstream_hedge_percent: 0, ..config(&[&origin]) });
+        let path = format!("/blobs/{}", id(&warmed));
+        if opened_before {
+            assert_eq!(head(&edge, &path).await.status, 200);
+        }
+        let (gate, held) = (Arc::new(tokio::sync::Semaphore::new(0)), path.clone());
+        origin.faults({
+            let gate = gate.clone();
+            move |path, _| (path != held && !path.contains("leaves")).then(|| Fault::Gate(gate.clone()))
+        });
+        let readers = blocks.clone().map(|content| {
+            let edge = edge.clone();
+            tokio::spawn(async move { whole(&edge, &format!("/blobs/{}", id(&content)), &content).await })
+        });
+        let counts = || edge.sources().list()[0].counts();
+        until(|| counts().in_flight == 3).await;
+        let waits = counts().waits;
+        let warming = tokio::spawn({
+            let (edge, id) = (edge.clone(), id(&warmed));
+            async move { edge.warm("", id, Encoding::Raw).await }
+        });
+        until(|| counts().waits > waits).await;
+        let before = origin.asked_bytes(&path);
+        whole(&edge, &path, &warmed).await;
+        assert!(origin.asked_bytes(&path) > before, "warming had not got it");
+        warming.await.unwrap().unwrap();
+        assert_eq!(
+            origin.asked().iter().filter(|((asked, _), _)| *asked == path).map(|(_, times)| *times).max(),
+            Some(1)
+        );
+        gate.add_permits(1000);
+        for reader in readers {
+            reader.await.unwrap();
+        }
+    }
 }

@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use colibri_common::ByteRange;
-use colibri_fetch::FetchError;
+use colibri_fetch::{Class, FetchError};
 use flight::Flight;
 use flights::{Decision, Flights};
 use shuttle::future::block_on;
@@ -122,7 +122,7 @@ impl Model {
     /// Reads the unit byte by byte; an error is an answer too, but never a wrong byte and never silence.
     fn read(self: &Arc<Self>) -> Result<Vec<u8>, FetchError> {
         let mut got = Vec::new();
-        match self.flights.decide(KEY, || self.look(), Flight::new) {
+        match self.flights.decide(KEY, || self.look(), || Flight::new(Class::Demand)) {
             Decision::Here(unit) => {
                 for at in 0..2 {
                     got.extend_from_slice(&slice_at(unit.segments(), at, WHOLE).expect("a whole unit").bytes()[..1]);

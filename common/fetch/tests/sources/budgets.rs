@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use colibri_common::BlobId;
-use colibri_fetch::{BlobFetcher, Budget, BudgetLimits, Class, FetchError, Nearby, Part, Source, SourceOrder, Sources};
+use colibri_fetch::{
+    BlobFetcher, Budget, BudgetLimits, Class, FetchError, Nearby, Part, Source, SourceOrder, Sources, Urgency,
+};
 use colibri_package::delivery::Encoding;
 use colibri_transport::{Body, Response};
 
@@ -84,6 +86,59 @@ async fn who_has_no_place_left_is_passed_by_without_reproach() {
     let counts = fetcher.sources().list()[0].counts();
     assert_eq!((counts.failures, counts.standing), (0, colibri_fetch::Standing::Good), "{counts:?}");
     assert!(counts.waits >= 1);
+}
+
+/// Of four places, warming may not take the last; what it waits for it gets as soon as somebody else waits for it, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_demand_while_it_waits_goes_before_others() {
+    let content = site::content(LENGTH, 1);
+    let node = Node::honest(Site::with(&content, 1));
+    let budget = limits(4, 0, 0);
+    let all = fetcher(vec![node.source().with_budget(budget.clone())]);
+    let layout = all.open("", site::id(&content), Encoding::Raw).await.unwrap().layout;
+    let held = Arc::new(tokio::sync::Semaphore::new(0));
+    let stuck: Lie = Arc::new({
+        let held = held.clone();
+        move |site, asked, request| {
+            (asked.stage == Stage::Pieces).then(|| {
+                let (head, body) = site.honest(request).into_parts();
+                let (mut sender, late) = Body::channel(body.exact_length());
+                let held = held.clone();
+                tokio::spawn(async move {
+                    held.acquire().await.unwrap().forget();
+                    if sender.send(body.read_all(1 << 30).await.unwrap()).await.is_ok() {
+                        sender.finish();
+                    }
+                });
+                Response::from_parts(head, late)
+            })
+        }
+    });
+    let slow = Node::lying(Site::with(&content, 1), stuck);
+    let holding = fetcher(vec![slow.source().with_budget(budget.clone())]);
+    let fetch = |fetcher: BlobFetcher| {
+        let layout = layout.clone();
+        tokio::spawn(async move { fetcher.pieces("", &layout, 0, layout.pieces_of(0), &mut |_| ()).await })
+    };
+    let holders: Vec<_> = (0..3).map(|_| fetch(holding.clone())).collect();
+    let until = async |is_so: &dyn Fn() -> bool| {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    until(&|| budget.in_flight() == 3).await;
+    let urgency = Urgency::new(Class::Warm);
+    let asked = node.asked().len();
+    let warming = fetch(all.clone().with_urgency(urgency.clone()));
+    until(&|| budget.waited().0 == 1).await;
+    assert_eq!(node.asked().len(), asked);
+    urgency.raise(Class::Demand);
+    warming.await.unwrap().unwrap();
+    assert_eq!((node.asked().len(), budget.in_flight()), (asked + 1, 3));
+    held.add_permits(3);
+    for holder in holders {
+        holder.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use colibri_fetch::{BlobFetcher, Class, Hedging, SourceCounts, SourceOrder, Sources, Standing};
+use colibri_fetch::{BlobFetcher, Class, Hedging, SourceCounts, SourceOrder, Sources, Standing, Urgency};
 use colibri_package::delivery::{Encoding, Layout};
 use colibri_transport::{Body, Response};
 use tokio::sync::Notify;
@@ -204,4 +204,24 @@ async fn without_hedging_before_an_origin_and_for_what_nobody_waits_for_a_slow_s
         assert_eq!((first.cancelled, second.requests), (0, 0), "{hedging:?} {spared} {class:?}");
         assert!(pair.first.asked().len() > 40);
     }
+}
+
+/// Warming began it, and then somebody comes to wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_demand_under_way_is_hedged_from_then_on() {
+    let never = Arc::new(Notify::new());
+    let mut pair = Pair::new(|switch| switched(switch, held_until(&never)), honest).await;
+    let urgency = Urgency::new(Class::Warm);
+    pair.fetcher = pair.fetcher.with_urgency(urgency.clone());
+    let before = pair.fetcher.sources().list()[0].requests();
+    let raised = async {
+        while pair.fetcher.sources().list()[0].requests() == before {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(pair.fetcher.sources().list()[1].counts().hedges, 0);
+        urgency.raise(Class::Demand);
+    };
+    let ([first, second], ()) = tokio::join!(pair.fetch(), raised);
+    let units = u64::from(pair.layout.unit_count());
+    assert_eq!((first.cancelled, second.hedges_won), (units, units), "{first:?} {second:?}");
 }
