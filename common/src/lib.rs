@@ -14,4 +14,4 @@ pub use blob_id::{BlobId, BlobIdError, DIGEST_BYTES, Digest, hex, unhex};
 pub use byte_range::ByteRange;
 pub use clock::{Clock, ManualClock, SystemClock, UnixSeconds};
 pub use length::{ClaimedLength, VerifiedLength};
-pub use merkle::{sha256, sha512};
+pub use merkle::{Sha256Stream, sha256, sha512};

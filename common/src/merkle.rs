@@ -16,7 +16,7 @@ mod tests;
 mod verifier;
 
 pub use builder::{Builder, Tree, build};
-pub use hash::{sha256, sha512};
+pub use hash::{Sha256Stream, sha256, sha512};
 pub use leaves::{Leaves, LeavesError};
 pub use verifier::{Verified, Verifier, VerifyError};
 

@@ -104,6 +104,12 @@ impl Device {
         self.cache().change(change).await
     }
 
+    /// Replaces base: the packages of the running system, each with all it names. Durable.
+    pub(crate) async fn set_base(&self, packages: impl IntoIterator<Item = BlobId>) -> Result<(), DeviceError> {
+        let packages = packages.into_iter().collect();
+        self.cache().change(|kept| kept.base = packages).await
+    }
+
     /// Fetches a package that [`Device::retain`] named from the repository of `host`. Only that protects it, also now.
     pub async fn fetch_retained(
         &self,

@@ -329,6 +329,16 @@ impl Device {
         Ok(true)
     }
 
+    /// The content of a blob that is on the device, at most `bytes_max`.
+    pub(crate) async fn read_blob(&self, id: BlobId, bytes_max: u64) -> Result<Bytes, DeviceError> {
+        blocking(&self.inner.keep, move |keep| keep.read(&id, bytes_max)).await
+    }
+
+    /// Where its blobs are.
+    pub(crate) fn keep(&self) -> &Arc<dyn Keep> {
+        &self.inner.keep
+    }
+
     /// The contents of a package that is on the device.
     pub async fn open_package(&self, hash: BlobId) -> Result<PackageContents, DeviceError> {
         if !self.is_on_device(hash).await? {

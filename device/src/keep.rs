@@ -50,6 +50,8 @@ pub trait Keep: Send + Sync + 'static {
     fn has(&self, id: &BlobId, purpose: Purpose) -> Result<bool, KeepError>;
     /// The content of a blob that is here, at most `bytes_max`.
     fn read(&self, id: &BlobId, bytes_max: u64) -> Result<Bytes, KeepError>;
+    /// Part of the content of a blob that is here.
+    fn read_range(&self, id: &BlobId, range: ByteRange) -> Result<Bytes, KeepError>;
     /// Removes a blob that turned out damaged, so that it can be fetched again; false if it is not here.
     fn discard(&self, id: &BlobId) -> Result<bool, KeepError>;
     /// Starts or resumes writing a blob.
@@ -86,6 +88,10 @@ impl Keep for Store {
             return Err(KeepError::Other(format!("blob {id} has {length} bytes, more than {bytes_max}")));
         }
         Ok(Store::read(self, *id, ByteRange::whole(length))?)
+    }
+
+    fn read_range(&self, id: &BlobId, range: ByteRange) -> Result<Bytes, KeepError> {
+        Ok(Store::read(self, *id, range)?)
     }
 
     fn discard(&self, id: &BlobId) -> Result<bool, KeepError> {

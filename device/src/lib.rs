@@ -15,6 +15,7 @@ pub mod materialise;
 pub mod repositories;
 mod rollout;
 mod trees;
+pub mod update;
 mod verify;
 mod writers;
 

@@ -42,6 +42,18 @@ pub const KEPT_BYTES_MAX: u64 = 128 << 20;
 /// Bytes that a verification reads at a time.
 pub const VERIFY_STEP_BYTES: u64 = 1 << 20;
 
+/// Bytes of an image that are read and written at a time.
+pub const IMAGE_PIECE_BYTES: u64 = 1 << 20;
+
+/// Bytes of each file that says what an update is.
+pub const UPDATE_FILE_BYTES_MAX: u64 = colibri_release::limits::UPDATE_FILE_BYTES_MAX;
+
+/// Attempts at updates that are remembered.
+pub const UPDATE_ATTEMPTS_MAX: usize = 50;
+
+/// Bytes of the document of systems and updates.
+pub const UPDATE_RECORD_BYTES_MAX: u64 = 64 << 20;
+
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
     ("PACKAGES_PER_RESOLVE_MAX", PACKAGES_PER_RESOLVE_MAX as u64),
@@ -58,4 +70,8 @@ pub const ALL: &[(&str, u64)] = &[
     ("USE_AGAIN_S", USE_AGAIN_S),
     ("KEPT_BYTES_MAX", KEPT_BYTES_MAX),
     ("VERIFY_STEP_BYTES", VERIFY_STEP_BYTES),
+    ("IMAGE_PIECE_BYTES", IMAGE_PIECE_BYTES),
+    ("UPDATE_FILE_BYTES_MAX", UPDATE_FILE_BYTES_MAX),
+    ("UPDATE_ATTEMPTS_MAX", UPDATE_ATTEMPTS_MAX as u64),
+    ("UPDATE_RECORD_BYTES_MAX", UPDATE_RECORD_BYTES_MAX),
 ];

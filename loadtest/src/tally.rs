@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use colibri_common::merkle::{HASHES_PER_BLOCK, LEAF_BYTES, Leaves, Verified};
-use colibri_common::{BlobId, ClaimedLength};
+use colibri_common::{BlobId, ByteRange, ClaimedLength};
 use colibri_device::{Keep, KeepError, PartialKeep, Purpose};
 
 use crate::limits::META_FARS_BYTES_MAX;
@@ -51,6 +51,15 @@ impl Keep for TallyKeep {
         let kept = lock(&self.meta_fars.by_id).get(id).cloned();
         kept.filter(|bytes| bytes.len() as u64 <= bytes_max)
             .ok_or_else(|| KeepError::Other(format!("blob {id} was tallied, not kept")))
+    }
+
+    fn read_range(&self, id: &BlobId, range: ByteRange) -> Result<Bytes, KeepError> {
+        let part = |bytes: Bytes| {
+            let (start, end) = (usize::try_from(range.start()).ok()?, usize::try_from(range.end()).ok()?);
+            (end <= bytes.len()).then(|| bytes.slice(start..end))
+        };
+        let kept = lock(&self.meta_fars.by_id).get(id).cloned();
+        kept.and_then(part).ok_or_else(|| KeepError::Other(format!("blob {id} was tallied, not kept")))
     }
 
     fn discard(&self, id: &BlobId) -> Result<bool, KeepError> {

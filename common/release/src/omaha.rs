@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    fn answer(app: Value) -> String {
+    fn answer(app: &Value) -> String {
         json!({"response": {"protocol": "3.0", "server": "prod", "daystart": {"elapsed_days": 1}, "app": [app]}})
             .to_string()
     }
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn an_offer_is_every_base_with_every_name() {
-        let plain = answer(offered());
+        let plain = answer(&offered());
         for body in [plain.clone(), format!(")]}}'\n{plain}")] {
             let read = OmahaAnswer::parse(&body).unwrap();
             let offer = read.apps[0].offer.as_ref().unwrap();
@@ -216,9 +216,9 @@ mod tests {
         }
         let mut urgent = offered();
         urgent["updatecheck"]["_urgent_update"] = json!(true);
-        assert!(OmahaAnswer::parse(&answer(urgent)).unwrap().apps[0].offer.as_ref().unwrap().urgent);
+        assert!(OmahaAnswer::parse(&answer(&urgent)).unwrap().apps[0].offer.as_ref().unwrap().urgent);
         let none = json!({"appid": "a", "status": "ok", "updatecheck": {"status": "noupdate"}});
-        assert_eq!(OmahaAnswer::parse(&answer(none)).unwrap().apps[0].offer, None);
+        assert_eq!(OmahaAnswer::parse(&answer(&none)).unwrap().apps[0].offer, None);
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
         let with = |path: &str, value: Value| {
             let mut app = offered();
             *app.pointer_mut(path).unwrap() = value;
-            OmahaAnswer::parse(&answer(app)).unwrap_err()
+            OmahaAnswer::parse(&answer(&app)).unwrap_err()
         };
         assert!(matches!(with("/status", json!("error-unknownApplication")), OmahaError::Refused { .. }));
         assert!(matches!(with("/updatecheck", json!(null)), OmahaError::Refused { .. }));

@@ -23,7 +23,7 @@ mod tests;
 
 pub use blob_file::{Belief, BlobFile, Glance, Run, UnitGuard};
 pub use blob_reader::BlobReader;
-pub use disk::{Disk, DiskFile, OsDisk};
+pub use disk::{Disk, DiskFile, OpenMode, OsDisk};
 pub use document_name::DocumentName;
 pub use documents::{DocumentReader, DocumentWriter, Documents};
 pub use error::StoreError;

@@ -1,4 +1,5 @@
 //! A publisher, an origin and edges on loopback, and devices in folders of their own.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::collections::BTreeMap;
 use std::fs;

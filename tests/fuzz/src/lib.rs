@@ -14,6 +14,7 @@ mod root_chain;
 mod search;
 mod seeds;
 mod signer;
+mod update;
 
 /// One target.
 #[derive(Clone, Copy)]
@@ -51,6 +52,20 @@ pub const TARGETS: &[Target] = &[
     Target { name: "release", property: release::release, seeds: seeds::release, input_bytes_max: 32 << 10 },
     Target { name: "bundle", property: bundle::bundle, seeds: seeds::bundle, input_bytes_max: 64 << 10 },
     Target { name: "rollout", property: release::rollout, seeds: seeds::rollout, input_bytes_max: 4 << 10 },
+    Target {
+        name: "update-package",
+        property: update::update_package,
+        seeds: seeds::update_package,
+        input_bytes_max: 8 << 10,
+    },
+    Target {
+        name: "ota-manifest",
+        property: update::ota_manifest,
+        seeds: seeds::ota_manifest,
+        input_bytes_max: 4 << 10,
+    },
+    Target { name: "omaha", property: update::omaha, seeds: seeds::omaha, input_bytes_max: 4 << 10 },
+    Target { name: "cup", property: update::cup, seeds: seeds::cup, input_bytes_max: 512 },
 ];
 
 /// The target of this name.

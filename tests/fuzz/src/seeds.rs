@@ -252,3 +252,52 @@ pub fn rollout() -> Vec<Vec<u8>> {
     let documents = [json!({"releases": [hash("1"), hash("2")], "policy": {"permille": 10}}), json!({"releases": []})];
     with_finds("rollout", texts(documents.map(|document| document.to_string())))
 }
+
+pub fn update_package() -> Vec<Vec<u8>> {
+    let hash = "1".repeat(64);
+    let url = format!("fuchsia-pkg://a.com/images/0?hash={hash}");
+    let image = |slot: &str, kind: &str| json!({"slot": slot, "type": kind, "size": 9, "hash": hash, "url": format!("{url}#{kind}")});
+    let packages = json!({"version": "1", "content": [url]});
+    let update = |partitions: Value, mode: &str| {
+        let images = json!({"version": "1", "contents": {"partitions": partitions, "firmware": []}});
+        let mode = json!({"version": "1", "content": {"mode": mode}});
+        format!("{packages}\0{images}\x001.2\0board\0{}\0{mode}", json!({"version": "1", "epoch": 2}))
+    };
+    let normal = json!([image("fuchsia", "zbi"), image("fuchsia", "vbmeta")]);
+    let seeds = [update(normal, "normal"), update(json!([image("recovery", "zbi")]), "force-recovery")];
+    with_finds("update-package", texts(seeds))
+}
+
+pub fn ota_manifest() -> Vec<Vec<u8>> {
+    let blob = [&[0x0a, 32][..], &[7; 32], &[0x10, 9]].concat();
+    let field = |tag: u8, bytes: &[u8]| [&[tag, bytes.len() as u8], bytes].concat();
+    let image = [vec![0x08, 0, 0x18, 0], field(0x22, &[3; 32]), field(0x2a, &blob)].concat();
+    let manifest = [
+        field(0x0a, b"1.2"),
+        field(0x12, b"board"),
+        vec![0x18, 2, 0x20, 0],
+        field(0x2a, b"blobs/1"),
+        field(0x32, &image),
+        field(0x3a, &blob),
+    ];
+    with_finds("ota-manifest", vec![manifest.concat(), Vec::new()])
+}
+
+pub fn omaha() -> Vec<Vec<u8>> {
+    let package = json!({"name": "update?hash=1", "required": true});
+    let manifest = json!({"version": "1.2.3.4", "packages": {"package": [package]}});
+    let urls = json!({"url": [{"codebase": "fuchsia-pkg://a.com/"}]});
+    let check = json!({"status": "ok", "urls": urls, "manifest": manifest, "_urgent_update": true});
+    let apps = json!([
+        {"appid": "a", "status": "ok", "updatecheck": check},
+        {"appid": "b", "status": "ok", "updatecheck": {"status": "noupdate"}},
+    ]);
+    let answer = json!({"response": {"protocol": "3.0", "app": apps}}).to_string();
+    with_finds("omaha", texts([answer.clone(), format!(")]}}'\n{answer}")]))
+}
+
+pub fn cup() -> Vec<Vec<u8>> {
+    let vector: Value = serde_json::from_slice(include_bytes!("../../vectors/cup.json")).expect("the vector is JSON");
+    let etag = vector["etag"].as_str().expect("a text").to_owned();
+    with_finds("cup", texts([etag.clone(), format!("W/\"{etag}\""), etag[1..].to_owned()]))
+}

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use colibri_common::{UnixSeconds, hex};
-use colibri_metadata::{KeyId, canonical};
+use colibri_metadata::{KeyId, PublicKey, canonical};
 use serde_json::{Map, Value, json};
 
 /// 2026-01-02T00:00:00Z, as text and as a number.
@@ -30,6 +30,16 @@ impl Key {
         let json = json!({"keytype": "ed25519", "keyval": {"public": public}, "scheme": "ed25519"});
         let id = KeyId::of(&json).expect("a key has an id");
         Self { pair, json, id }
+    }
+
+    /// Its public half.
+    pub fn public(&self) -> PublicKey {
+        PublicKey::from_json(&self.json).expect("a key that metadata can write")
+    }
+
+    /// A signature over any bytes.
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.pair.sign(message).as_ref().to_vec()
     }
 }
 
