@@ -2,13 +2,15 @@
 //! "Fuchsia command lines" §11.1, `pkgctl`).
 //!
 //! A device is a folder, owned by one process at a time. What the verbs do is in `colibri-device`; here are arguments,
-//! output lines and exit codes. Deliberately absent: a daemon, rewrite rules, collection.
+//! output lines and exit codes. Called as `pkgctl`, the program has these verbs alone. Deliberately absent: a daemon.
 
 pub(crate) mod configuration;
 mod error;
+mod log;
 mod packages;
 mod repo;
 mod resolve;
+mod rule;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -36,6 +38,9 @@ pub struct Args {
     /// Print JSON on standard output instead of lines
     #[arg(long, global = true)]
     pub json: bool,
+    /// Print on standard error, as a real device logs it, what is resolved as what; warnings are printed in any case
+    #[arg(long, global = true)]
+    pub log: bool,
     /// What to do
     #[command(subcommand)]
     pub verb: Verb,
@@ -46,6 +51,8 @@ pub struct Args {
 pub enum Verb {
     /// Prints, adds and removes repositories
     Repo(repo::Args),
+    /// Prints and replaces rewrite rules
+    Rule(rule::Args),
     /// Resolves a package: fetches and verifies what is missing
     Resolve(resolve::Resolve),
     /// Prints the hash that a repository lists for a package, without fetching it
@@ -57,7 +64,15 @@ pub enum Verb {
     Open {
         /// The package hash
         hash: String,
+        /// Accepted as the real tool accepts them, and without meaning there too
+        #[arg(hide = true)]
+        selectors: Vec<String>,
     },
+    /// Removes packages that nothing keeps here and nobody has open
+    ///
+    /// Packages that were resolved and belong to no set of the running release go too: they are fetched again when somebody
+    /// wants them. Prints nothing; --json says what went.
+    Gc,
     /// Says whether a package is in its repository and on the device
     ///
     /// Exit status: 0 in the repository and on the device; 2 in the repository, not on the device; 3 not in the repository;
@@ -95,6 +110,7 @@ impl Console<'_> {
 
 /// Runs the verb; Ctrl-C ends it and loses nothing that was verified.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, DeviceVerbError> {
+    log::start(args.log);
     let console = Console { out, err: &mut std::io::stderr(), json: args.json };
     run_until(args, &Surroundings::machine(), interrupt(), console)
 }
@@ -132,10 +148,26 @@ async fn verb(
     let open = |make| open(args, surroundings, make);
     match &args.verb {
         Verb::Repo(verb) => repo::run(verb, args, open, console).await,
+        Verb::Rule(verb) => rule::run(verb, open, console),
+        Verb::Gc => packages::gc(open, console).await,
         Verb::Resolve(verb) => resolve::run(verb, &args.dir, open, console).await,
         Verb::GetHash { url } => packages::get_hash(url, open, console).await,
-        Verb::Open { hash } => packages::open(hash, open, console).await,
+        Verb::Open { hash, selectors: _ } => packages::open(hash, open, console).await,
         Verb::PkgStatus { url } => packages::status(url, open, console).await,
+    }
+}
+
+/// The device in a folder, made if there is none, for verbs of others.
+#[cfg(feature = "repo")]
+pub(crate) fn open_in(dir: &std::path::Path) -> Result<Device, DeviceVerbError> {
+    let opened = Device::open(dir, DeviceConfig::default(), Arc::new(SystemClock));
+    Ok(opened.map_err(|error| in_use(error, dir))?.0)
+}
+
+fn in_use(error: DeviceError, dir: &std::path::Path) -> DeviceVerbError {
+    match error {
+        DeviceError::Store(StoreError::InUse { .. }) => DeviceVerbError::InUse { dir: dir.to_owned() },
+        error => error.into(),
     }
 }
 
@@ -154,8 +186,5 @@ fn open(args: &Args, surroundings: &Surroundings, make: Make) -> Result<(Device,
     let config =
         DeviceConfig { tls: args.connection.tls.clone(), http3: args.connection.http3(), ..Default::default() };
     let opened = Device::open_on(&surroundings.disk, &args.dir, config, surroundings.clock.clone());
-    opened.map_err(|error| match error {
-        DeviceError::Store(StoreError::InUse { .. }) => DeviceVerbError::InUse { dir: args.dir.clone() },
-        error => error.into(),
-    })
+    opened.map_err(|error| in_use(error, &args.dir))
 }

@@ -80,10 +80,35 @@ enum Verb {
     TufClient(tuf_client::Args),
 }
 
+/// Various operations on packages, package repositories, and the package cache.
+#[cfg(feature = "device")]
+#[derive(Debug, Parser)]
+#[command(name = PKGCTL, version, propagate_version = true)]
+struct Pkgctl {
+    #[command(flatten)]
+    args: device::Args,
+}
+
+/// The name under which the program is what people know from devices.
+#[cfg(feature = "device")]
+const PKGCTL: &str = "pkgctl";
+
+/// What the command line says, under whichever name the program was called.
+fn verb() -> Verb {
+    #[cfg(feature = "device")]
+    {
+        let called = std::env::args_os().next().map(std::path::PathBuf::from);
+        if called.as_deref().and_then(std::path::Path::file_name).is_some_and(|name| name == PKGCTL) {
+            return Verb::Device(Pkgctl::parse().args);
+        }
+    }
+    Cli::parse().verb
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let verb = verb();
     let mut out = std::io::stdout().lock();
-    let outcome = match &cli.verb {
+    let outcome = match &verb {
         #[cfg(feature = "demo")]
         Verb::Demo(args) => report(demo::run(args, &mut out), |_| ExitCode::FAILURE),
         #[cfg(feature = "origin")]

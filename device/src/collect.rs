@@ -7,7 +7,7 @@ use colibri_common::BlobId;
 use colibri_package::url::AbsolutePackageUrl;
 
 use crate::cache::{CollectionReport, Depth, Lease, LeaseInfo, Protection};
-use crate::device::{Device, Resolved};
+use crate::device::{Device, Resolved, told};
 use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer};
 use crate::keep::KeepError;
@@ -71,11 +71,15 @@ impl Device {
         holder: &str,
         observer: Observer,
     ) -> Result<Opened, DeviceError> {
-        let hash = self.get_hash(url).await?;
-        let (report, fetching) = self.fetch_tracked(url.repository().host(), hash, observer).await?;
-        let lease = fetching.finish_open(hash, holder, self.now())?;
-        self.cache().used(hash, self.now()).await;
-        Ok(Opened { resolved: Resolved { hash, report }, lease })
+        let meant = self.rules().rewrite(url);
+        let work = async {
+            let hash = self.wanted_hash(&meant).await?;
+            let (report, fetching) = self.fetch_tracked(meant.repository().host(), hash, observer).await?;
+            let lease = fetching.finish_open(hash, holder, self.now())?;
+            self.cache().used(hash, self.now()).await;
+            Ok(Opened { resolved: Resolved { url: meant.clone(), hash, report }, lease })
+        };
+        told(url, &meant, work, |opened| opened.resolved.hash).await
     }
 
     /// Opens a package that is on the device.

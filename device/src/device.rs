@@ -23,6 +23,8 @@ use crate::keep::{Keep, KeepError};
 use crate::limits::REFRESH_AGAIN_S;
 use crate::repositories::{Repositories, Repository};
 use crate::rollout::{self, ROLLOUT};
+use crate::rules::Rules;
+use crate::static_config::StaticConfig;
 use crate::writers::Writers;
 
 /// A device. Cheap to clone.
@@ -38,6 +40,7 @@ struct Inner {
     committed: AtomicBool,
     writers: Arc<Writers>,
     repositories: Repositories,
+    rules: Rules,
     client: Client,
     clock: Arc<dyn Clock>,
     config: Arc<DeviceConfig>,
@@ -53,6 +56,8 @@ impl std::fmt::Debug for Device {
 /// A package that is wholly on the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
+    /// The URL that was meant, after rewriting.
+    pub url: AbsolutePackageUrl,
     /// The package hash.
     pub hash: BlobId,
     /// What had to be done for it.
@@ -78,7 +83,8 @@ pub struct PackageContents {
 }
 
 impl Device {
-    /// Opens the device kept in `dir`: its store, repositories and trusted metadata.
+    /// Opens the device kept in `dir`: its store, repositories, rewrite rules and trusted metadata; and what it was shipped
+    /// with, in `config` there.
     pub fn open(dir: &Path, config: DeviceConfig, clock: Arc<dyn Clock>) -> Result<(Self, Arc<Store>), DeviceError> {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         Self::open_on(&disk, dir, config, clock)
@@ -94,10 +100,12 @@ impl Device {
         let (store, recovery) = Store::open(disk.clone(), &dir.join("store"))?;
         tracing::debug!(?recovery, "the store is open");
         let documents = || Documents::open(disk.clone(), &dir.join("state"));
-        let repositories = Repositories::open(documents()?, TrustStore::new(documents()?))?;
+        let shipped = StaticConfig::read(disk, &dir.join("config"));
+        let rules = Rules::open(documents()?, &shipped)?;
+        let repositories = Repositories::open(documents()?, TrustStore::new(documents()?), shipped)?;
         let cache = Cache::open(store.clone(), documents()?, dir)?;
         let store = Arc::new(store);
-        Ok((Self::with_cache(store.clone(), cache, repositories, config, clock)?, store))
+        Ok((Self::with_cache(store.clone(), cache, repositories, rules, config, clock)?, store))
     }
 
     /// A device over any keep and any set of repositories. It cannot collect.
@@ -107,13 +115,14 @@ impl Device {
         config: DeviceConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DeviceError> {
-        Self::with_cache(keep, Cache::without_home(), repositories, config, clock)
+        Self::with_cache(keep, Cache::without_home(), repositories, Rules::in_memory(), config, clock)
     }
 
     fn with_cache(
         keep: Arc<dyn Keep>,
         cache: Cache,
         repositories: Repositories,
+        rules: Rules,
         config: DeviceConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DeviceError> {
@@ -123,13 +132,18 @@ impl Device {
         let config = Arc::new(config);
         let writers = Arc::default();
         let (cache, committed) = (Arc::new(cache), AtomicBool::new(true));
-        let inner = Inner { keep, cache, committed, writers, repositories, client, clock, config, agent };
+        let inner = Inner { keep, cache, committed, writers, repositories, rules, client, clock, config, agent };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The repositories it knows.
     pub fn repositories(&self) -> &Repositories {
         &self.inner.repositories
+    }
+
+    /// Its rewrite rules.
+    pub fn rules(&self) -> &Rules {
+        &self.inner.rules
     }
 
     /// Its connections.
@@ -187,8 +201,13 @@ impl Device {
 
     /// The package hash that is wanted: the URL's pin, else what the repository lists. The name must be listed in any case.
     pub async fn get_hash(&self, url: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
-        let listed = self.listed_hash(url).await?;
-        Ok(url.hash().unwrap_or(listed))
+        self.wanted_hash(&self.rules().rewrite(url)).await
+    }
+
+    /// [`Device::get_hash`] of a URL that no rule applies to any more.
+    pub(crate) async fn wanted_hash(&self, meant: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
+        let listed = self.listed_hash(meant).await?;
+        Ok(meant.hash().unwrap_or(listed))
     }
 
     /// The hash that the repository lists for the name in a URL, whatever the URL pins.
@@ -241,14 +260,18 @@ impl Device {
         searched.map_err(|error| DeviceError::Metadata { repository: host.to_owned(), error })
     }
 
-    /// Resolves a URL: metadata, package hash, then everything that is missing.
+    /// Resolves a URL: what it stands for, metadata, package hash, then everything that is missing.
     pub async fn resolve(&self, url: &AbsolutePackageUrl, observer: Observer) -> Result<Resolved, DeviceError> {
-        let hash = self.get_hash(url).await?;
-        let (report, fetching) = self.fetch_tracked(url.repository().host(), hash, observer).await?;
-        // Before the fetch ends, so that something protects the package without a gap.
-        self.inner.cache.used(hash, self.now()).await;
-        fetching.finish()?;
-        Ok(Resolved { hash, report })
+        let meant = self.rules().rewrite(url);
+        let work = async {
+            let hash = self.wanted_hash(&meant).await?;
+            let (report, fetching) = self.fetch_tracked(meant.repository().host(), hash, observer).await?;
+            // Before the fetch ends, so that something protects the package without a gap.
+            self.inner.cache.used(hash, self.now()).await;
+            fetching.finish()?;
+            Ok(Resolved { url: meant.clone(), hash, report })
+        };
+        told(url, &meant, work, |resolved| resolved.hash).await
     }
 
     /// Fetches from a repository's mirrors.
@@ -286,6 +309,7 @@ impl Device {
 
     /// Whether the repository lists the package, and whether it is on the device.
     pub async fn package_status(&self, url: &AbsolutePackageUrl) -> Result<PackageStatus, DeviceError> {
+        let url = &self.rules().rewrite(url);
         let in_repository = match self.listed_hash(url).await {
             Ok(hash) => Some(hash),
             Err(DeviceError::PackageNotFound { .. }) => None,
@@ -350,4 +374,21 @@ impl Device {
         let inline = inline.collect();
         Ok(PackageContents { blobs, inline })
     }
+}
+
+/// Does the work of resolving `url` as `meant`, and tells the log what came of it, in the words of real devices.
+pub(crate) async fn told<T>(
+    url: &AbsolutePackageUrl,
+    meant: &AbsolutePackageUrl,
+    work: impl Future<Output = Result<T, DeviceError>>,
+    hash: impl Fn(&T) -> BlobId,
+) -> Result<T, DeviceError> {
+    tracing::info!("attempting to resolve {url} as {meant} with TUF");
+    let outcome = work.await;
+    match &outcome {
+        Ok(resolved) => tracing::info!("resolved {url} as {meant} to {} with TUF", hash(resolved)),
+        // Whoever asked is told by the error; this is for the log alone.
+        Err(error) => tracing::info!("failed to resolve {url} as {meant} with TUF: {}: {error}", error.kind()),
+    }
+    outcome
 }

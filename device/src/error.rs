@@ -8,6 +8,7 @@ use colibri_store::StoreError;
 use colibri_transport::TransportError;
 
 use crate::keep::KeepError;
+use crate::rewrite::RewriteError;
 
 /// Why a device could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +120,19 @@ pub enum DeviceError {
         /// What is wrong.
         reason: String,
     },
+    /// A repository that the device was shipped with.
+    #[error(
+        "repository `{0}` belongs to what this device was shipped with: it can be overridden with `device repo add`, not removed"
+    )]
+    StaticRepository(String),
+    /// Repositories and rules are as shipped.
+    #[error(
+        "this device keeps to the repositories and rewrite rules that it was shipped with: its config/config.json says so"
+    )]
+    StaticOnly,
+    /// A rewrite rule, or a list of them.
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
     /// A repository configuration cannot be used.
     #[error("repository configuration: {0}")]
     RepoConfig(#[from] RepoConfigError),
@@ -141,6 +155,7 @@ impl DeviceError {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::InvalidUrl { .. } => "InvalidUrl",
+            Self::StaticRepository(_) | Self::StaticOnly => "AccessDenied",
             Self::RepositoryNotFound(_) => "RepoNotFound",
             Self::PackageNotFound { .. } => "PackageNotFound",
             Self::NotOnDevice(_) => "BlobNotFound",
@@ -148,6 +163,19 @@ impl DeviceError {
             Self::Keep(KeepError::NoSpace(_)) => "NoSpace",
             Self::Keep(_) | Self::Store(_) => "Io",
             _ => "Internal",
+        }
+    }
+
+    /// The status that programs of real devices know this error by.
+    pub fn zx_status(&self) -> &'static str {
+        match self.kind() {
+            "AccessDenied" => "ACCESS_DENIED",
+            "Io" => "IO",
+            "PackageNotFound" | "RepoNotFound" | "BlobNotFound" => "NOT_FOUND",
+            "NoSpace" => "NO_SPACE",
+            "UnavailableBlob" => "UNAVAILABLE",
+            "InvalidUrl" => "INVALID_ARGS",
+            _ => "INTERNAL",
         }
     }
 }

@@ -39,6 +39,12 @@ pub const USE_AGAIN_S: u64 = 3600;
 /// Bytes of the document of what is kept and why.
 pub const KEPT_BYTES_MAX: u64 = 128 << 20;
 
+/// Rewrite rules in one list.
+pub const RULES_MAX: usize = 4096;
+
+/// Bytes of a list of rewrite rules.
+pub const RULES_BYTES_MAX: u64 = 1 << 20;
+
 /// Bytes that a verification reads at a time.
 pub const VERIFY_STEP_BYTES: u64 = 1 << 20;
 
@@ -74,4 +80,6 @@ pub const ALL: &[(&str, u64)] = &[
     ("UPDATE_FILE_BYTES_MAX", UPDATE_FILE_BYTES_MAX),
     ("UPDATE_ATTEMPTS_MAX", UPDATE_ATTEMPTS_MAX as u64),
     ("UPDATE_RECORD_BYTES_MAX", UPDATE_RECORD_BYTES_MAX),
+    ("RULES_MAX", RULES_MAX as u64),
+    ("RULES_BYTES_MAX", RULES_BYTES_MAX),
 ];

@@ -13,11 +13,14 @@ use colibri_store::{DocumentName, Documents};
 
 use crate::error::DeviceError;
 use crate::limits::REPOSITORIES_MAX;
+use crate::static_config::StaticConfig;
 
 /// One configured repository.
 #[derive(Debug)]
 pub struct Repository {
     config: RepoConfig,
+    /// The device was shipped with it.
+    is_static: bool,
     sources: Arc<Sources>,
     /// The newest that was proven, whole or not: the floor, and where the next refresh starts.
     floor: Mutex<Option<Arc<TrustedSet>>>,
@@ -35,6 +38,11 @@ impl Repository {
     /// Its configuration.
     pub const fn config(&self) -> &RepoConfig {
         &self.config
+    }
+
+    /// Whether the device was shipped with it: then it is not kept, and cannot be removed.
+    pub const fn is_static(&self) -> bool {
+        self.is_static
     }
 
     /// Its mirrors, with their health and what came from them.
@@ -96,35 +104,48 @@ impl Repository {
 #[derive(Debug)]
 pub struct Repositories {
     by_host: Mutex<BTreeMap<String, Arc<Repository>>>,
+    /// What the device was shipped with: those of them that were overridden come back when the other one is removed.
+    shipped: StaticConfig,
     kept: Option<(Documents, TrustStore)>,
 }
 
 impl Repositories {
     /// Repositories that are forgotten with the process.
     pub fn in_memory() -> Self {
-        Self { by_host: Mutex::default(), kept: None }
+        Self { by_host: Mutex::default(), shipped: StaticConfig::none(), kept: None }
     }
 
-    /// Repositories kept in `documents`, with their trusted metadata in `trust`.
-    pub fn open(documents: Documents, trust: TrustStore) -> Result<Self, DeviceError> {
+    /// Repositories of `shipped`, and those that people added, kept in `documents`; their trusted metadata is in `trust`.
+    pub fn open(documents: Documents, trust: TrustStore, shipped: StaticConfig) -> Result<Self, DeviceError> {
         let mut by_host = BTreeMap::new();
-        if let Some(stored) = documents.get(&document_name(), REPO_CONFIG_LIST_BYTES_MAX)? {
-            for config in RepoConfig::parse_list(&stored)? {
-                let host = config.host().to_owned();
-                // What was trusted is a floor: when it cannot be read this one repository stops, the others go on.
-                let (trusted, damage) = match trust.load(&trust_name(&config)) {
-                    Ok(trusted) => (trusted, None),
-                    Err(error) => (None, Some(error.to_string())),
-                };
-                by_host.insert(host, Arc::new(repository(config, trusted, damage)?));
+        let stored = if shipped.dynamic { documents.get(&document_name(), REPO_CONFIG_LIST_BYTES_MAX)? } else { None };
+        let added = stored.map(|stored| RepoConfig::parse_list(&stored)).transpose()?.unwrap_or_default();
+        let shipped_ones = shipped.repositories.iter().map(|config| (config.clone(), true));
+        for (config, is_static) in shipped_ones.chain(added.into_iter().map(|config| (config, false))) {
+            let host = config.host().to_owned();
+            // What was trusted is a floor: when it cannot be read this one repository stops, the others go on.
+            let (trusted, damage) = match trust.load(&trust_name(&config)) {
+                Ok(trusted) => (trusted, None),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            match repository(config, is_static, trusted, damage) {
+                Err(error) if is_static => {
+                    tracing::error!("repository `{host}` of this device cannot be used: {error}");
+                }
+                made => {
+                    by_host.insert(host, Arc::new(made?));
+                }
             }
         }
-        Ok(Self { by_host: Mutex::new(by_host), kept: Some((documents, trust)) })
+        Ok(Self { by_host: Mutex::new(by_host), shipped, kept: Some((documents, trust)) })
     }
 
     /// Adds a repository, or replaces the one of the same host. Trusted metadata of a replaced one is dropped if the root
     /// keys differ: another root is another repository. After an error all is as it was.
     pub fn add(&self, config: RepoConfig) -> Result<(), DeviceError> {
+        if !self.shipped.dynamic {
+            return Err(DeviceError::StaticOnly);
+        }
         let host = config.host().to_owned();
         let mut by_host = lock(&self.by_host);
         let old = by_host.get(&host);
@@ -132,27 +153,33 @@ impl Repositories {
             return Err(DeviceError::TooMuch(format!("at most {REPOSITORIES_MAX} repositories can be configured")));
         }
         let kept_name = trust_name(&config);
-        let same_root = old.filter(|old| trust_name(&old.config) == kept_name);
-        let trusted = same_root.and_then(|old| lock(&old.floor).as_deref().cloned());
-        let damage = same_root.and_then(|old| old.damage.clone());
         let mut changed = by_host.clone();
-        changed.insert(host.clone(), Arc::new(repository(config, trusted, damage)?));
+        changed.insert(host.clone(), Arc::new(successor(old, config, false)?));
         self.save(&changed)?;
         *by_host = changed;
         // Last: until the new configuration is durable, the old one needs its floor.
         self.forget_trust(&host, Some(&kept_name))
     }
 
-    /// Removes a repository and its trusted metadata; false if there was none.
+    /// Removes a repository that was added, and its trusted metadata; false if there was none. One of the same host that the
+    /// device was shipped with takes its place.
+    ///
+    /// # Errors
+    /// The device was shipped with it, or the disk refuses.
     pub fn remove(&self, host: &str) -> Result<bool, DeviceError> {
         let mut by_host = lock(&self.by_host);
         let mut changed = by_host.clone();
-        if changed.remove(host).is_none() {
-            return Ok(false);
+        let Some(old) = changed.remove(host) else { return Ok(false) };
+        if old.is_static {
+            return Err(DeviceError::StaticRepository(host.to_owned()));
+        }
+        let shipped = self.shipped.repositories.iter().find(|config| config.host() == host);
+        if let Some(config) = shipped {
+            changed.insert(host.to_owned(), Arc::new(successor(Some(&old), config.clone(), true)?));
         }
         self.save(&changed)?;
         *by_host = changed;
-        self.forget_trust(host, None)?;
+        self.forget_trust(host, shipped.map(trust_name).as_deref())?;
         Ok(true)
     }
 
@@ -211,7 +238,8 @@ impl Repositories {
 
     fn save(&self, by_host: &BTreeMap<String, Arc<Repository>>) -> Result<(), DeviceError> {
         let Some((documents, _)) = &self.kept else { return Ok(()) };
-        let content: Vec<_> = by_host.values().map(|repository| &repository.config).collect();
+        let added = by_host.values().filter(|repository| !repository.is_static);
+        let content: Vec<_> = added.map(|repository| &repository.config).collect();
         let list = serde_json::json!({ "version": "1", "content": content });
         let list = list.to_string();
         // What is written can be read again.
@@ -252,8 +280,18 @@ fn metadata_error(host: &str, error: colibri_fetch::FetchError) -> DeviceError {
     DeviceError::Metadata { repository: host.to_owned(), error }
 }
 
+/// A repository in the place of another of its host: what was proven is kept if it hangs on the same root keys.
+fn successor(old: Option<&Arc<Repository>>, config: RepoConfig, is_static: bool) -> Result<Repository, DeviceError> {
+    let name = trust_name(&config);
+    let same_root = old.filter(|old| trust_name(&old.config) == name);
+    let trusted = same_root.and_then(|old| lock(&old.floor).as_deref().cloned());
+    let damage = same_root.and_then(|old| old.damage.clone());
+    repository(config, is_static, trusted, damage)
+}
+
 fn repository(
     config: RepoConfig,
+    is_static: bool,
     trusted: Option<TrustedSet>,
     damage: Option<String>,
 ) -> Result<Repository, DeviceError> {
@@ -269,6 +307,7 @@ fn repository(
     let trusted = trusted.map(Arc::new);
     Ok(Repository {
         config,
+        is_static,
         sources: Arc::new(Sources::new(list, SourceOrder::Spread)),
         whole: Mutex::new(trusted.clone().filter(|set| set.is_whole())),
         floor: Mutex::new(trusted),

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use colibri_device::DeviceError;
 use colibri_device::materialise::MaterialiseError;
+use colibri_device::{DeviceError, RewriteError};
 
 use super::configuration::ConfigurationError;
+use crate::files::FilesError;
 
 /// Why a verb on a device failed.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,17 @@ pub enum DeviceVerbError {
     /// A repository's configuration.
     #[error(transparent)]
     Configuration(#[from] ConfigurationError),
+    /// A file of rewrite rules.
+    #[error("{}: {error}", path.display())]
+    RulesFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: RewriteError,
+    },
+    /// A file that was given.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The device.
     #[error(transparent)]
     Device(#[from] DeviceError),

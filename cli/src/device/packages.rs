@@ -1,10 +1,10 @@
-//! `device get-hash|open|pkg-status`: what is known about a package.
+//! `device get-hash|open|pkg-status|gc`: what is known about a package, and an end of those that nobody needs.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use colibri_common::BlobId;
-use colibri_device::{Device, DeviceError};
+use colibri_device::{Depth, Device, DeviceError};
 use colibri_package::url::AbsolutePackageUrl;
 use colibri_store::Store;
 use serde_json::json;
@@ -107,4 +107,23 @@ pub(super) async fn status(
         Some(_) => ExitCode::from(NOT_ON_DEVICE),
         None => ExitCode::from(NOT_IN_REPOSITORY),
     })
+}
+
+/// `gc`.
+pub(super) async fn gc(
+    open: impl Fn(Make) -> Result<(Device, Arc<Store>), DeviceVerbError>,
+    console: &mut Console<'_>,
+) -> Result<ExitCode, DeviceVerbError> {
+    let (device, _) = open(Make::Refused)?;
+    let report = device.collect(Depth::Unused).await?;
+    if console.json {
+        console.print_json(&json!({
+            "blobs_removed": report.removed,
+            "bytes_removed": report.removed_bytes,
+            "unfinished_removed": report.partials_removed,
+            "packages_evicted": report.evicted.iter().map(|(package, _)| package).collect::<Vec<_>>(),
+            "trees_removed": report.trees_removed,
+        }))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }

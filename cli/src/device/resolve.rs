@@ -21,6 +21,9 @@ use crate::progress::{Step, bytes, step};
 pub struct Resolve {
     /// fuchsia-pkg://HOST/NAME, then /VARIANT and ?hash=HASH if wanted
     pub url: String,
+    /// Accepted as the real tool accepts them, and without meaning there too
+    #[arg(hide = true)]
+    pub selectors: Vec<String>,
     /// Lay out the package's files in this new folder, read-only
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -72,7 +75,7 @@ pub(super) async fn run(
         console.out.flush()?;
     }
     let resolved = fetch(&device, &url).await;
-    let blamed = tell_blames(&device, &url, console)?;
+    let blamed = tell_blames(&device, &device.rules().rewrite(&url), console)?;
     let resolved = resolved?;
     let laid_out = match &args.out {
         Some(target) => Some((target, lay_out(&device, store, &resolved, target).await?)),
@@ -84,6 +87,7 @@ pub(super) async fn run(
             laid_out.map(|(target, report)| json!({ "dir": target.display().to_string(), "bytes": report.bytes }));
         console.print_json(&json!({
             "url": url.to_string(),
+            "resolved_url": resolved.url.to_string(),
             "hash": resolved.hash,
             "dir": dir.display().to_string(),
             "packages": report.packages,
@@ -95,7 +99,10 @@ pub(super) async fn run(
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(console.out, "resolved {url} to {} with TUF", resolved.hash)?;
+    match resolved.url == url {
+        true => writeln!(console.out, "resolved {url} to {} with TUF", resolved.hash)?,
+        false => writeln!(console.out, "resolved {url} as {} to {} with TUF", resolved.url, resolved.hash)?,
+    }
     let (blobs, fetched, content) = (report.blobs, report.fetched, bytes(report.content_bytes));
     writeln!(console.out, "{blobs} blobs in {}, {fetched} fetched now ({content})", dir.display())?;
     if let Some((target, report)) = laid_out {

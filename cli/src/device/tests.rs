@@ -2,6 +2,7 @@
 
 mod faults;
 mod repositories;
+mod rules;
 pub(crate) mod site;
 
 use std::fs;
