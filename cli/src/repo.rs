@@ -22,6 +22,7 @@ mod server;
 mod signing;
 mod status;
 mod stock_client;
+mod target;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use colibri_repository::{RepositoryError, Versions};
 use colibri_transport::TransportError;
 use serde_json::json;
 
+use crate::device::DeviceVerbError;
 use crate::files::FilesError;
 
 /// Makes, fills and reads repositories.
@@ -85,6 +87,8 @@ pub enum Verb {
     Mirror(Box<mirror::Mirror>),
     /// Serves repositories on a developer's desk
     Server(server::Args),
+    /// Tells devices about repositories that are served here
+    Target(target::Args),
     /// Removes blobs that nothing offers and nobody pinned, and metadata that no client needs any more
     Gc(gc::Gc),
     /// Named reasons to keep packages and blobs, each with an owner
@@ -120,6 +124,9 @@ pub enum RepoError {
     /// A server of the desk.
     #[error(transparent)]
     Server(#[from] server::ServerError),
+    /// A device that is told of a repository.
+    #[error(transparent)]
+    Device(#[from] DeviceVerbError),
     /// The system's watch over files.
     #[error("files cannot be watched: {0}")]
     Watch(#[from] notify::Error),
@@ -148,6 +155,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, RepoError> {
         Verb::Merge(args) => merge::run(args, out),
         Verb::Mirror(args) => mirror::run(args, out),
         Verb::Server(args) => server::run(args, out),
+        Verb::Target(args) => target::run(args, out),
         Verb::Gc(args) => gc::run(args, out),
         Verb::Pins(args) => pins::run(args, out),
         Verb::Package(args) => packages::run(args, out),

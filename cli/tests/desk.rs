@@ -475,3 +475,50 @@ fn a_mirror_has_every_delegated_role_and_its_documents() {
     desk.done(&["repo", "export", "m", "out"]);
     desk.done(&["repo", "verify", "out"]);
 }
+
+#[test]
+fn a_device_is_told_of_what_is_served() {
+    let desk = Desk::new();
+    desk.done(&["repo", "publish", "repo", "--level", "1", "--from-dir", "hello=app"]);
+    let nobody = desk.failed(&["repo", "target", "register", "--device-dir", "device"]);
+    assert!(nobody.contains("no server here serves devhost"), "{nobody}");
+    assert!(!desk.path("device").exists());
+    let server = desk.start(&["--repo-path", "repo", "--alias", "fuchsia.com"]);
+    let target = |words: &[&str]| desk.done(&[&["repo", "target", "--device-dir", "device"], words].concat());
+    let at = address(&server);
+    assert_eq!(
+        target(&["register"]),
+        format!("registered fuchsia-pkg://devhost at http://{at}/devhost\n  fuchsia-pkg://fuchsia.com stands for it\n")
+    );
+    let device = |words: &[&str]| desk.run(&[&["device", "--dir", "device"], words].concat()).status.code();
+    assert_eq!(device(&["resolve", "fuchsia-pkg://fuchsia.com/hello"]), Some(0));
+    let listed = serde_json::from_str::<Value>(&target(&["list", "--json"])).unwrap();
+    assert_eq!(
+        (&listed[0]["repo_url"], &listed[0]["aliases"][0]),
+        (&"fuchsia-pkg://devhost".into(), &"fuchsia.com".into())
+    );
+
+    // A rule about the same host is kept or replaced, as asked.
+    let rule = r#"{"version":"1","content":[{"host_match":"fuchsia.com","host_replacement":"elsewhere",
+        "path_prefix_match":"/","path_prefix_replacement":"/"}]}"#;
+    assert_eq!(device(&["rule", "replace", "json", rule]), Some(0));
+    let register = ["repo", "target", "--device-dir", "device", "register"];
+    let taken = desk.failed(&[&register[..], &["--alias-conflict-mode", "error-out"]].concat());
+    assert!(taken.contains("a rule about fuchsia.com"), "{taken}");
+    assert_eq!(device(&["get-hash", "fuchsia-pkg://fuchsia.com/hello"]), Some(1));
+    let others =
+        target(&["register", "--storage-type", "persistent", "--alias", "fuchsia.com", "--alias", "b.com", "--json"]);
+    assert!(others.contains("\"b.com\""), "{others}");
+    for host in ["fuchsia.com", "b.com", "devhost"] {
+        assert_eq!(device(&["get-hash", &format!("fuchsia-pkg://{host}/hello")]), Some(0), "{host}");
+    }
+    assert_eq!(target(&["deregister"]), "removed fuchsia-pkg://devhost\n");
+    assert_eq!(desk.done(&["device", "--dir", "device", "rule", "list"]), "");
+    assert!(desk.failed(&["repo", "target", "--device-dir", "device", "deregister"]).contains("fuchsia-pkg://devhost"));
+
+    // In one step with the start.
+    desk.start(&["--repo-path", "repo", "-r", "second", "--device-dir", "device", "--alias", "a.com"]);
+    assert_eq!(device(&["pkg-status", "fuchsia-pkg://a.com/hello"]), Some(0));
+    let expected = format!("{:<10}  ", "second");
+    assert!(target(&["list"]).lines().any(|line| line.starts_with(&expected) && line.ends_with("  a.com")));
+}

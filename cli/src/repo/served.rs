@@ -30,12 +30,12 @@ impl Where {
     /// The repository that is meant; what a client would refuse by now is an error.
     pub fn source(&self) -> Result<RepositorySource, RepoError> {
         let source = self.found()?;
-        source.check_at(SystemClock.now())?;
+        source.trusted_at(SystemClock.now())?;
         Ok(source)
     }
 
     fn found(&self) -> Result<RepositorySource, RepoError> {
-        let Some(dir) = &self.repo_path else { return self.served() };
+        let Some(dir) = &self.repo_path else { return Ok(self.served()?.1) };
         let mut found = sources(dir)?;
         match (found.pop(), found.is_empty()) {
             (Some(source), true) => Ok(source),
@@ -49,7 +49,8 @@ impl Where {
         }
     }
 
-    fn served(&self) -> Result<RepositorySource, RepoError> {
+    /// The repository that a server here serves, and that server.
+    pub fn served(&self) -> Result<(Instance, RepositorySource), RepoError> {
         let instances = Instances::open(self.servers_dir.clone())?;
         let mut running = instances.running()?;
         running.retain(|instance| self.port.is_none_or(|port| instance.is_at(port)));
@@ -60,10 +61,10 @@ impl Where {
             let any_called = running.iter().any(is_called);
             running.retain(|instance| is_called(instance) || (!any_called && serves(instance)));
         }
-        let instance = match running.as_slice() {
-            [instance] => instance,
-            [] => return Err(ServerError::NothingServed { asked: self.asked() }.into()),
-            several => return Err(ServerError::Several(several.len()).into()),
+        let instance = match running.len() {
+            0 => return Err(ServerError::NothingServed { asked: self.asked() }.into()),
+            1 => running.remove(0),
+            several => return Err(ServerError::Several(several).into()),
         };
         let mut found = match &instance.product_bundle {
             Some(bundle) => sources(bundle)?,
@@ -72,10 +73,11 @@ impl Where {
         if found.len() > 1 {
             found.retain(|source| source.name.is_some() && source.name == self.repository);
         }
-        found.pop().ok_or_else(|| {
-            let names = instance.repositories.iter().map(|served| served.name.clone()).collect::<Vec<_>>().join(", ");
-            ServerError::SeveralServed { server: instance.name.clone(), names }.into()
-        })
+        if let Some(source) = found.pop() {
+            return Ok((instance, source));
+        }
+        let names = instance.repositories.iter().map(|served| served.name.clone()).collect::<Vec<_>>().join(", ");
+        Err(ServerError::SeveralServed { server: instance.name, names }.into())
     }
 
     /// What was asked for, in words.

@@ -17,6 +17,9 @@ use crate::files;
 use crate::table::print_table;
 use instances::{Instance, Instances};
 
+/// Name of a repository where none is given, and of the server then.
+pub(super) const DEVHOST: &str = "devhost";
+
 /// Arguments of `repo server`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -67,6 +70,14 @@ pub enum ServerError {
         address: String,
         /// Its process.
         pid: u32,
+    },
+    /// A host stands for another repository already.
+    #[error(
+        "the device has a rule about {alias} already, which leads elsewhere (`device rule list` shows it): say --alias-conflict-mode replace to put the new one in its place"
+    )]
+    AliasTaken {
+        /// The host.
+        alias: String,
     },
     /// Another server is about to have the name.
     #[error("a server called {0} is just being started or ended: try again")]

@@ -2,6 +2,7 @@
 //! that is published into or one that only lies there.
 
 use colibri_common::{BlobId, UnixSeconds};
+use colibri_metadata::TrustedSet;
 use colibri_package::MetaFar;
 
 use crate::blobs::BlobFolder;
@@ -53,12 +54,12 @@ impl Repository {
 }
 
 impl RepositorySource {
-    /// Checks that a client that begins with the oldest root here would believe all that it meets at `now`.
+    /// What a client that begins with the oldest root here believes at `now`.
     ///
     /// # Errors
     /// The metadata is damaged, or some of it has expired.
-    pub fn check_at(&self, now: UnixSeconds) -> Result<(), RepositoryError> {
-        self.folders.trusted_at(now).map(drop)
+    pub fn trusted_at(&self, now: UnixSeconds) -> Result<TrustedSet, RepositoryError> {
+        self.folders.trusted_at(now)
     }
 
     /// The packages offered, by name and variant. Targets that are no packages are left out.

@@ -4,6 +4,7 @@
 mod acceptance;
 mod bench;
 mod check;
+mod codelab;
 mod conformance;
 mod crash;
 mod demo;
@@ -23,6 +24,7 @@ cargo xtask COMMAND
   interop-h3   aioquic and Chromium over HTTP/3, curl over HTTP/2 and 1.1, from an edge in front of nginx
   soak DURATION
                an origin and two tiers of edges under mixed load and faults, judged at the end: 90s, 10m, 1h [--seed N]
+  codelab      the exercise on packages of Fuchsia's codelab, walked with our tools and printed as it shows it
   fuzz         the fuzz targets of tests/fuzz, each for five minutes: [--seconds N] [TARGET]
   bench NAME   measures against a stated base: metadata, ingest
   crash publish
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => check::check(),
+        ["codelab"] => codelab::codelab(),
         ["soak", ref words @ ..] => soak::soak(words),
         ["interop-h3"] => interop_h3::interop_h3(),
         ["acceptance", ref words @ ..] => acceptance::acceptance(words),

@@ -27,6 +27,9 @@ pub struct Instance {
     pub repositories: Vec<Served>,
     /// The product bundle that they are of.
     pub product_bundle: Option<PathBuf>,
+    /// Hosts that stand for what it serves, on devices that are told of it.
+    #[serde(default)]
+    pub aliases: Vec<String>,
     /// `background` or `foreground`.
     pub mode: String,
     /// Its process.
@@ -49,6 +52,12 @@ pub struct Served {
 }
 
 impl Instance {
+    /// Where it answers, for those on this machine.
+    pub fn url(&self) -> String {
+        // Everywhere is not an address to go to.
+        format!("http://{}", self.address.replace("[::]", "localhost").replace("0.0.0.0", "localhost"))
+    }
+
     /// Whether it answers at this port.
     pub fn is_at(&self, port: u16) -> bool {
         self.address.ends_with(&format!(":{port}"))

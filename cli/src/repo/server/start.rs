@@ -21,14 +21,12 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::instances::{Instance, Instances, Place, Served};
-use super::{RepoError, ServerError};
+use super::{DEVHOST, RepoError, ServerError};
 use crate::files::{self, FilesError};
 use crate::repo::publish;
 use crate::repo::signing::SigningArgs;
+use crate::repo::target::{self, How, OnConflict, Storage};
 use crate::repo::watch::{self, Inputs};
-
-/// Name of a repository where none is given, and of the server then.
-const DEVHOST: &str = "devhost";
 
 /// How long requests under way may take at the end: less than `server stop` waits.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -83,7 +81,13 @@ pub struct Start {
     /// Folder of the private keys; default is keys in the repository's folder
     #[arg(long, value_name = "DIR")]
     pub signing_keys: Option<PathBuf>,
-    /// Accepted for scripts written for the real tools: no device is ever registered from here
+    /// Register it on the device in this folder once it serves, as `repo target register` does
+    #[arg(long, value_name = "DIR", conflicts_with = "no_device")]
+    pub device_dir: Option<PathBuf>,
+    /// How it is registered there; aliases are for devices that `repo target register` tells of it later, too
+    #[command(flatten)]
+    pub how: How,
+    /// Accepted for scripts written for the real tools: without --device-dir no device is told of it
     #[arg(long)]
     pub no_device: bool,
     /// Print one JSON object once it serves
@@ -134,6 +138,8 @@ fn check_name(name: &str) -> Result<(), ServerError> {
 
 /// What is to be served.
 struct Site {
+    /// The repository's folder, or the product bundle.
+    dir: PathBuf,
     served: Vec<Served>,
     configs: Vec<RepositoryConfig>,
     /// A product bundle's repositories as folders of the form that an origin knows.
@@ -150,11 +156,12 @@ impl Site {
         if args.product_bundle.is_none() {
             let path = dir.canonicalize().map_err(FilesError::io("opening", &dir))?;
             let configs = vec![config(&args.repository, &path)?];
-            return Ok(Self { served: vec![Served { name: args.repository.clone(), path }], configs, _links: None });
+            let served = vec![Served { name: args.repository.clone(), path }];
+            return Ok(Self { dir, served, configs, _links: None });
         }
         let links = tempfile::Builder::new().prefix("bundle-").tempdir_in(instances.dir());
         let links = links.map_err(FilesError::io("making a folder in", instances.dir()))?;
-        let mut site = Self { served: Vec::new(), configs: Vec::new(), _links: None };
+        let mut site = Self { dir, served: Vec::new(), configs: Vec::new(), _links: None };
         for source in &found {
             let name = source.name.clone().unwrap_or_else(|| args.repository.clone());
             check_name(&name)?;
@@ -220,6 +227,7 @@ fn serve(
             address: server.address().to_string(),
             repositories: site.served.clone(),
             product_bundle: args.product_bundle.as_ref().and_then(|path| path.canonicalize().ok()),
+            aliases: args.how.alias.clone(),
             mode: if args.in_background { "background" } else { "foreground" }.to_owned(),
             pid: std::process::id(),
             started: SystemClock.now().0,
@@ -228,6 +236,11 @@ fn serve(
         };
         if let Some(path) = &args.port_path {
             files::write(path, server.address().port().to_string().as_bytes())?;
+        }
+        if let Some(dir) = &args.device_dir {
+            for (source, served) in sources(&site.dir)?.iter().zip(&site.served) {
+                target::register(dir, &instance, &served.name, source, &args.how)?;
+            }
         }
         let publisher = Publisher::start(args);
         place.record(&instance)?;
@@ -303,10 +316,8 @@ impl Publisher {
 
 /// Where a person or script finds it.
 fn tell(args: &Start, instance: &Instance, out: &mut dyn Write) -> Result<(), RepoError> {
-    // Everywhere is not an address to go to.
-    let reachable = instance.address.replace("[::]", "localhost").replace("0.0.0.0", "localhost");
     let urls: Vec<String> =
-        instance.repositories.iter().map(|repository| format!("http://{reachable}/{}", repository.name)).collect();
+        instance.repositories.iter().map(|repository| format!("{}/{}", instance.url(), repository.name)).collect();
     if args.json {
         let report = json!({ "name": instance.name, "address": instance.address, "pid": instance.pid, "urls": urls });
         files::print_json(out, &report)?;
@@ -369,6 +380,8 @@ impl Start {
             "package": self.inputs.package.iter().map(whole).collect::<Vec<_>>(),
             "package_list": self.inputs.package_list.iter().map(whole).collect::<Vec<_>>(),
             "package_archive": self.inputs.package_archive.iter().map(whole).collect::<Vec<_>>(),
+            "device_dir": self.device_dir.as_ref().map(whole),
+            "aliases": self.how.alias,
             "from_dir": self.inputs.from_dir.iter().map(|(name, dir)| (name, whole(dir))).collect::<Vec<_>>(),
         }))
     }
@@ -387,6 +400,7 @@ impl Start {
             ("--port-path", &self.port_path),
             ("--auto-publish", &self.auto_publish),
             ("--signing-keys", &self.signing_keys),
+            ("--device-dir", &self.device_dir),
         ];
         for (flag, path) in paths {
             if let Some(path) = path {
@@ -405,6 +419,13 @@ impl Start {
             let mut value = OsString::from(format!("{name}="));
             value.push(dir);
             put("--from-dir", value);
+        }
+        self.how.alias.iter().for_each(|alias| put("--alias", alias.into()));
+        if self.how.storage_type == Storage::Persistent {
+            put("--storage-type", "persistent".into());
+        }
+        if self.how.alias_conflict_mode == OnConflict::ErrorOut {
+            put("--alias-conflict-mode", "error-out".into());
         }
         if let Some(level) = self.level {
             put("--level", level.to_string().into());
