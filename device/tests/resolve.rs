@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use colibri_common::SystemClock;
 use colibri_device::{Device, DeviceConfig, DeviceError, Event, Preference};
-use colibri_fetch::Source;
 use colibri_package::delivery::DeliveryType;
 use colibri_repository::Profile;
 use colibri_store::StoreError;
@@ -20,7 +19,7 @@ const UNIT_BYTES: u64 = 2 << 20;
 
 fn body_bytes(device: &Device) -> Vec<u64> {
     let repository = device.repositories().get(HOST).unwrap();
-    repository.sources().list().iter().map(Source::body_bytes).collect()
+    repository.sources().list().iter().map(|source| source.body_bytes()).collect()
 }
 
 /// Waits until nobody listens at an address any more.

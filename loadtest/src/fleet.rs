@@ -119,8 +119,7 @@ async fn one_device(
     (outcome.blobs, outcome.content_bytes) = keep.totals();
     outcome.requests = device.client().counts();
     let sources = device.repositories().list();
-    let received =
-        sources.iter().flat_map(|repository| repository.sources().list()).map(colibri_fetch::Source::body_bytes);
+    let received = sources.iter().flat_map(|repository| repository.sources().list()).map(|source| source.body_bytes());
     outcome.received_bytes = received.sum();
     outcome
 }

@@ -205,7 +205,7 @@ impl Owner {
 
     /// Body bytes the device has received so far, metadata included.
     fn body_bytes(&self) -> Result<u64, DemoError> {
-        Ok(self.sources()?.list().iter().map(colibri_fetch::Source::body_bytes).sum())
+        Ok(self.sources()?.list().iter().map(|source| source.body_bytes()).sum())
     }
 
     async fn refresh(&self) -> Result<(), DemoError> {

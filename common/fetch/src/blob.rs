@@ -16,7 +16,7 @@ use crate::limits::UNVERIFIED_BYTES_MAX;
 use crate::nearby::{Nearby, Part};
 use crate::patience::Patience;
 use crate::round::{Round, Subject};
-use crate::source::{Source, Sources};
+use crate::source::{CurrentSources, Source, Sources};
 use crate::urgency::Urgency;
 use crate::witness::{Given, Witness};
 
@@ -27,7 +27,7 @@ const HEAD: u32 = 0;
 #[derive(Debug, Clone)]
 pub struct BlobFetcher {
     client: Client,
-    sources: Arc<Sources>,
+    sources: CurrentSources,
     agent: HeaderValue,
     headers: HeaderMap,
     patience: Patience,
@@ -67,7 +67,7 @@ impl BlobFetcher {
         let (headers, patience, urgency) = (HeaderMap::new(), Patience::default(), Urgency::default());
         Self {
             client,
-            sources,
+            sources: CurrentSources::new(sources),
             agent,
             headers,
             patience,
@@ -146,8 +146,13 @@ impl BlobFetcher {
         self
     }
 
-    /// The sources.
-    pub const fn sources(&self) -> &Arc<Sources> {
+    /// The sources as they are now.
+    pub fn sources(&self) -> Arc<Sources> {
+        self.sources.get()
+    }
+
+    /// The sources, to be replaced: for this fetcher and all its clones.
+    pub const fn current_sources(&self) -> &CurrentSources {
         &self.sources
     }
 
@@ -176,8 +181,8 @@ impl BlobFetcher {
     }
 
     /// A walk over the sources, `nearby` first.
-    pub(crate) fn round<'a>(&'a self, subject: Subject, nearby: Option<&'a Source>) -> Round<'a> {
-        let round = Round::new(&self.sources, subject).with_urgency(&self.urgency);
+    pub(crate) fn round<'a>(&'a self, sources: &'a Sources, subject: Subject, nearby: Option<&'a Source>) -> Round<'a> {
+        let round = Round::new(sources, subject).with_urgency(&self.urgency);
         round.nearby_first(nearby).seen_by(self.witness.as_deref())
     }
 
@@ -188,7 +193,8 @@ impl BlobFetcher {
     pub async fn leaves(&self, place: &str, id: BlobId, expected: Encoding) -> Result<ProvenLeaves, FetchError> {
         let what = format!("leaves of blob {id}");
         let nearby = self.first(&id, Part::Head);
-        let mut round = self.round(Subject { what, blob: Some(id), encoding: None, unit: HEAD }, nearby.as_deref());
+        let (subject, sources) = (Subject { what, blob: Some(id), encoding: None, unit: HEAD }, self.sources());
+        let mut round = self.round(&sources, subject, nearby.as_deref());
         while let Some(source) = round.next().await {
             match self.attempt(&round, source).leaves(place, id, expected).await {
                 Ok(leaves) => {
@@ -236,8 +242,8 @@ impl BlobFetcher {
     ) -> Result<OpenedBlob, FetchError> {
         let what = format!("blob {id} ({encoding})");
         let subject = Subject { what, blob: Some(id), encoding: Some(encoding), unit: HEAD };
-        let nearby = self.first(&id, Part::Head);
-        let mut round = self.round(subject, nearby.as_deref());
+        let (nearby, sources) = (self.first(&id, Part::Head), self.sources());
+        let mut round = self.round(&sources, subject, nearby.as_deref());
         while let Some(source) = round.next().await {
             let attempt = self.attempt(&round, source);
             let opened = match &leaves {

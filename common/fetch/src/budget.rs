@@ -5,7 +5,7 @@
 //! holds exactly, and a burst is at most a second's worth and one answer.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl Default for BudgetLimits {
 /// A budget in use.
 #[derive(Debug)]
 pub struct Budget {
-    in_flight_max: u32,
+    in_flight_max: AtomicU32,
     state: Mutex<State>,
     waits: AtomicU64,
     waited_us: AtomicU64,
@@ -72,6 +72,18 @@ impl Bucket {
     fn new(per_s: u64, now: Instant) -> Option<Self> {
         let per_s = per_s as f64;
         (per_s > 0.0).then_some(Self { per_s, level: per_s, at: now })
+    }
+
+    /// The same bucket for another rate, as full as it was. A debt takes no longer to pay off than before.
+    fn at_rate(was: Option<Self>, per_s: u64, now: Instant) -> Option<Self> {
+        let mut bucket = Self::new(per_s, now)?;
+        if let Some(mut was) = was {
+            // Only what was gained until now.
+            _ = was.ready(0.0, now);
+            let level = was.level / was.per_s * bucket.per_s;
+            bucket.level = if was.level < 0.0 { level.max(was.level) } else { level };
+        }
+        Some(bucket)
     }
 
     /// Says from when on there is `wanted`, if that is not now.
@@ -134,13 +146,22 @@ impl Budget {
             waiting: BTreeMap::new(),
             next_ticket: 0,
         };
-        let in_flight_max = limits.in_flight_max.max(1);
+        let in_flight_max = AtomicU32::new(limits.in_flight_max.max(1));
         Arc::new(Self {
             in_flight_max,
             state: Mutex::new(state),
             waits: AtomicU64::new(0),
             waited_us: AtomicU64::new(0),
         })
+    }
+
+    /// Has these limits hold from now on. What is in flight stays, and is counted.
+    pub fn set_limits(&self, limits: BudgetLimits) {
+        let (mut state, now) = (self.lock(), Instant::now());
+        self.in_flight_max.store(limits.in_flight_max.max(1), Ordering::Relaxed);
+        state.requests = Bucket::at_rate(state.requests.take(), limits.requests_per_s, now);
+        state.bytes = Bucket::at_rate(state.bytes.take(), limits.bytes_per_s, now);
+        state.wake_first();
     }
 
     /// Requests in flight.
@@ -178,8 +199,12 @@ impl Budget {
     pub(crate) fn try_acquire(self: &Arc<Self>, class: Class, bytes: u64) -> Option<Permit> {
         let mut state = self.lock();
         let is_first = state.waiting.keys().next().is_none_or(|(waiting, _)| *waiting > class);
-        let taken = is_first && state.take(class, bytes, self.in_flight_max, Instant::now()).is_ok();
+        let taken = is_first && state.take(class, bytes, self.in_flight_max(), Instant::now()).is_ok();
         taken.then(|| Permit { budget: self.clone(), charged: bytes, received: 0 })
+    }
+
+    fn in_flight_max(&self) -> u32 {
+        self.in_flight_max.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -213,7 +238,7 @@ impl<'a> Ticket<'a> {
             // Whoever is first wakes the next when it leaves.
             return Err(Wait::Release);
         }
-        state.take(self.key.0, bytes, self.budget.in_flight_max, Instant::now())?;
+        state.take(self.key.0, bytes, self.budget.in_flight_max(), Instant::now())?;
         Ok(Permit { budget: self.budget.clone(), charged: bytes, received: 0 })
     }
 }
@@ -322,6 +347,40 @@ mod tests {
         assert_eq!(state.take(Class::Background, 600, 100, later), Ok(()));
         assert!(matches!(state.take(Class::Background, 1, 100, later), Err(Wait::Until(_))), "half is kept for others");
         assert_eq!(state.take(Class::Warm, 1, 100, later), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn limits_change_for_those_who_wait_already() {
+        let budget = budget(1, 0, 0);
+        let held = budget.acquire(Class::Demand, 0).await;
+        let mut first = Box::pin(budget.acquire(Class::Demand, 0));
+        let mut second = Box::pin(budget.acquire(Class::Demand, 0));
+        assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+        budget.set_limits(BudgetLimits { in_flight_max: 3, ..BudgetLimits::default() });
+        let first = first.as_mut().now_or_never().unwrap();
+        let second = second.as_mut().now_or_never().unwrap();
+        budget.set_limits(BudgetLimits { in_flight_max: 2, ..BudgetLimits::default() });
+        drop(first);
+        assert!(budget.try_acquire(Class::Demand, 0).is_none(), "two are in flight");
+        drop((held, second));
+        assert_eq!(budget.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_debt_takes_no_longer_when_the_rate_changes() {
+        let budget = budget(100, 0, 1000);
+        assert!(budget.lock().take(Class::Demand, 11_000, 100, Instant::now()).is_ok());
+        // Ten seconds' worth; the time that this test takes pays some of it off.
+        for (bytes_per_s, secs) in [(10, 10), (10_000, 1)] {
+            budget.set_limits(BudgetLimits { bytes_per_s, ..BudgetLimits::default() });
+            let now = Instant::now();
+            let waits = budget.lock().take(Class::Demand, 1, 100, now);
+            let Err(Wait::Until(then)) = waits else { panic!("the debt is forgotten") };
+            assert!(then - now <= Duration::from_secs(secs) + Duration::from_millis(10), "{:?}", then - now);
+        }
+        budget.set_limits(BudgetLimits::default());
+        let taken = budget.lock().take(Class::Demand, 1, 100, Instant::now());
+        assert_eq!(taken, Ok(()), "there is no rate any more");
     }
 
     #[test]

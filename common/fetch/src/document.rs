@@ -54,7 +54,8 @@ impl BlobFetcher {
             extra.insert(IF_NONE_MATCH, etag);
         }
         let subject = Subject { what: path.to_owned(), blob: None, encoding: None, unit: 0 };
-        let mut round = self.round(subject, None);
+        let sources = self.sources();
+        let mut round = self.round(&sources, subject, None);
         while let Some(source) = round.next().await {
             match self.attempt(&round, source).document(path, bytes_max, &extra, check).await {
                 Ok(document) => {

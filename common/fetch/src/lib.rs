@@ -44,7 +44,7 @@ pub use hedge::Hedging;
 pub use nearby::{Nearby, Part};
 pub use patience::{Pace, Patience};
 pub use recorder::Recorder;
-pub use source::{Source, SourceCounts, SourceOrder, SourceUrl, Sources};
+pub use source::{CurrentSources, Source, SourceCounts, SourceOrder, SourceUrl, Sources};
 pub use urgency::Urgency;
 pub use whole::Known;
 pub use witness::{Given, Witness};

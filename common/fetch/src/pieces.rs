@@ -57,7 +57,8 @@ impl BlobFetcher {
         let what = format!("blob {id} ({encoding}) unit {unit}");
         let subject = Subject { what, blob: Some(id), encoding: Some(encoding), unit };
         let nearby = self.first(&id, Part::Unit { unit, of: layout.unit_count() });
-        let mut round = self.round(subject, nearby.as_deref());
+        let sources = self.sources();
+        let mut round = self.round(&sources, subject, nearby.as_deref());
         let mut assembler = Assembler::new(layout, pieces.clone());
         if layout.pieces_range(pieces.clone()).is_empty() {
             let verified = assembler.push(&[], sink);

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use colibri_common::BlobId;
@@ -202,6 +202,11 @@ impl Source {
         self
     }
 
+    /// Whether it is spared.
+    pub const fn is_spared(&self) -> bool {
+        self.spared
+    }
+
     /// Whether it may be asked because `slow` is.
     pub(crate) const fn may_rival(&self, slow: &Self) -> bool {
         !self.spared || slow.spared
@@ -342,18 +347,26 @@ impl Source {
 /// A set of sources shared by all fetches of one repository or one edge.
 #[derive(Debug)]
 pub struct Sources {
-    list: Vec<Source>,
+    list: Vec<Arc<Source>>,
     order: SourceOrder,
     hedging: Hedging,
-    hedge_share: HedgeShare,
-    blames: Mutex<VecDeque<Blame>>,
+    hedge_share: Arc<HedgeShare>,
+    blames: Arc<Mutex<VecDeque<Blame>>>,
 }
 
 impl Sources {
     /// A set of at most [`SOURCES_MAX`] sources; more are cut off.
-    pub fn new(mut list: Vec<Source>, order: SourceOrder) -> Self {
+    pub fn new(list: Vec<Source>, order: SourceOrder) -> Self {
+        let list = list.into_iter().take(SOURCES_MAX).map(Arc::new).collect();
+        Self { list, order, hedging: Hedging::OFF, hedge_share: Arc::default(), blames: Arc::default() }
+    }
+
+    /// The set that comes after this one, of sources that are new or were in it. What was blamed stays known.
+    #[must_use]
+    pub fn followed_by(&self, mut list: Vec<Arc<Source>>, order: SourceOrder) -> Self {
         list.truncate(SOURCES_MAX);
-        Self { list, order, hedging: Hedging::OFF, hedge_share: HedgeShare::default(), blames: Mutex::default() }
+        let (hedge_share, blames) = (self.hedge_share.clone(), self.blames.clone());
+        Self { list, order, hedging: self.hedging, hedge_share, blames }
     }
 
     /// The same set with hedging, which is off by default.
@@ -376,7 +389,7 @@ impl Sources {
     }
 
     /// All of them, as listed.
-    pub fn list(&self) -> &[Source] {
+    pub fn list(&self) -> &[Arc<Source>] {
         &self.list
     }
 
@@ -392,7 +405,7 @@ impl Sources {
             (SourceOrder::Spread, Some(id)) if count > 0 => spread(id, unit) % count,
             _ => 0,
         };
-        let mut order: Vec<&Source> = (0..count).map(|step| &self.list[(first + step) % count]).collect();
+        let mut order: Vec<&Source> = (0..count).map(|step| &*self.list[(first + step) % count]).collect();
         match self.order {
             SourceOrder::Quickest => order.sort_by_cached_key(|source| (source.standing(), source.latency_step())),
             SourceOrder::Listed | SourceOrder::Spread => order.sort_by_cached_key(|source| source.standing()),
@@ -414,6 +427,26 @@ impl Sources {
     /// The newest blames, oldest first.
     pub fn blames(&self) -> Vec<Blame> {
         lock(&self.blames).iter().cloned().collect()
+    }
+}
+
+/// The set of sources as it is now. Clones share it. A fetch ends with the set that it began with.
+#[derive(Debug, Clone)]
+pub struct CurrentSources(Arc<RwLock<Arc<Sources>>>);
+
+impl CurrentSources {
+    pub(crate) fn new(sources: Arc<Sources>) -> Self {
+        Self(Arc::new(RwLock::new(sources)))
+    }
+
+    /// The set.
+    pub fn get(&self) -> Arc<Sources> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has fetches that begin from now on ask these.
+    pub fn replace(&self, sources: Sources) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(sources);
     }
 }
 

@@ -88,8 +88,8 @@ impl Pair {
         let fetched = fetch_units(&self.fetcher, self.layout.clone()).await.unwrap();
         assert!(fetched.encoded == self.content);
         assert_eq!(self.fetcher.sources().blames(), []);
-        let list = self.fetcher.sources().list();
-        [list[0].counts(), list[1].counts()]
+        let sources = self.fetcher.sources();
+        [sources.list()[0].counts(), sources.list()[1].counts()]
     }
 }
 
