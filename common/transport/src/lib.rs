@@ -44,7 +44,7 @@ pub use server::counters::ServerCounters;
 #[cfg(feature = "server")]
 pub use server::identity::TlsHandle;
 #[cfg(feature = "server")]
-pub use server::{Server, ServerConfig, ServerLimits};
+pub use server::{BoundsHandle, Server, ServerConfig, ServerLimits};
 #[cfg(feature = "server")]
 pub use tls::identity::ServerTls;
 #[cfg(feature = "client")]

@@ -1,6 +1,7 @@
 //! [`Server`]: one port number, every protocol, one handler; bounded, and drained on request.
 
 pub mod admission;
+mod bounds;
 pub mod counters;
 mod dispatch;
 mod http3;
@@ -16,7 +17,6 @@ use std::time::Duration;
 use http::HeaderValue;
 use quinn::crypto::rustls::QuicServerConfig;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,10 +27,13 @@ use crate::limits;
 use crate::quic::keys::QuicKeys;
 use crate::quic::socket;
 use crate::tls::identity::{ServerTls, Sessions};
-use admission::{Admission, ShareLimits};
+use admission::ShareLimits;
+use bounds::Bounds;
 use counters::ServerCounters;
 use dispatch::Dispatch;
 use identity::TlsHandle;
+
+pub use bounds::BoundsHandle;
 
 /// How often a free port is looked for when TCP's choice is taken on UDP.
 const PORT_ATTEMPTS: u32 = 20;
@@ -136,8 +139,7 @@ impl Default for ServerLimits {
 struct Context {
     dispatch: Arc<Dispatch>,
     limits: ServerLimits,
-    connections: Arc<Semaphore>,
-    admission: Admission,
+    bounds: Arc<Bounds>,
     counters: Arc<ServerCounters>,
     early: Option<EarlyRule>,
     tracker: TaskTracker,
@@ -202,8 +204,7 @@ impl Server {
                 alt_svc,
                 counters: config.counters.clone(),
             }),
-            connections: Arc::new(Semaphore::new(config.limits.connections_max.min(Semaphore::MAX_PERMITS))),
-            admission: Admission::new(config.limits.total, config.limits.client, config.limits.client_connections_max),
+            bounds: Bounds::new(&config.limits),
             limits: config.limits,
             counters: config.counters,
             early: config.early,
@@ -218,6 +219,11 @@ impl Server {
     /// The certificate, to be replaced while the server runs; nothing without TLS.
     pub fn tls(&self) -> Option<TlsHandle> {
         self.tls.clone()
+    }
+
+    /// The bounds that can change while the server runs.
+    pub fn bounds(&self) -> BoundsHandle {
+        BoundsHandle(self.context.bounds.clone())
     }
 
     /// The address listened on, with the real port.

@@ -32,32 +32,43 @@ pub struct ShareLimits {
 
 /// A rate (the virtual scheduling algorithm of ITU-T I.371): one atomic number says when all that was taken is paid off.
 pub(super) struct Bucket {
-    per_s: u64,
-    burst_ns: u64,
+    /// Zero for no bound.
+    per_s: AtomicU64,
     start: Instant,
     paid_ns: AtomicU64,
 }
 
 impl Bucket {
     pub(super) fn new(per_s: u64) -> Self {
-        let per_s = per_s.max(1);
-        // With slow rates four pieces at once: else nothing could be kept free for the more important.
-        let burst_ns = 1_000_000_000u64.max(4_000_000_000 / per_s);
-        Self { per_s, burst_ns, start: Instant::now(), paid_ns: AtomicU64::new(0) }
+        Self { per_s: AtomicU64::new(per_s), start: Instant::now(), paid_ns: AtomicU64::new(0) }
+    }
+
+    /// The rate as it is now, unless there is none.
+    fn rate(&self) -> Option<Rate> {
+        let per_s = self.per_s.load(Ordering::Relaxed);
+        (per_s > 0).then_some(Rate(per_s))
+    }
+
+    /// Has this rate hold from now on. What was taken is paid off in no longer than it would have been.
+    fn set(&self, per_s: u64) {
+        let before = self.per_s.swap(per_s, Ordering::Relaxed);
+        if per_s > before {
+            let now = self.now_ns();
+            let share = |debt: u64| (u128::from(debt) * u128::from(before) / u128::from(per_s)) as u64;
+            let settle = |paid: u64| Some(now + share(paid.saturating_sub(now)));
+            _ = self.paid_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, settle);
+        }
     }
 
     fn now_ns(&self) -> u64 {
         self.start.elapsed().as_nanos() as u64
     }
 
-    fn cost_ns(&self, amount: u64) -> u64 {
-        (u128::from(amount) * 1_000_000_000 / u128::from(self.per_s)) as u64
-    }
-
     /// Takes one if it is there with `reserve_percent` of the burst left, else says when it will be.
     pub(super) fn take(&self, reserve_percent: u64) -> Result<(), Duration> {
-        let (now, cost) = (self.now_ns(), self.cost_ns(1));
-        let allowed_ns = self.burst_ns / 100 * (100 - reserve_percent);
+        let Some(rate) = self.rate() else { return Ok(()) };
+        let (now, cost) = (self.now_ns(), rate.cost_ns(1));
+        let allowed_ns = rate.burst_ns() / 100 * (100 - reserve_percent);
         let mut paid = self.paid_ns.load(Ordering::Relaxed);
         loop {
             let next = paid.max(now) + cost;
@@ -73,10 +84,11 @@ impl Bucket {
 
     /// Takes so many in any case, and says how long to wait so that the rate is held.
     fn pace(&self, amount: u64) -> Duration {
-        let (now, cost) = (self.now_ns(), self.cost_ns(amount));
+        let Some(rate) = self.rate() else { return Duration::ZERO };
+        let (now, cost) = (self.now_ns(), rate.cost_ns(amount));
         let paid = self.paid_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid| Some(paid.max(now) + cost));
         let next = paid.unwrap_or(now).max(now) + cost;
-        Duration::from_nanos((next - now).saturating_sub(self.burst_ns))
+        Duration::from_nanos((next - now).saturating_sub(rate.burst_ns()))
     }
 
     fn is_full(&self) -> bool {
@@ -84,46 +96,66 @@ impl Bucket {
     }
 }
 
+/// So many a second; not zero.
+#[derive(Clone, Copy)]
+struct Rate(u64);
+
+impl Rate {
+    fn cost_ns(self, amount: u64) -> u64 {
+        (u128::from(amount) * 1_000_000_000 / u128::from(self.0)) as u64
+    }
+
+    /// A second's worth. With slow rates four pieces at once: else nothing could be kept free for the more important.
+    fn burst_ns(self) -> u64 {
+        1_000_000_000u64.max(4_000_000_000 / self.0)
+    }
+}
+
 /// What one client, or all together, have.
 struct Share {
     connections: AtomicUsize,
     requests: AtomicUsize,
-    requests_max: usize,
-    request_rate: Option<Bucket>,
-    byte_rate: Option<Bucket>,
+    requests_max: AtomicUsize,
+    request_rate: Bucket,
+    byte_rate: Bucket,
 }
 
 impl Share {
     fn new(limits: ShareLimits) -> Arc<Self> {
-        let bucket = |per_s| (per_s > 0).then(|| Bucket::new(per_s));
         Arc::new(Self {
             connections: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
-            requests_max: limits.requests_max,
-            request_rate: bucket(limits.requests_per_s),
-            byte_rate: bucket(limits.bytes_per_s),
+            requests_max: AtomicUsize::new(limits.requests_max),
+            request_rate: Bucket::new(limits.requests_per_s),
+            byte_rate: Bucket::new(limits.bytes_per_s),
         })
+    }
+
+    fn set(&self, limits: ShareLimits) {
+        self.requests_max.store(limits.requests_max, Ordering::Relaxed);
+        self.request_rate.set(limits.requests_per_s);
+        self.byte_rate.set(limits.bytes_per_s);
     }
 
     /// One request more, if there is room for one of this class.
     fn enter(self: &Arc<Self>, class: Class) -> Result<InFlight, Duration> {
         let guard = InFlight(self.clone());
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
-        let room = self.requests_max * (100 - class.reserve_percent() as usize) / 100;
-        if self.requests_max > 0 && before >= room.max(1) {
+        let requests_max = self.requests_max.load(Ordering::Relaxed);
+        let room = requests_max.saturating_mul(100 - class.reserve_percent() as usize) / 100;
+        if requests_max > 0 && before >= room.max(1) {
             return Err(RETRY_SOON);
         }
-        self.request_rate.as_ref().map_or(Ok(()), |rate| rate.take(class.reserve_percent()))?;
+        self.request_rate.take(class.reserve_percent())?;
         Ok(guard)
     }
 
     /// Nothing that is under way or was taken would be forgotten with it.
     fn is_idle(&self) -> bool {
-        let full = |bucket: &Option<Bucket>| bucket.as_ref().is_none_or(Bucket::is_full);
         self.connections.load(Ordering::Relaxed) == 0
             && self.requests.load(Ordering::Relaxed) == 0
-            && full(&self.request_rate)
-            && full(&self.byte_rate)
+            && self.request_rate.is_full()
+            && self.byte_rate.is_full()
     }
 }
 
@@ -142,14 +174,29 @@ impl Drop for InFlight {
 /// The bounds of one server and what is used of them.
 pub(super) struct Admission {
     all: Arc<Share>,
-    client_limits: ShareLimits,
-    client_connections_max: usize,
-    clients: Mutex<HashMap<IpAddr, Arc<Share>>>,
+    client_connections_max: AtomicUsize,
+    clients: Mutex<Clients>,
+}
+
+/// Who is known, and what each of them, and whoever comes, may have.
+struct Clients {
+    limits: ShareLimits,
+    known: HashMap<IpAddr, Arc<Share>>,
 }
 
 impl Admission {
     pub(super) fn new(total: ShareLimits, client: ShareLimits, client_connections_max: usize) -> Self {
-        Self { all: Share::new(total), client_limits: client, client_connections_max, clients: Mutex::default() }
+        let clients = Mutex::new(Clients { limits: client, known: HashMap::new() });
+        Self { all: Share::new(total), client_connections_max: AtomicUsize::new(client_connections_max), clients }
+    }
+
+    /// Has these limits hold from now on, for those that are here too.
+    pub(super) fn set(&self, total: ShareLimits, client: ShareLimits, client_connections_max: usize) {
+        self.all.set(total);
+        self.client_connections_max.store(client_connections_max, Ordering::Relaxed);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.limits = client;
+        clients.known.values().for_each(|share| share.set(client));
     }
 
     /// A connection from this address, if its client may have one more.
@@ -157,22 +204,23 @@ impl Admission {
         let client = self.client(peer);
         let seat = Seat { all: self.all.clone(), client };
         let before = seat.client.connections.fetch_add(1, Ordering::Relaxed);
-        (self.client_connections_max == 0 || before < self.client_connections_max).then_some(seat)
+        let max = self.client_connections_max.load(Ordering::Relaxed);
+        (max == 0 || before < max).then_some(seat)
     }
 
     fn client(&self, peer: SocketAddr) -> Arc<Share> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let key = client_of(peer.ip());
-        if let Some(share) = clients.get(&key) {
+        if let Some(share) = clients.known.get(&key) {
             return share.clone();
         }
-        if clients.len() >= CLIENTS_MAX {
-            clients.retain(|_, share| !share.is_idle());
+        if clients.known.len() >= CLIENTS_MAX {
+            clients.known.retain(|_, share| !share.is_idle());
         }
-        let share = Share::new(self.client_limits);
-        // Beyond the bound a client is counted by connection alone.
-        if clients.len() < CLIENTS_MAX {
-            clients.insert(key, share.clone());
+        let share = Share::new(clients.limits);
+        // Beyond the bound a client is counted by connection alone, with the limits of when it came.
+        if clients.known.len() < CLIENTS_MAX {
+            clients.known.insert(key, share.clone());
         }
         share
     }
@@ -210,13 +258,14 @@ impl Seat {
 
     /// The same body, sent no faster than the rates allow, and `admitted` let go with it.
     pub(super) fn metered(&self, body: Body, admitted: Admitted) -> Body {
-        let paced = self.all.byte_rate.is_some() || self.client.byte_rate.is_some();
-        let counted = self.all.requests_max > 0 || self.client.requests_max > 0;
+        let shares = [&self.client, &self.all];
+        let paced = shares.iter().any(|share| share.byte_rate.rate().is_some());
+        let counted = shares.iter().any(|share| share.requests_max.load(Ordering::Relaxed) > 0);
         if http_body::Body::is_end_stream(&body) || !(paced || counted) {
             return body;
         }
         let length = body.exact_length();
-        let shares = [self.client.clone(), self.all.clone()];
+        let shares = shares.map(Arc::clone);
         let metered = Metered { body: body.in_pieces(), shares, wait: None, _admitted: admitted };
         Body::stream(Box::pin(metered)).expecting(length)
     }
@@ -243,8 +292,8 @@ impl PieceStream for Metered {
         }
         let piece = ready!(self.body.poll_next(cx));
         if let Some(Ok(piece)) = &piece {
-            let pace = |share: &Arc<Share>| share.byte_rate.as_ref().map(|rate| rate.pace(piece.len() as u64));
-            let wait = self.shares.iter().filter_map(pace).max().unwrap_or_default();
+            let pace = |share: &Arc<Share>| share.byte_rate.pace(piece.len() as u64);
+            let wait = self.shares.iter().map(pace).max().unwrap_or_default();
             self.wait = (!wait.is_zero()).then(|| Box::pin(sleep(wait)));
         }
         Poll::Ready(piece)
@@ -311,6 +360,39 @@ mod tests {
         for number in 0..CLIENTS_MAX as u32 + 100 {
             drop(admission.connection(SocketAddr::new(std::net::Ipv4Addr::from(number).into(), 7)));
         }
-        assert!(admission.clients.lock().unwrap().len() <= CLIENTS_MAX);
+        assert!(admission.clients.lock().unwrap().known.len() <= CLIENTS_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_change_for_those_who_are_here_already() {
+        let none = ShareLimits::default();
+        let admission = Admission::new(none, none, 1);
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let seat = admission.connection(address).unwrap();
+        let free = |seat: &Seat| std::iter::from_fn(|| seat.request(Class::Demand).ok()).take(100).count();
+        assert_eq!(free(&seat), 100);
+        admission.set(none, ShareLimits { requests_per_s: 10, ..none }, 2);
+        assert_eq!(free(&seat), 10);
+        let second = admission.connection(address).expect("one more");
+        assert!(free(&second) == 0 && admission.connection(address).is_none(), "they are one client");
+        admission.set(none, ShareLimits { requests_per_s: 1000, ..none }, 1);
+        assert_eq!(free(&seat), 100, "a second's debt is a hundredth of one now, and there is room for more");
+        admission.set(ShareLimits { requests_max: 1, ..none }, none, 0);
+        let one = seat.request(Class::Demand);
+        assert!(one.is_ok() && second.request(Class::Demand).is_err(), "of all together");
+        admission.set(none, none, 0);
+        assert!(second.request(Class::Demand).is_ok() && admission.connection(address).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_rate_is_not_paid_off_for_hours_once_it_is_raised() {
+        let bucket = Bucket::new(1);
+        assert!(bucket.pace(1_000_000) > Duration::from_secs(900_000));
+        bucket.set(1_000_000);
+        assert!(bucket.pace(0) <= Duration::from_secs(1), "{:?}", bucket.pace(0));
+        bucket.set(0);
+        assert!(bucket.pace(1_000_000).is_zero() && bucket.take(0).is_ok());
+        bucket.set(1);
+        assert!(bucket.take(0).is_ok(), "what was taken without a rate is not owed");
     }
 }

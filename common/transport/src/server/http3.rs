@@ -7,13 +7,13 @@ use bytes::Bytes;
 use h3::error::Code;
 use h3::server::{RequestResolver, RequestStream};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::admission::{Bucket, Seat};
+use super::bounds::Place;
 use super::counters::count;
 use super::dispatch::Origin;
 use super::identity::{QuicNow, TlsHandle};
@@ -41,25 +41,21 @@ pub(super) async fn accept(endpoint: quinn::Endpoint, tls: Option<TlsHandle>, co
             incoming = endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { return };
-        // The listener on TCP holds a place for whoever comes next.
-        let free = context.connections.available_permits() + 1;
-        let taken = context.limits.connections_max.saturating_sub(free);
-        let crowded = taken >= context.limits.retry_from_connections;
-        if crowded && !incoming.remote_address_validated() {
+        if context.bounds.is_crowded() && !incoming.remote_address_validated() {
             // Under load a client first proves that it can receive at its address (RFC 9000 §8.1.2).
             count(&context.counters.retries);
             _ = incoming.retry();
             continue;
         }
         let now = tls.as_ref().and_then(TlsHandle::quic);
-        let Some(seat) = context.admission.connection(incoming.remote_address()) else {
+        let Some(seat) = context.bounds.admission.connection(incoming.remote_address()) else {
             count(&context.counters.refused_client);
             incoming.refuse();
             continue;
         };
-        match context.connections.clone().try_acquire_owned() {
-            Ok(permit) => drop(context.tracker.spawn(connection(incoming, now, seat, context.clone(), permit))),
-            Err(_) => {
+        match context.bounds.connections.try_enter() {
+            Some(place) => drop(context.tracker.spawn(connection(incoming, now, seat, context.clone(), place))),
+            None => {
                 count(&context.counters.refused_full);
                 incoming.refuse();
             }
@@ -79,13 +75,7 @@ pub(super) async fn refuse(endpoints: &[quinn::Endpoint], context: &Context) {
     std::future::pending::<()>().await;
 }
 
-async fn connection(
-    incoming: quinn::Incoming,
-    now: Option<QuicNow>,
-    seat: Seat,
-    context: Arc<Context>,
-    _permit: OwnedSemaphorePermit,
-) {
+async fn connection(incoming: quinn::Incoming, now: Option<QuicNow>, seat: Seat, context: Arc<Context>, _place: Place) {
     let peer = incoming.remote_address();
     let farewell = context.farewell();
     count(&context.counters.quic_connections);

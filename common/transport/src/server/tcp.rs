@@ -13,13 +13,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::admission::{Bucket, Seat};
+use super::bounds::Place;
 use super::counters::count;
 use super::dispatch::Origin;
 use super::identity::TlsHandle;
@@ -38,8 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) async fn accept(listener: TcpListener, tls: Option<TlsHandle>, context: Arc<Context>) {
     loop {
         let accepted = async {
-            let Ok(permit) = context.connections.clone().acquire_owned().await else { return None };
-            Some((permit, listener.accept().await))
+            let place = context.bounds.connections.enter().await?;
+            Some((place, listener.accept().await))
         };
         let accepted = tokio::select! {
             biased;
@@ -49,13 +50,13 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<TlsHandle>, contex
         };
         match accepted {
             None => return,
-            Some((permit, Ok((stream, peer)))) => {
-                let Some(seat) = context.admission.connection(peer) else {
+            Some((place, Ok((stream, peer)))) => {
+                let Some(seat) = context.bounds.admission.connection(peer) else {
                     count(&context.counters.refused_client);
                     continue;
                 };
                 let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.tcp()));
-                let connection = connection(stream, (peer, seat), acceptor, context.clone(), permit);
+                let connection = connection(stream, (peer, seat), acceptor, context.clone(), place);
                 context.tracker.spawn(connection);
             }
             Some((_, Err(error))) => {
@@ -71,7 +72,7 @@ async fn connection(
     (peer, seat): (SocketAddr, Seat),
     acceptor: Option<TlsAcceptor>,
     context: Arc<Context>,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 ) {
     count(if acceptor.is_some() { &context.counters.tls_connections } else { &context.counters.plain_connections });
     _ = stream.set_nodelay(true);
