@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use colibri_edge::process::{EdgeProcess, EdgeProcessError, EdgeServerConfig};
 use colibri_edge::{Edge, EdgeConfig};
-use colibri_service::Registry;
+use colibri_service::telemetry::Filter;
+use colibri_service::{Registry, Reloading};
 use serde_json::{Value, json};
 
 use crate::serve::{self, Flags, Listeners, ServeArgs, ServeError};
@@ -42,6 +43,8 @@ pub enum Verb {
     Unpin(control::Pin),
     /// Fills a running edge from a release bundle, where there is no network; every byte is verified
     Import(control::Import),
+    /// Has a running edge read its configuration and certificate again, and says what changed
+    Reload(control::Reload),
     /// Where a running edge has a blob, from which source it came, and why it was last fetched
     Explain(explain::Explain),
     /// What sources sent a running edge that was not what they were asked for
@@ -104,17 +107,20 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
         Verb::Pin(args) => return control::pin(args, out),
         Verb::Unpin(args) => return control::unpin(args, out),
         Verb::Import(args) => return control::import(args, out),
+        Verb::Reload(args) => return control::reload(args, out),
         Verb::Explain(args) => return explain::explain(args, out),
         Verb::Quarantine(args) => return quarantine::quarantine(args, out),
     };
-    let loaded = args.flags().load::<EdgeServerConfig>(&args.common, ENVIRONMENT_PREFIX)?;
+    let sources = args.flags().sources(&args.common, ENVIRONMENT_PREFIX);
+    let loaded = colibri_service::load::<EdgeServerConfig>(sources.clone())?;
+    let config = loaded.value.clone();
     if args.common.check_config {
         serve::describe(&loaded, out)?;
-        return check(&loaded.value.edge);
+        config.log.parse::<Filter>()?;
+        return check(&config.edge);
     }
-    let config = loaded.value;
-    serve::block_on(&args.common, async {
-        let process = EdgeProcess::start(&config)?;
+    serve::block_on(&args.common, &config.log, |log| async {
+        let process = EdgeProcess::start_from(&config, Some(Reloading { sources, log: Some(log) }))?;
         let listeners = Listeners {
             title: format!("edge {}", config.edge.name),
             secure: process.address(),
@@ -164,6 +170,7 @@ mod tests {
                 listen_plain: text("127.0.0.1:2"),
                 listen_admin: text("127.0.0.1:3"),
                 tls_dir: text("tls"),
+                log_filter: text("warn"),
                 no_http3: true,
                 ..ServeArgs::default()
             },
@@ -193,6 +200,7 @@ mod tests {
             listen_admin: Some(address(3)),
             http3: false,
             tls_dir: "tls".into(),
+            log: "warn".to_owned(),
             edge,
             ..EdgeServerConfig::default()
         };

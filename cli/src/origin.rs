@@ -9,7 +9,9 @@ use std::sync::Arc;
 use colibri_common::SystemClock;
 use colibri_origin::write::WriteApi;
 use colibri_origin::{KeySources, Origin, OriginError, OriginServer, OriginServerConfig};
+use colibri_service::Reloading;
 use colibri_service::metrics::Registry;
+use colibri_service::telemetry::Filter;
 use serde_json::json;
 
 use crate::serve::{self, Flags, Listeners, ServeArgs, ServeError};
@@ -93,10 +95,12 @@ fn keys() -> Result<KeySources, OriginError> {
 }
 
 fn serve(args: &Serve, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
-    let loaded = args.flags().load::<OriginServerConfig>(&args.common, ENVIRONMENT_PREFIX)?;
+    let sources = args.flags().sources(&args.common, ENVIRONMENT_PREFIX);
+    let loaded = colibri_service::load::<OriginServerConfig>(sources.clone())?;
     if args.common.check_config {
         serve::describe(&loaded, out)?;
         let config = &loaded.value;
+        config.log.parse::<Filter>()?;
         Origin::open(config.origin(), Arc::new(SystemClock))?;
         if config.write.is_on() {
             WriteApi::open(&config.write, &config.repositories, Arc::new(SystemClock), &Registry::new(), &keys()?)?;
@@ -104,8 +108,9 @@ fn serve(args: &Serve, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = loaded.value;
-    serve::block_on(&args.common, async {
+    serve::block_on(&args.common, &config.log, |log| async {
         let server = OriginServer::bind_with_keys(&config, Arc::new(SystemClock), &keys()?)?;
+        let server = server.reloading(&config, Reloading { sources, log: Some(log) })?;
         let listeners = Listeners {
             title: format!("origin {}", config.cache_name),
             secure: server.address(),
@@ -147,6 +152,7 @@ mod tests {
                 listen_plain: text("127.0.0.1:2"),
                 listen_admin: text("127.0.0.1:3"),
                 tls_dir: text("certificates"),
+                log_filter: text("warn"),
                 no_http3: true,
                 ..ServeArgs::default()
             },
@@ -160,6 +166,7 @@ mod tests {
             listen_admin: Some(address(3)),
             http3: false,
             tls_dir: "certificates".into(),
+            log: "warn".to_owned(),
             repositories: vec![repository("one", "a=b"), repository("two", "c")],
             timestamp_max_age_s: 8,
             cache_name: "7".to_owned(),

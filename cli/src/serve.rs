@@ -17,9 +17,10 @@ use colibri_origin::OriginError;
 #[cfg(feature = "origin")]
 use colibri_origin::write::TokenError;
 use colibri_service::telemetry::{self, Format};
-use colibri_service::{ConfigErrors, Drain, EXIT_BAD_CONFIGURATION, Loaded, ServiceError, Sources, shutdown_signal};
+use colibri_service::{
+    ConfigErrors, Drain, EXIT_BAD_CONFIGURATION, Loaded, LogFilter, ServiceError, Sources, on_hangup, shutdown_signal,
+};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 #[cfg(feature = "edge")]
@@ -59,9 +60,9 @@ pub struct ServeArgs {
     /// How log lines look: human or json
     #[arg(long, value_name = "FORMAT", env = "COLIBRI_LOG_FORMAT", default_value = "human")]
     pub log_format: Format,
-    /// What is logged, such as info or colibri_edge=debug,warn
-    #[arg(long = "log", value_name = "FILTER", env = "COLIBRI_LOG", default_value = "info")]
-    pub log_filter: String,
+    /// What is logged, such as info (the default) or colibri_edge=debug,warn
+    #[arg(long = "log", value_name = "FILTER", env = "COLIBRI_LOG")]
+    pub log_filter: Option<String>,
 }
 
 /// Why a server did not start, or did not end well.
@@ -154,6 +155,7 @@ impl Flags {
             .text("listen_plain", args.listen_plain.as_ref())
             .text("listen_admin", args.listen_admin.as_ref())
             .text("tls_dir", args.tls_dir.as_ref())
+            .text("log", args.log_filter.as_ref())
             .off("http3", args.no_http3)
     }
 
@@ -215,14 +217,6 @@ impl Flags {
             overrides: Value::Object(self.0),
         }
     }
-
-    /// Reads all layers.
-    pub fn load<T>(self, args: &ServeArgs, environment_prefix: &str) -> Result<Loaded<T>, ServeError>
-    where
-        T: DeserializeOwned + Serialize + Default,
-    {
-        Ok(colibri_service::load(self.sources(args, environment_prefix))?)
-    }
 }
 
 /// JSON if it is, else text.
@@ -230,12 +224,16 @@ fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
-/// Runs one server until it is told to end, with its logs on standard error.
-pub(crate) fn block_on<F>(args: &ServeArgs, server: F) -> Result<ExitCode, ServeError>
+/// Runs one server until it is told to end, with its logs on standard error: at first what `log` lets through.
+pub(crate) fn block_on<F>(
+    args: &ServeArgs,
+    log: &str,
+    server: impl FnOnce(LogFilter) -> F,
+) -> Result<ExitCode, ServeError>
 where
     F: Future<Output = Result<(), ServeError>>,
 {
-    let _telemetry = telemetry::init(args.log_format, &args.log_filter)?;
+    let telemetry = telemetry::init(args.log_format, log)?;
     if let Some(stale) = &args.port_file {
         // Whoever waits for the file must not read the ports of an earlier run.
         match std::fs::remove_file(stale) {
@@ -245,7 +243,7 @@ where
             _ => {}
         }
     }
-    runtime()?.block_on(server)?;
+    runtime()?.block_on(server(telemetry.filter()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -329,6 +327,9 @@ where
     F: Future<Output = ()>,
 {
     let drain = Drain::new();
+    // Whoever sends it as soon as the process is ready must not end it.
+    let mut hangups = pin!(on_hangup(|| {}));
+    tokio::select! { biased; () = &mut hangups => {}, () = std::future::ready(()) => {} }
     let mut signal = pin!(shutdown_signal());
     // One poll puts the handlers in place, before anybody is told that the process is ready.
     tokio::select! { biased; _ = &mut signal => return Ok(()), () = std::future::ready(()) => {} }

@@ -244,6 +244,75 @@ fn requests_under_way_are_finished_and_readiness_stays() {
     }
 }
 
+/// Starts a server whose configuration's file has `before` in it, on the flags of [`Server::start`].
+fn start_configured(dir: &Path, role: &str, before: &str) -> Server {
+    fs::write(dir.join("config.toml"), before).unwrap();
+    let mut server = Server::start(dir, role, &[role, "serve", "--config", "config.toml"]);
+    // Only then does it wait for signals.
+    server.until("is ready", |server| server.get("admin", "/readyz").0 == 200);
+    server
+}
+
+#[test]
+fn sighup_has_the_configuration_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    done(dir, &["repo", "create", "--dev", "repo"]);
+    let edge = "[edge]\nupstreams = ['https://127.0.0.1:1']\n";
+    let origin = "[[repositories]]\nname = 'devhost'\npath = 'repo'\n";
+    for (role, rest, more) in [("edge", edge, "memory_bytes = 9000000\n"), ("origin", origin, "")] {
+        let mut server = start_configured(dir, role, rest);
+        let write = |text: &str| fs::write(dir.join("config.toml"), text).unwrap();
+        let says = |server: &mut Server, text: &str| {
+            server.until(&format!("says {text}"), |server| server.said().contains(text));
+        };
+        write(&format!("colour = 'red'\nlog = 'debug'\n{rest}"));
+        server.signal("-HUP");
+        says(&mut server, "the configuration is not usable, and nothing was changed");
+        assert!(server.said().contains("colour (file config.toml): unknown key"), "{}", server.said());
+        write(&format!("log = 'debug'\ndrain_s = 7\n[listener]\nrequests_per_s = 99\n{rest}{more}"));
+        server.signal("-HUP");
+        says(&mut server, "listener.requests_per_s, log");
+        says(&mut server, "they take effect at the next start");
+        let waiting = if more.is_empty() { "keys=\"drain_s\"" } else { "keys=\"drain_s, edge.memory_bytes\"" };
+        assert!(server.said().contains(waiting), "{waiting}: {}", server.said());
+        let measures = |server: &Server, line: &str| {
+            let (_, metrics) = server.get("admin", "/metrics");
+            String::from_utf8(metrics).unwrap().lines().any(|have| have == line)
+        };
+        assert!(measures(&server, &format!("colibri_config_pending_keys {}", waiting.split(',').count())));
+        write(&format!("log = 'off'\n{rest}"));
+        server.signal("-HUP");
+        server.until("is quiet", |server| measures(server, "colibri_config_reloads_total{outcome=\"applied\"} 2"));
+        let said = server.said().len();
+        write("colour = 'red'\n");
+        server.signal("-HUP");
+        server.until("counts it", |server| measures(server, "colibri_config_reloads_total{outcome=\"failed\"} 2"));
+        assert_eq!(server.said()[said..], *"", "nothing is logged any more");
+        server.signal("-TERM");
+        assert_eq!(server.end(), Some(0));
+    }
+}
+
+#[test]
+fn an_edge_is_told_to_reload_and_answers_what_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let edge = start_configured(dir, "edge", "[edge]\nupstreams = ['https://127.0.0.1:1']\n");
+    let admin = format!("http://{}", edge.address("admin"));
+    let reload = ["edge", "reload", "--admin", &admin];
+    assert_eq!(done(dir, &reload), "nothing that can change at run time is new\n");
+    fs::write(dir.join("config.toml"), "http3 = false\n[edge]\nupstreams = ['https://127.0.0.1:2']\n").unwrap();
+    assert_eq!(done(dir, &reload), "new from now on: edge.upstreams\nnew from the next start on: http3\n");
+    let again: Value = serde_json::from_str(&done(dir, &[&reload[..], &["--json"]].concat())).unwrap();
+    assert_eq!(again, serde_json::json!({ "applied": [], "at_next_start": ["http3"] }));
+    fs::write(dir.join("config.toml"), "[edge]\nupstreams = []\n").unwrap();
+    fs::write(dir.join("edge-tls/tls.key"), "none").unwrap();
+    let refused = run(dir, &reload);
+    let said = stderr(&refused);
+    assert!(refused.status.code() == Some(1) && said.contains("upstream") && said.contains("certificate"), "{said}");
+}
+
 #[test]
 fn mistakes_of_all_layers_are_told_together() {
     let dir = tempfile::tempdir().unwrap();

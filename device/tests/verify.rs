@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use colibri_common::SystemClock;
 use colibri_device::{Device, DeviceConfig, DeviceError, Event, KeepError, VerifyOptions, Watermarks};
-use colibri_fetch::Source;
 use colibri_store::disk::{DirEntry, OpenMode};
 use colibri_store::{Disk, DiskFile, OsDisk, Store};
 use scene::{HOST, Scene, nobody, noise, scrub, url};
@@ -38,8 +37,9 @@ async fn only_the_bad_unit_is_fetched_again() {
     let big = colibri_common::merkle::build(&content).id;
     spoil(&store, big, 5_000_000);
     spoil(&store, hash, 20);
-    let bytes =
-        || device.repositories().get(HOST).unwrap().sources().list().iter().map(Source::body_bytes).sum::<u64>();
+    let bytes = || {
+        device.repositories().get(HOST).unwrap().sources().list().iter().map(|source| source.body_bytes()).sum::<u64>()
+    };
     let before = bytes();
 
     let look = VerifyOptions { only_look: true, ..VerifyOptions::default() };

@@ -19,6 +19,7 @@ use crate::config::{Admission, EdgeConfig};
 use crate::disk::{Content, DiskTier, Part};
 use crate::flight::Flight;
 use crate::flights::{Decision, Flights};
+use crate::gauges::{Budgets, Used};
 use crate::history::History;
 use crate::ledger::Ledger;
 use crate::limits::{
@@ -192,6 +193,22 @@ impl Cache {
             Found::Ready(unit) => UnitAccess::Ready(self.pins.hold(unit, bytes)),
             Found::Filling(flight, _) => UnitAccess::Filling(self.pins.hold(flight, bytes)),
         }
+    }
+
+    /// What the memory is divided into.
+    pub fn budgets(&self) -> Budgets {
+        Budgets {
+            tier_bytes: self.tiers.memory.budget_bytes(),
+            pinned_bytes: self.pins.budget_bytes(),
+            filling_bytes: u64::from(self.tiers.room_permits) * FILL_PERMIT_BYTES,
+        }
+    }
+
+    /// How much of that is used now.
+    pub fn used(&self) -> Used {
+        let free = self.tiers.room.available_permits() as u64 * FILL_PERMIT_BYTES;
+        let Budgets { filling_bytes, .. } = self.budgets();
+        Used { pinned_bytes: self.pins.used_bytes(), filling_bytes: filling_bytes.saturating_sub(free) }
     }
 
     /// Counts a reader whose unit was let go before it had read it.

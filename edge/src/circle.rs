@@ -57,7 +57,8 @@ impl Probes {
     /// Whether some upstream says that this question has been there before.
     async fn leads_back(&self, fetcher: &BlobFetcher, path: &str) -> bool {
         let Ok(_place) = self.0.try_acquire() else { return false };
-        let asked = fetcher.sources().list().iter().map(|source| says_508(fetcher, source, path));
+        let sources = fetcher.sources();
+        let asked = sources.list().iter().map(|source| says_508(fetcher, source, path));
         let mut answers: FuturesUnordered<_> = asked.collect();
         while let Some(says_508) = answers.next().await {
             if says_508 {

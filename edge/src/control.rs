@@ -106,7 +106,8 @@ async fn answer(edge: &ReadApi, method: &Method, path: &str, body: &Bytes) -> An
             Err(Refused(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take {method}")))
         }
         _ => {
-            let text = "here are /metrics, /healthz, /readyz, /warm, /pins, /import, /quarantine and /explain/HASH";
+            let text =
+                "here are /metrics, /healthz, /readyz, /reload, /warm, /pins, /import, /quarantine and /explain/HASH";
             Err(Refused(StatusCode::NOT_FOUND, text.to_owned()))
         }
     }

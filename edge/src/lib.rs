@@ -11,6 +11,7 @@ mod auto;
 mod cache;
 mod catalog;
 mod cdn_loop;
+mod change;
 mod circle;
 pub mod config;
 mod control;
@@ -20,6 +21,7 @@ mod error;
 mod flight;
 mod flights;
 mod forms;
+mod gauges;
 mod history;
 mod import;
 mod ledger;
@@ -65,6 +67,7 @@ pub use error::EdgeError;
 pub use metrics::Metrics;
 pub use peers::{Peers, Totals};
 pub use tokens::TokensConfig;
+use tokens::{CurrentTokens, Tokens};
 
 /// A built edge: everything but its listeners.
 #[derive(Debug, Clone)]
@@ -100,7 +103,7 @@ impl Edge {
         let metrics = Metrics::register(registry)?;
         let peers = peers::join(config, &metrics)?;
         let fetcher = fetcher.with_nearby(peers.clone().map(|peers| peers as Arc<dyn Nearby>));
-        upstreams::export(config, fetcher.sources(), peers.as_ref(), registry)?;
+        upstreams::export(fetcher.current_sources(), peers.as_ref(), registry)?;
         let tasks = TaskTracker::new();
         let disk = config.disk.as_ref().map(|disk| disk::DiskTier::open(disk, metrics.clone())).transpose()?;
         let history = history::History::new(clock.clone());
@@ -108,6 +111,7 @@ impl Edge {
         let seen = Arc::new(quarantine::Seen { history: history.clone(), quarantine });
         let fetcher = fetcher.with_witness(Some(seen.clone()));
         let cache = Arc::new(cache::Cache::new(config, disk.clone(), metrics.clone(), history, tasks.clone()));
+        gauges::export(config, &cache, registry)?;
         let documents = documents::Documents::new(config, metrics.clone(), &tasks);
         let hop = OwnHop::new(&config.name);
         let unknown = unknown::Unknown::new(Duration::from_secs(config.unknown_blob_s));
@@ -137,7 +141,7 @@ impl Edge {
         );
         let parts = serve::Parts {
             access,
-            tokens: tokens::Tokens::new(&config.tokens)?,
+            tokens: CurrentTokens::new(Tokens::new(&config.tokens)?),
             clock,
             relay,
             hop,
@@ -188,7 +192,7 @@ impl Edge {
     }
 
     /// Its upstreams, with health and blame.
-    pub fn sources(&self) -> &Sources {
+    pub fn sources(&self) -> Arc<Sources> {
         self.fetcher.sources()
     }
 

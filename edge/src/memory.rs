@@ -122,6 +122,11 @@ impl MemoryTier {
             .collect()
     }
 
+    /// Bytes it may hold.
+    pub fn budget_bytes(&self) -> u64 {
+        self.cache.capacity()
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
         self.cache.weight()

@@ -4,12 +4,14 @@
 //! A member that fails is passed over for a while, and its share goes to the next in order; what it did not give, the parent
 //! does. Deliberately absent: trust. What comes from a peer is verified like anything else.
 
+pub(crate) mod change;
 mod dns;
 mod rendezvous;
 mod slices;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use colibri_common::BlobId;
@@ -37,13 +39,20 @@ pub struct Peers {
     own_name: String,
     secure: bool,
     client: Client,
-    in_flight_max: u32,
+    in_flight_max: AtomicU32,
     members: RwLock<Arc<Vec<Arc<Member>>>>,
     /// What former members were counted.
     former: RwLock<Totals>,
     metrics: Metrics,
-    /// Follows the membership.
-    following: OnceLock<AbortOnDropHandle<()>>,
+    following: Mutex<Following>,
+}
+
+/// Who follows the membership.
+#[derive(Debug, Default)]
+struct Following {
+    /// Which in the order of changes: only the latest has a say.
+    term: u64,
+    task: Option<AbortOnDropHandle<()>>,
 }
 
 /// Another edge.
@@ -80,12 +89,12 @@ impl Totals {
 pub(crate) fn join(config: &EdgeConfig, metrics: &Metrics) -> Result<Option<Arc<Peers>>, EdgeError> {
     let Some(peers_config) = &config.peers else { return Ok(None) };
     let peers = Peers::new(peers_config, config.upstream_in_flight_max, metrics.clone())?;
-    peers.follow(peers_config)?;
+    peers.change(peers.prepare(peers_config, config.upstream_in_flight_max)?)?;
     Ok(Some(peers))
 }
 
 impl Peers {
-    /// The members that the configuration lists; those that a directory names come later, see [`Self::follow`].
+    /// The members that the configuration lists; those that a directory names come later, see [`follow`].
     fn new(config: &PeersConfig, in_flight_max: u32, metrics: Metrics) -> Result<Arc<Self>, EdgeError> {
         if config.own.is_empty() {
             let reason = "`own` must be this edge's HOST:PORT as the others see it: it decides what is its share";
@@ -98,31 +107,14 @@ impl Peers {
             own_name,
             secure: config.secure,
             client: Client::new(ClientConfig { trust, http3: config.http3, ..ClientConfig::default() })?,
-            in_flight_max,
+            in_flight_max: AtomicU32::new(in_flight_max),
             members: RwLock::default(),
             former: RwLock::default(),
             metrics,
-            following: OnceLock::new(),
+            following: Mutex::default(),
         };
         peers.set(&config.members)?;
         Ok(Arc::new(peers))
-    }
-
-    /// Follows the membership in DNS or Kubernetes, if the configuration says so, until it is dropped. When they
-    /// fail, the last members stay.
-    fn follow(self: &Arc<Self>, config: &PeersConfig) -> Result<(), EdgeError> {
-        let directory = match (&config.dns, &config.endpoint_slices) {
-            (None, None) => return Ok(()),
-            (Some(name), None) => Directory::Dns(Box::new(HeadlessName::new(name, config.dns_server)?)),
-            (None, Some(service)) => Directory::Kubernetes(EndpointSlices::new(service)?),
-            (Some(_), Some(_)) => {
-                return Err(EdgeError::Peers("`dns` and `endpoint_slices` cannot both name the members".to_owned()));
-            }
-        };
-        let refresh = Duration::from_secs(config.refresh_s.max(1));
-        let following = follow(Arc::downgrade(self), directory, config.members.clone(), refresh);
-        self.following.get_or_init(|| AbortOnDropHandle::new(tokio::spawn(following)));
-        Ok(())
     }
 
     /// Replaces the members, at most [`PEERS_MAX`], as `HOST:PORT`. This edge itself may be among them or not. Who stays keeps
@@ -185,7 +177,8 @@ impl Peers {
         if url.authority() != name {
             return Err(EdgeError::Peers(format!("member `{name}` must be HOST:PORT")));
         }
-        let limits = BudgetLimits { in_flight_max: self.in_flight_max, ..BudgetLimits::default() };
+        let limits =
+            BudgetLimits { in_flight_max: self.in_flight_max.load(Ordering::Relaxed), ..BudgetLimits::default() };
         let source = Source::new(url)
             .with_client(self.client.clone())
             .with_headers(HeaderMap::from_iter([(FROM_PEER, HeaderValue::from_static("1"))]))
@@ -230,6 +223,18 @@ enum Directory {
 }
 
 impl Directory {
+    /// Where the configuration says that members are asked for, if anywhere.
+    fn of(config: &PeersConfig) -> Result<Option<Self>, EdgeError> {
+        Ok(match (&config.dns, &config.endpoint_slices) {
+            (None, None) => None,
+            (Some(name), None) => Some(Self::Dns(Box::new(HeadlessName::new(name, config.dns_server)?))),
+            (None, Some(service)) => Some(Self::Kubernetes(EndpointSlices::new(service)?)),
+            (Some(_), Some(_)) => {
+                return Err(EdgeError::Peers("`dns` and `endpoint_slices` cannot both name the members".to_owned()));
+            }
+        })
+    }
+
     async fn look(&self) -> Result<Vec<String>, String> {
         match self {
             Self::Dns(name) => name.look().await,
@@ -238,13 +243,18 @@ impl Directory {
     }
 }
 
-/// Keeps the members up to date: those that are listed, and those that the directory names.
-async fn follow(peers: Weak<Peers>, directory: Directory, listed: Vec<String>, refresh: Duration) {
+/// Keeps the members up to date in its `term`: those that are listed, and those that the directory names. When the directory
+/// fails, the last ones stay.
+async fn follow(peers: Weak<Peers>, directory: Directory, listed: Vec<String>, refresh: Duration, term: u64) {
     loop {
         let found = directory.look().await;
         let Some(peers) = peers.upgrade() else { return };
         let set = found.and_then(|found| {
             let all: Vec<_> = listed.iter().cloned().chain(found).collect();
+            let following = peers.following.lock().unwrap_or_else(PoisonError::into_inner);
+            if following.term != term {
+                return Ok(());
+            }
             peers.set(&all).map_err(|error| error.to_string())
         });
         if let Err(error) = set {
@@ -288,7 +298,7 @@ mod tests {
         };
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let peers = Peers::new(&config, 9, metrics.clone()).unwrap();
-        peers.follow(&config).unwrap();
+        peers.change(peers.prepare(&config, 9).unwrap()).unwrap();
         until(|| peers.names() == ["10.0.0.2:1"]).await;
         let kept = peers.members()[0].source.clone();
         *zone.lock().unwrap() = Some(vec![[10, 0, 0, 2].into(), [10, 0, 0, 3].into()]);

@@ -12,17 +12,31 @@ const PERMIT_BYTES: u64 = 64 << 10;
 
 /// Room for things of known size.
 #[derive(Debug, Clone)]
-pub(crate) struct Pins(Arc<Semaphore>);
+pub(crate) struct Pins {
+    room: Arc<Semaphore>,
+    permits: usize,
+}
 
 impl Pins {
     pub fn new(bytes: u64) -> Self {
-        Self(Arc::new(Semaphore::new(usize::try_from(bytes / PERMIT_BYTES).unwrap_or(0).min(Semaphore::MAX_PERMITS))))
+        let permits = usize::try_from(bytes / PERMIT_BYTES).unwrap_or(0).min(Semaphore::MAX_PERMITS);
+        Self { room: Arc::new(Semaphore::new(permits)), permits }
+    }
+
+    /// How much there is room for.
+    pub const fn budget_bytes(&self) -> u64 {
+        self.permits as u64 * PERMIT_BYTES
+    }
+
+    /// How much of that is taken.
+    pub fn used_bytes(&self) -> u64 {
+        self.permits.saturating_sub(self.room.available_permits()) as u64 * PERMIT_BYTES
     }
 
     /// Holds `thing`, which takes `bytes`: firmly if there is room.
     pub fn hold<T>(&self, thing: &Arc<T>, bytes: u64) -> Held<T> {
         let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        match self.0.clone().try_acquire_many_owned(permits) {
+        match self.room.clone().try_acquire_many_owned(permits) {
             Ok(permit) => Held::Firm(thing.clone(), permit),
             Err(_) => Held::Loose(Arc::downgrade(thing)),
         }
@@ -62,7 +76,9 @@ mod tests {
         assert_eq!(first.get(), Some(Arc::new(7)));
         drop(first);
         assert_eq!(second.get(), None, "nobody held it any more");
+        assert_eq!((pins.used_bytes(), pins.budget_bytes()), (0, 2 * PERMIT_BYTES));
         let third = pins.hold(&Arc::new(8), 2 * PERMIT_BYTES);
         assert_eq!(third.get(), Some(Arc::new(8)), "the room was given back");
+        assert_eq!(pins.used_bytes(), 2 * PERMIT_BYTES);
     }
 }

@@ -1,5 +1,7 @@
-//! An edge as a process: configuration of listeners, start, drain. Nothing starts before everything is built, so a bad
+//! An edge as a process: configuration of listeners, start, reload, drain. Nothing starts before everything is built, so a bad
 //! certificate stops the process before a port is open.
+
+mod reload;
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -9,14 +11,16 @@ use std::time::Duration;
 use colibri_api::parse_path;
 use colibri_service::metrics::Registry;
 use colibri_service::{
-    Admin, Health, ListenerConfig, MetricsError, ReloadMetrics, ServiceError, TlsFiles, certificates, on_hangup,
-    register_counters,
+    Admin, Health, ListenerConfig, MetricsError, ReloadMetrics, Reloading, ServiceError, TlsFiles, certificates,
+    on_hangup, register_counters,
 };
-use colibri_transport::{EarlyRule, Server, ServerConfig, ServerCounters};
+use colibri_transport::{EarlyRule, Server, ServerConfig, ServerCounters, TlsHandle};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Edge, EdgeConfig, EdgeError};
+use reload::Ports;
+pub use reload::{CHANGEABLE, Reloader};
 
 /// Configuration of an edge process. The edge's own keys stand in the table `edge`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +42,8 @@ pub struct EdgeServerConfig {
     pub alt_svc_port: Option<u16>,
     /// How long requests in flight may take after SIGTERM.
     pub drain_s: u64,
+    /// What is logged, such as `info` or `colibri_edge=debug,warn`.
+    pub log: String,
     /// What is chosen about these ports.
     pub listener: ListenerConfig,
     /// The edge itself.
@@ -55,6 +61,7 @@ impl Default for EdgeServerConfig {
             tls_names: vec!["localhost".to_owned()],
             alt_svc_port: None,
             drain_s: 25,
+            log: "info".to_owned(),
             listener: ListenerConfig::default(),
             edge: EdgeConfig::default(),
         }
@@ -84,14 +91,20 @@ pub struct EdgeProcess {
     admin: Option<Admin>,
     health: Arc<Health>,
     drain: Duration,
-    tls_files: TlsFiles,
+    certificates: Vec<(TlsFiles, TlsHandle)>,
     tls_reload: Duration,
     reloads: ReloadMetrics,
+    reloader: Option<Reloader>,
 }
 
 impl EdgeProcess {
-    /// Builds the edge, then opens its ports.
+    /// Builds the edge, then opens its ports. Its configuration stays as it is.
     pub fn start(config: &EdgeServerConfig) -> Result<Self, EdgeProcessError> {
+        Self::start_from(config, None)
+    }
+
+    /// Builds the edge, then opens its ports. While it serves, its configuration is read again.
+    pub fn start_from(config: &EdgeServerConfig, reloading: Option<Reloading>) -> Result<Self, EdgeProcessError> {
         let registry = Registry::new();
         let edge = Edge::build(&config.edge, &registry)?;
         let counters = Arc::<ServerCounters>::default();
@@ -109,11 +122,23 @@ impl EdgeProcess {
         };
         let secure = Server::bind(secure, edge.handler()).map_err(EdgeError::from)?;
         let plain = plain.map(|plain| Server::bind(plain, edge.handler())).transpose().map_err(EdgeError::from)?;
+        let ports = Ports {
+            bounds: std::iter::once(&secure).chain(&plain).map(Server::bounds).collect(),
+            certificates: secure.tls().map(|tls| (tls_files, tls)).into_iter().collect(),
+            certificate_reloads: reloads.clone(),
+        };
+        let certificates = ports.certificates.clone();
+        let reloader = reloading.map(|reloading| Reloader::new(reloading, config, edge.clone(), ports, &registry));
+        let reloader = reloader.transpose()?;
         let health = Health::new();
-        let start = |address| Admin::start_with(address, registry, health.clone(), Some(edge.control()));
+        let control = match reloader.clone() {
+            Some(reloader) => reloader.control(edge.control()),
+            None => edge.control(),
+        };
+        let start = |address| Admin::start_with(address, registry, health.clone(), Some(control));
         let admin = config.listen_admin.map(start).transpose()?;
-        let drain = Duration::from_secs(config.drain_s);
-        Ok(Self { edge, secure, plain, admin, health, drain, tls_files, tls_reload: listener.tls_reload(), reloads })
+        let (drain, tls_reload) = (Duration::from_secs(config.drain_s), listener.tls_reload());
+        Ok(Self { edge, secure, plain, admin, health, drain, certificates, tls_reload, reloads, reloader })
     }
 
     /// Where HTTP/3 and TLS are answered.
@@ -131,12 +156,16 @@ impl EdgeProcess {
         self.admin.as_ref().map(Admin::address)
     }
 
+    /// What reads its configuration again, if it was said where from.
+    pub fn reloader(&self) -> Option<Reloader> {
+        self.reloader.clone()
+    }
+
     /// Answers until `stop`, then drains. Readiness stays true while draining: a load balancer that sees it fall would take
     /// the datagrams of requests in flight elsewhere.
     pub async fn serve(self, stop: CancellationToken) {
         self.health.set_ready(true);
-        let listeners = self.secure.tls().map(|tls| (self.tls_files, tls)).into_iter().collect();
-        let certificates = certificates::follow(listeners, self.tls_reload, self.reloads);
+        let certificates = certificates::follow(self.certificates, self.tls_reload, self.reloads);
         let secure = self.secure.serve(stop.clone(), self.drain);
         let plain = async {
             if let Some(plain) = self.plain {
@@ -150,8 +179,22 @@ impl EdgeProcess {
         };
         let serving = async { tokio::join!(secure, plain, self.edge.follow(stop.clone()), leaving) };
         let hangups = on_hangup(|| self.edge.reopen_logs());
-        tokio::select! { _ = serving => {}, () = certificates => {}, () = hangups => {} }
+        let configuration = follow_configuration(self.reloader, self.tls_reload);
+        tokio::select! { _ = serving => {}, () = certificates => {}, () = hangups => {}, () = configuration => {} }
         self.edge.finish().await;
         self.health.set_ready(false);
     }
+}
+
+/// Reads the configuration again on SIGHUP and when its file has changed. Never completes.
+async fn follow_configuration(reloader: Option<Reloader>, every: Duration) {
+    let Some(reloader) = reloader else { return std::future::pending().await };
+    let read_again = || {
+        let reloader = reloader.clone();
+        async move {
+            // It reads files. What became of it is logged and counted.
+            _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+        }
+    };
+    colibri_service::reload::follow(reloader.file(), every, read_again).await;
 }

@@ -36,7 +36,7 @@ use crate::metadata::{Answered, Repositories};
 use crate::metrics::Metrics;
 use crate::quarantine::{Quarantine, Seen};
 use crate::relay::{self, Relay};
-use crate::tokens::{Denied, Tokens};
+use crate::tokens::{CurrentTokens, Denied};
 use crate::unknown::Unknown;
 use crate::warm::Warmers;
 
@@ -63,7 +63,7 @@ impl std::fmt::Debug for ReadApi {
 /// What a [`ReadApi`] is made of.
 pub(crate) struct Parts {
     pub access: Access,
-    pub tokens: Tokens,
+    pub tokens: CurrentTokens,
     pub clock: Arc<dyn Clock>,
     pub relay: Relay,
     pub hop: OwnHop,
@@ -131,6 +131,11 @@ impl ReadApi {
     /// Tells peers from now on that this edge is about to stop.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Who may read, to be replaced.
+    pub const fn tokens(&self) -> &CurrentTokens {
+        &self.parts.tokens
     }
 
     /// Who notes requests.
@@ -206,7 +211,8 @@ impl ReadApi {
             Ok(route) => route,
             Err(error) => return self.problem(&error.into(), &asked.method),
         };
-        if let Err(denied) = self.parts.tokens.judge(&route, &head.uri, &asked.headers, self.parts.clock.now()) {
+        let tokens = self.parts.tokens.get();
+        if let Err(denied) = tokens.judge(&route, &head.uri, &asked.headers, self.parts.clock.now()) {
             return self.problem(&denied.into(), &asked.method);
         }
         let answer = self.route(&route, &asked);
@@ -216,7 +222,7 @@ impl ReadApi {
         };
         let answer = answer.unwrap_or_else(|_| Err(cdn_loop::refusal(&self.name)));
         let mut response = answer.unwrap_or_else(|error| self.problem(&error, &asked.method));
-        if self.parts.tokens.are_needed() {
+        if tokens.are_needed() {
             cache_control::keep_private(response.headers_mut());
         }
         let followed = route.repository().and_then(|repository| self.parts.repositories.get(repository));

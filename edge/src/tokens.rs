@@ -6,6 +6,7 @@
 //! other right. An edge makes no tokens, keeps none, and asks nobody about them.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use colibri_api::Route;
 use colibri_common::{BlobId, UnixSeconds};
@@ -32,6 +33,26 @@ pub struct TokensConfig {
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
     keys: BTreeMap<String, PublicKey>,
+}
+
+/// The keys as they are now.
+#[derive(Debug)]
+pub(crate) struct CurrentTokens(RwLock<Arc<Tokens>>);
+
+impl CurrentTokens {
+    pub fn new(tokens: Tokens) -> Self {
+        Self(RwLock::new(Arc::new(tokens)))
+    }
+
+    /// The keys.
+    pub fn get(&self) -> Arc<Tokens> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has these decide who may read, from the next request on.
+    pub fn replace(&self, tokens: Tokens) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+    }
 }
 
 /// Why a request is not answered.

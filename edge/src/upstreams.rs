@@ -1,45 +1,81 @@
 //! The upstreams of an edge as a set of sources: budgets, hedging, the protection of the origin, and their metrics.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use colibri_fetch::{Budget, BudgetLimits, Hedging, Source, SourceOrder, SourceUrl, Sources};
+use colibri_fetch::{Budget, BudgetLimits, CurrentSources, Hedging, Source, SourceOrder, SourceUrl, Sources};
 use colibri_service::metrics::{IntCounter, IntCounterVec, IntGaugeVec, MetricsError, Registry};
 
 use crate::config::{EdgeConfig, UpstreamOrder};
 use crate::error::EdgeError;
 use crate::peers::{Peers, Totals};
 
-/// The sources that `config` names, with one budget for all that are the origin and one each for the others.
-pub(crate) fn sources(config: &EdgeConfig) -> Result<Sources, EdgeError> {
-    if config.upstreams.is_empty() {
-        return Err(EdgeError::NoUpstream);
-    }
-    let urls: Result<Vec<SourceUrl>, _> = config.upstreams.iter().map(|url| url.parse()).collect();
-    let urls = urls.map_err(EdgeError::Upstream)?;
-    let in_flight_max = config.upstream_in_flight_max;
-    let origin = Budget::new(BudgetLimits {
-        in_flight_max,
-        requests_per_s: config.origin_requests_per_s,
-        bytes_per_s: config.origin_bytes_per_s,
-    });
-    let origins = origins(config, &urls)?;
-    let list = urls.into_iter().map(|url| {
-        if origins.contains(&url) {
-            return Source::new(url).with_budget(origin.clone()).spared();
+/// What `config` says about sources, checked and not yet in use.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    urls: Vec<SourceUrl>,
+    origins: Vec<SourceUrl>,
+    upstream: BudgetLimits,
+    origin: BudgetLimits,
+    order: SourceOrder,
+    hedging: Hedging,
+}
+
+impl Plan {
+    pub fn of(config: &EdgeConfig) -> Result<Self, EdgeError> {
+        if config.upstreams.is_empty() {
+            return Err(EdgeError::NoUpstream);
         }
-        Source::new(url).with_budget(Budget::new(BudgetLimits { in_flight_max, ..BudgetLimits::default() }))
-    });
-    let order = match config.upstream_order {
-        UpstreamOrder::Listed => SourceOrder::Listed,
-        UpstreamOrder::Quickest => SourceOrder::Quickest,
-    };
-    let hedging = Hedging {
-        share_percent: config.upstream_hedge_percent.min(100),
-        delay_min: Duration::from_millis(config.upstream_hedge_delay_ms),
-        ..Hedging::default()
-    };
-    Ok(Sources::new(list.collect(), order).with_hedging(hedging))
+        let urls: Result<Vec<SourceUrl>, _> = config.upstreams.iter().map(|url| url.parse()).collect();
+        let urls = urls.map_err(EdgeError::Upstream)?;
+        let origins = origins(config, &urls)?;
+        let upstream = BudgetLimits { in_flight_max: config.upstream_in_flight_max, ..BudgetLimits::default() };
+        let origin = BudgetLimits {
+            requests_per_s: config.origin_requests_per_s,
+            bytes_per_s: config.origin_bytes_per_s,
+            ..upstream
+        };
+        let order = match config.upstream_order {
+            UpstreamOrder::Listed => SourceOrder::Listed,
+            UpstreamOrder::Quickest => SourceOrder::Quickest,
+        };
+        let hedging = Hedging {
+            share_percent: config.upstream_hedge_percent.min(100),
+            delay_min: Duration::from_millis(config.upstream_hedge_delay_ms),
+            ..Hedging::default()
+        };
+        Ok(Self { urls, origins, upstream, origin, order, hedging })
+    }
+
+    /// The sources, with one budget for all that are the origin and one each for the others. Those that were there `before`
+    /// keep their health, what was counted, and what is used of their budgets.
+    pub fn sources(self, before: &Sources) -> Sources {
+        let origin = before.list().iter().find(|source| source.is_spared());
+        let origin = origin.map_or_else(|| Budget::new(self.origin), |source| source.budget().clone());
+        origin.set_limits(self.origin);
+        let list = self.urls.into_iter().map(|url| {
+            let is_origin = self.origins.contains(&url);
+            let known = before.list().iter().find(|source| source.url == url && source.is_spared() == is_origin);
+            match known {
+                Some(source) => {
+                    if !is_origin {
+                        source.budget().set_limits(self.upstream);
+                    }
+                    source.clone()
+                }
+                None if is_origin => Arc::new(Source::new(url).with_budget(origin.clone()).spared()),
+                None => Arc::new(Source::new(url).with_budget(Budget::new(self.upstream))),
+            }
+        });
+        before.followed_by(list.collect(), self.order).with_hedging(self.hedging)
+    }
+}
+
+/// The sources that `config` names.
+pub(crate) fn sources(config: &EdgeConfig) -> Result<Sources, EdgeError> {
+    let plan = Plan::of(config)?;
+    let none = Sources::new(Vec::new(), plan.order);
+    Ok(plan.sources(&none))
 }
 
 /// Those that are marked, or else the last tier.
@@ -118,6 +154,28 @@ impl Exported {
         self.demotions.with_label_values(&labels).set(counts.standing as i64);
     }
 
+    /// Nothing is said any more of a source that is asked no more.
+    fn forget(&self, tier: &str, url: &str) {
+        let labels = [tier, url];
+        for counter in [
+            &self.requests,
+            &self.bytes,
+            &self.failures,
+            &self.blames,
+            &self.hedges,
+            &self.hedges_won,
+            &self.cancelled,
+            &self.waits,
+            &self.waited_ms,
+        ] {
+            // Some have never had a value.
+            _ = counter.remove_label_values(&labels);
+        }
+        for gauge in [&self.in_flight, &self.latency_us, &self.demotions] {
+            _ = gauge.remove_label_values(&labels);
+        }
+    }
+
     /// Peers come and go: they are exported as one.
     fn set_peers(&self, totals: &Totals) {
         for (counter, value) in [
@@ -136,28 +194,33 @@ fn raise(counter: &IntCounter, value: u64) {
     counter.inc_by(value.saturating_sub(counter.get()));
 }
 
-/// Exports what is counted of each source.
+/// Exports what is counted of each source, of those that there are when metrics are rendered.
 pub(crate) fn export(
-    config: &EdgeConfig,
-    sources: &Arc<Sources>,
+    sources: &CurrentSources,
     peers: Option<&Arc<Peers>>,
     registry: &Registry,
 ) -> Result<(), EdgeError> {
-    let urls: Vec<_> = sources.list().iter().map(|source| source.url.clone()).collect();
-    let origins = origins(config, &urls)?;
     let exported = Exported::register(registry)?;
-    let (sources, peers) = (Arc::downgrade(sources), peers.map(Arc::downgrade));
+    let (sources, peers) = (sources.clone(), peers.map(Arc::downgrade));
+    let before = Mutex::new(Vec::new());
     registry.before_rendering(move || {
-        let Some(sources) = sources.upgrade() else { return };
+        let sources = sources.get();
         let mut waits_of_origin = true;
+        let labels = |source: &Arc<Source>| (tier(source), source.url.as_str().to_owned());
+        let now: Vec<_> = sources.list().iter().map(labels).collect();
+        let before = std::mem::replace(&mut *before.lock().unwrap_or_else(PoisonError::into_inner), now.clone());
+        before.iter().filter(|gone| !now.contains(gone)).for_each(|(tier, url)| exported.forget(tier, url));
         for source in sources.list() {
-            let is_origin = origins.contains(&source.url);
-            exported.set(if is_origin { "origin" } else { "upstream" }, source, !is_origin || waits_of_origin);
-            waits_of_origin &= !is_origin;
+            exported.set(tier(source), source, !source.is_spared() || waits_of_origin);
+            waits_of_origin &= !source.is_spared();
         }
         if let Some(peers) = peers.as_ref().and_then(Weak::upgrade) {
             exported.set_peers(&peers.totals());
         }
     });
     Ok(())
+}
+
+fn tier(source: &Source) -> &'static str {
+    if source.is_spared() { "origin" } else { "upstream" }
 }

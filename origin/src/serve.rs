@@ -11,7 +11,7 @@ use colibri_common::{Clock, hex};
 use colibri_repository::KeySources;
 use colibri_service::metrics::{IntCounterVec, Registry};
 use colibri_service::{
-    Admin, Health, ListenerConfig, MetricsError, ReloadMetrics, TlsFiles, certificates, register_counters,
+    Admin, Health, ListenerConfig, MetricsError, ReloadMetrics, Reloading, TlsFiles, certificates, register_counters,
 };
 use colibri_transport::{EarlyRule, Server, ServerConfig, ServerCounters, ServerLimits, ServerTls};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ use crate::limits::WRITE_JSON_BYTES_MAX;
 use crate::observe::{ObservedRequest, RequestObserver};
 use crate::origin::Origin;
 use crate::refresher::{RefreshMetrics, Refresher};
+use crate::reload::Reloader;
 use crate::write::{WriteApi, WriteConfig};
 
 /// Configuration of an origin process.
@@ -45,6 +46,8 @@ pub struct OriginServerConfig {
     pub listen_admin: Option<SocketAddr>,
     /// How long requests under way may take when the process is told to end, in seconds.
     pub drain_s: u64,
+    /// What is logged, such as `info` or `colibri_origin=debug,warn`.
+    pub log: String,
     /// What is chosen about the ports of the read API.
     pub listener: ListenerConfig,
     /// See [`OriginConfig::repositories`].
@@ -76,6 +79,7 @@ impl Default for OriginServerConfig {
             alt_svc_port: None,
             listen_admin: None,
             drain_s: 25,
+            log: "info".to_owned(),
             listener: ListenerConfig::default(),
             repositories,
             timestamp_max_age_s,
@@ -116,6 +120,8 @@ pub struct OriginServer {
     tls_files: [TlsFiles; 2],
     tls_reload: Duration,
     reloads: ReloadMetrics,
+    registry: Registry,
+    reloader: Option<Reloader>,
 }
 
 impl OriginServer {
@@ -160,7 +166,8 @@ impl OriginServer {
         let plain = plain.map(|plain| Server::bind(plain, origin.handler())).transpose()?;
         let [write, write_plain] = bind_write(config, &write_files, clock, &registry, keys)?;
         let health = Health::new();
-        let admin = config.listen_admin.map(|address| Admin::start(address, registry, health.clone())).transpose()?;
+        let admin =
+            config.listen_admin.map(|address| Admin::start(address, registry.clone(), health.clone())).transpose()?;
         let drain = Duration::from_secs(config.drain_s);
         let (tls_files, tls_reload) = ([files, write_files], listener.tls_reload());
         Ok(Self {
@@ -177,7 +184,24 @@ impl OriginServer {
             tls_files,
             tls_reload,
             reloads,
+            registry,
+            reloader: None,
         })
+    }
+
+    /// The same server, whose configuration, which was `config`, is read again while it serves.
+    ///
+    /// # Errors
+    /// That was said before.
+    pub fn reloading(self, config: &OriginServerConfig, reloading: Reloading) -> Result<Self, OriginError> {
+        let bounds = std::iter::once(&self.secure).chain(&self.plain).map(Server::bounds).collect();
+        let reloader = Some(Reloader::new(reloading, config, bounds, &self.registry)?);
+        Ok(Self { reloader, ..self })
+    }
+
+    /// What reads its configuration again, if it was said where from.
+    pub fn reloader(&self) -> Option<Reloader> {
+        self.reloader.clone()
     }
 
     /// The origin that answers.
@@ -223,6 +247,13 @@ impl OriginServer {
         let write_tls = write.as_ref().and_then(Server::tls).map(|tls| (write_files, tls));
         let listeners = read_tls.into_iter().chain(write_tls).collect();
         let certificates = certificates::follow(listeners, self.tls_reload, self.reloads);
+        let (reloader, every) = (self.reloader, self.tls_reload);
+        let configuration = async {
+            match reloader {
+                Some(reloader) => reloader.follow(every).await,
+                None => std::future::pending().await,
+            }
+        };
         let refresher = refresher.map(|refresher| tokio::spawn(refresher.run(stop.clone())));
         health.set_ready(true);
         let serve = |server: Option<Server>| {
@@ -239,7 +270,7 @@ impl OriginServer {
         };
         let serving =
             async { tokio::join!(serve(Some(secure)), serve(plain), serve(write), serve(write_plain), events) };
-        tokio::select! { _ = serving => {}, () = certificates => {} }
+        tokio::select! { _ = serving => {}, () = certificates => {}, () = configuration => {} }
         if let Some(refresher) = refresher {
             // What is being signed is finished, unless a command takes longer than everything else may.
             _ = tokio::time::timeout(drain, refresher).await;

@@ -1,4 +1,4 @@
-//! `colibri edge warm|pin|unpin|import`: what an operator tells a running edge, on its admin port.
+//! `colibri edge warm|pin|unpin|import|reload`: what an operator tells a running edge, on its admin port.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -82,6 +82,19 @@ pub struct Import {
     pub json: bool,
 }
 
+/// Arguments of `edge reload`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: colibri edge reload --admin http://edge7:9443\n\n\
+                        The same as SIGHUP, but that the answer is here: if anything is wrong, nothing was changed.")]
+pub struct Reload {
+    /// Which edge
+    #[command(flatten)]
+    pub admin: Admin,
+    /// Print one JSON object: the keys that hold from now on, and those that wait for the next start
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Why an edge did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -153,6 +166,26 @@ pub fn pin(args: &Pin, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
 pub fn unpin(args: &Pin, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
     ask(&args.admin, Method::DELETE, "/pins", &args.which())?;
     writeln!(out, "{} is no longer pinned", args.release).map_err(ServeError::Output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has the configuration read again.
+pub fn reload(args: &Reload, out: &mut dyn Write) -> Result<ExitCode, ServeError> {
+    let answer = ask(&args.admin, Method::POST, "/reload", &Value::Null)?;
+    let keys = |name: &str| -> Vec<String> {
+        let keys = answer[name].as_array().into_iter().flatten();
+        keys.filter_map(|key| key.as_str().map(str::to_owned)).collect()
+    };
+    let (applied, waiting) = (keys("applied"), keys("at_next_start"));
+    let text = match applied.as_slice() {
+        _ if args.json => format!("{answer}\n"),
+        [] => "nothing that can change at run time is new\n".to_owned(),
+        keys => format!("new from now on: {}\n", keys.join(", ")),
+    };
+    out.write_all(text.as_bytes()).map_err(ServeError::Output)?;
+    if !args.json && !waiting.is_empty() {
+        writeln!(out, "new from the next start on: {}", waiting.join(", ")).map_err(ServeError::Output)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,7 +3,6 @@
 //! What is new and good is shown from the next handshake on; what is bad is logged and counted, and the old one stays. Nothing
 //! is made here, and no connection is touched.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +10,8 @@ use colibri_transport::{ServerTls, TlsHandle, TransportError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::metrics::{IntCounterVec, MetricsError, Registry};
+use crate::metrics::{IntCounterVec, IntGauge, MetricsError, Registry};
+use crate::reload::Stamp;
 
 /// Where one listener's certificate and its rules on clients come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,20 +68,16 @@ impl TlsFiles {
 
     /// What changes when a file does, however it is replaced.
     fn stamps(&self) -> Vec<Option<Stamp>> {
-        let stamp = |path: &PathBuf| {
-            let found = std::fs::metadata(path).ok()?;
-            Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()))
-        };
-        ServerTls::files(&self.dir).iter().chain(&self.clients).map(stamp).collect()
+        ServerTls::files(&self.dir).iter().chain(&self.clients).map(|path| Stamp::of(path)).collect()
     }
 }
 
-/// Inode, length, time of modification and of change.
-type Stamp = (u64, u64, i64, i64, i64, i64);
-
-/// How reloads ended.
+/// How reloads ended, and until when the certificate holds that is shown.
 #[derive(Debug, Clone)]
-pub struct ReloadMetrics(IntCounterVec);
+pub struct ReloadMetrics {
+    reloads: IntCounterVec,
+    expiry: IntGauge,
+}
 
 impl ReloadMetrics {
     /// Registers them.
@@ -94,12 +90,21 @@ impl ReloadMetrics {
         for outcome in ["new", "failed"] {
             counter.with_label_values(&[outcome]);
         }
-        Ok(Self(counter))
+        let expiry = registry.gauge(
+            "colibri_tls_certificate_expiry_seconds",
+            "when the certificate that is shown expires, in seconds since 1970; 0 if it does not say so",
+        )?;
+        Ok(Self { reloads: counter, expiry })
     }
 
     /// How often it ended so: `new` or `failed`.
     pub fn get(&self, outcome: &str) -> u64 {
-        self.0.with_label_values(&[outcome]).get()
+        self.reloads.with_label_values(&[outcome]).get()
+    }
+
+    fn shown(&self, handle: &TlsHandle) {
+        let expires_at = handle.expires_at().map_or(0, |at| at.0);
+        self.expiry.set(i64::try_from(expires_at).unwrap_or(i64::MAX));
     }
 }
 
@@ -117,6 +122,7 @@ pub async fn follow(servers: Vec<(TlsFiles, TlsHandle)>, every: Duration, metric
     if let Some(ticks) = &mut ticks {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
+    servers.iter().for_each(|(_, handle)| metrics.shown(handle));
     // The first look reads them all again: they may have changed since the server was bound.
     let mut seen = vec![None; servers.len()];
     loop {
@@ -136,7 +142,8 @@ pub async fn follow(servers: Vec<(TlsFiles, TlsHandle)>, every: Duration, metric
     }
 }
 
-fn reload(files: &TlsFiles, handle: &TlsHandle, metrics: &ReloadMetrics) {
+/// Reads the files of one listener again; false if what is there is not usable, and the old certificate stays.
+pub fn reload(files: &TlsFiles, handle: &TlsHandle, metrics: &ReloadMetrics) -> bool {
     let before = handle.certificate_pin();
     let outcome = match files.load().and_then(|tls| handle.replace(tls)) {
         Ok(()) => {
@@ -149,5 +156,7 @@ fn reload(files: &TlsFiles, handle: &TlsHandle, metrics: &ReloadMetrics) {
             "failed"
         }
     };
-    metrics.0.with_label_values(&[outcome]).inc();
+    metrics.reloads.with_label_values(&[outcome]).inc();
+    metrics.shown(handle);
+    outcome == "new"
 }

@@ -1,4 +1,5 @@
-//! Being a long-running process: configuration, telemetry, metrics, admin port, certificates that change, drain.
+//! Being a long-running process: configuration, telemetry, metrics, admin port, certificates and configuration that change,
+//! drain.
 //!
 //! What is deliberately absent: anything about blobs, requests or roles. A `main` reads: [`config::load`],
 //! [`telemetry::init`], build everything, [`admin::Admin::start`], serve, [`drain::shutdown_signal`], [`drain::Drain::wait`].
@@ -13,6 +14,7 @@ pub mod hangup;
 pub mod limits;
 pub mod listener;
 pub mod metrics;
+pub mod reload;
 pub mod telemetry;
 
 pub use access_log::{AccessLog, AccessLogConfig};
@@ -24,3 +26,5 @@ pub use error::ServiceError;
 pub use hangup::on_hangup;
 pub use listener::{ListenerConfig, register_counters};
 pub use metrics::{MetricsError, Registry};
+pub use reload::{Changes, Reload, ReloadError, Reloading};
+pub use telemetry::LogFilter;

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use colibri_transport::{EarlyRule, QuicKeys, ServerConfig, ServerCounters, ServerLimits, ServerTls, ShareLimits};
+use colibri_transport::{
+    EarlyRule, QuicKeys, Segments, ServerConfig, ServerCounters, ServerLimits, ServerTls, ShareLimits,
+};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, Opts};
@@ -133,7 +135,20 @@ impl ListenerConfig {
         ServerConfig { drain_pause, counters: counters.clone(), limits: self.limits(), ..config }
     }
 
-    fn limits(&self) -> ServerLimits {
+    /// Checks what can be checked before a port is open, for a server with a port without TLS at `plain`, if anywhere.
+    ///
+    /// # Errors
+    /// What [`Self::secure`] and [`Self::plain`] would refuse, but for the content of files.
+    pub fn check(&self, plain: Option<SocketAddr>) -> Result<(), ServiceError> {
+        match (plain, &self.client_ca_file) {
+            (Some(address), Some(_)) => Err(ServiceError::PlainBesideClientAuthority { address }),
+            _ if self.shared_tickets && self.quic_keys_file.is_none() => Err(ServiceError::TicketsWithoutKeys),
+            _ => Ok(()),
+        }
+    }
+
+    /// The bounds of a server.
+    pub fn limits(&self) -> ServerLimits {
         ServerLimits {
             connections_max: self.connections_max.max(1),
             client_connections_max: self.client_connections_max,
@@ -168,6 +183,20 @@ pub fn register_counters(registry: &Registry, counters: Arc<ServerCounters>) -> 
             vectors.insert(count.name, made);
         }
     }
+    let segments = registry.gauge_vec(
+        "colibri_listener_udp_segments",
+        "datagrams that go through the system at once, sent (GSO) and received (GRO); 1 for one by one",
+        &["direction"],
+    )?;
+    let watched = counters.clone();
+    registry.before_rendering(move || {
+        // Without HTTP/3 there is nothing to tell.
+        if let Some(Segments { sent_max, received_max }) = watched.segments() {
+            for (direction, count) in [("sent", sent_max), ("received", received_max)] {
+                segments.with_label_values(&[direction]).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
+    });
     let descriptions: Vec<Desc> = vectors.values().flat_map(|vector| vector.desc().into_iter().cloned()).collect();
     let exported = Exported { counters, vectors: Arc::new(Mutex::new(vectors)), descriptions };
     registry.register("colibri_listener", Ok(exported)).map(drop)

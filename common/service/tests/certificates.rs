@@ -40,7 +40,8 @@ async fn what_is_good_is_shown_and_what_is_bad_leaves_the_old() {
     let dir = tempfile::tempdir().unwrap();
     let files = TlsFiles::new(dir.path());
     let (_server, handle) = served(&files);
-    let metrics = ReloadMetrics::register(&Registry::new()).unwrap();
+    let registry = Registry::new();
+    let metrics = ReloadMetrics::register(&registry).unwrap();
     let listeners = vec![(files, handle.clone())];
     tokio::spawn(certificates::follow(listeners, Duration::from_millis(5), metrics.clone()));
     let first = handle.certificate_pin();
@@ -65,6 +66,8 @@ async fn what_is_good_is_shown_and_what_is_bad_leaves_the_old() {
     std::fs::write(&key, good).unwrap();
     until(|| metrics.get("failed") > failed).await;
     assert_eq!(handle.certificate_pin(), second, "the old one stays");
+    let expiry = format!("colibri_tls_certificate_expiry_seconds {}", handle.expires_at().unwrap().0);
+    assert!(registry.render().lines().any(|line| line == expiry), "{}", registry.render());
     let third = rotate(dir.path());
     until(|| handle.certificate_pin() == third).await;
 }

@@ -40,7 +40,7 @@ pub use quic::keys::QuicKeys;
 #[cfg(feature = "server")]
 pub use server::admission::ShareLimits;
 #[cfg(feature = "server")]
-pub use server::counters::ServerCounters;
+pub use server::counters::{Segments, ServerCounters};
 #[cfg(feature = "server")]
 pub use server::identity::TlsHandle;
 #[cfg(feature = "server")]

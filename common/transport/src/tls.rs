@@ -4,6 +4,8 @@
 pub(crate) mod identity;
 #[cfg(feature = "client")]
 pub(crate) mod trust;
+#[cfg(feature = "server")]
+mod validity;
 
 use std::fs::File;
 use std::io::Read;

@@ -52,7 +52,8 @@ impl Followed {
 
     async fn listen_once(&self) -> Heard {
         let mut heard = Heard::Absent;
-        for source in self.fetcher.sources().candidates(None, 0) {
+        let sources = self.fetcher.sources();
+        for source in sources.candidates(None, 0) {
             match self.listen_to(source).await {
                 Heard::Ended => return Heard::Ended,
                 Heard::Away => heard = Heard::Away,
@@ -90,6 +91,10 @@ impl Followed {
             if lines.say_something(&chunk) {
                 self.metrics.auto_heard.inc();
                 self.news.notify_one();
+            }
+            if !self.fetcher.sources().list().iter().any(|known| std::ptr::eq(&**known, source)) {
+                // It is no upstream any more: others are to be heard.
+                break;
             }
         }
         Heard::Ended

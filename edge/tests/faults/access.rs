@@ -10,8 +10,8 @@ use crate::site::{build, config, get, request, send, whole};
 use crate::upstream::{Fault, Upstream, content, id};
 
 /// Made once with the key whose public half this is: for everything, until the year 2096.
-const PUBLIC: &str = "ed103440d1cae9021a2f0f3e2e2193f214408653920f8e6596a3a5999f08a7b3";
-const ALL: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwLCJwYXRocyI6WyIvIl19.tGLbyJ0iL4fWeNjfAx924U9qBPIs9jCRD_pdRW7w-hIXc0-nUHKq-hdEOclLKlixFO1mKn2ekMsB-Svx3f80DA";
+pub const PUBLIC: &str = "ed103440d1cae9021a2f0f3e2e2193f214408653920f8e6596a3a5999f08a7b3";
+pub const ALL: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwLCJwYXRocyI6WyIvIl19.tGLbyJ0iL4fWeNjfAx924U9qBPIs9jCRD_pdRW7w-hIXc0-nUHKq-hdEOclLKlixFO1mKn2ekMsB-Svx3f80DA";
 const NOTHING: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwfQ.TW_ax4ozfWgPlAsfeNliMNVGoQv0hKLzNWYt2ev-9Ue33B7X1ryeKDknOdDbyuMiJaAsS3dZ6g_6aC__QwwsAw";
 
 #[tokio::test(flavor = "multi_thread")]

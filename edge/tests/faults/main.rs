@@ -12,6 +12,7 @@ mod parts;
 mod peers;
 mod process;
 mod relay;
+mod reload;
 mod site;
 mod sources;
 mod tiers;

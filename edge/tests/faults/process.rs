@@ -6,15 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use colibri_edge::EdgeConfig;
 use colibri_edge::process::{EdgeProcess, EdgeServerConfig};
 use colibri_service::ListenerConfig;
 use colibri_transport::{Body, Client, ClientConfig, Protocol, ServerTls, Trust};
 use tokio::net::UdpSocket;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::site;
-use crate::upstream::{Upstream, content, id, loopback};
+use crate::upstream::{Fault, Upstream, content, id, loopback};
 
 /// A running process, and how to end it.
 struct Running {
@@ -93,6 +95,66 @@ async fn reload_of_the_certificate_under_load() {
     assert!(h3.is_some_and(|count| count.parse::<u64>().unwrap() > 0), "{h3:?}");
     edge.stop.cancel();
     edge.serving.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn budgets_and_the_state_of_ports_are_in_the_metrics() {
+    let blob = content(5 << 20, 10);
+    let upstream = Upstream::with(&[&blob]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let disk = site::disk(&dir.path().join("tier"), 1 << 30, colibri_edge::Admission::Always);
+    let config = EdgeServerConfig {
+        listen: loopback(0),
+        listen_admin: Some(loopback(0)),
+        tls_dir: dir.path().join("tls"),
+        edge: EdgeConfig { disk, memory_bytes: 64 << 20, ..site::config(&[&upstream]) },
+        ..EdgeServerConfig::default()
+    };
+    let process = EdgeProcess::start(&config).unwrap();
+    let (address, admin, stop) = (process.address(), process.admin_address().unwrap(), CancellationToken::new());
+    let serving = tokio::spawn(process.serve(stop.clone()));
+    let metric = async |name: &str| -> i64 {
+        let text = get(&client(false, Trust::None), &format!("http://{admin}/metrics")).await.unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{name} is missing in\n{text}")).parse().unwrap()
+    };
+    for (name, expected) in [
+        ("colibri_edge_memory_budget_bytes", 44 << 20),
+        ("colibri_edge_filling_budget_bytes", 12 << 20),
+        ("colibri_edge_pinned_budget_bytes", 4 << 20),
+        ("colibri_edge_disk_budget_bytes", 1 << 30),
+        ("colibri_edge_disk_budget_files", 1_000_000),
+        ("colibri_edge_pinned_bytes", 0),
+        ("colibri_edge_filling_bytes", 0),
+        ("colibri_listener_datagrams_total{fate=\"dropped-by-system\"}", 0),
+    ] {
+        assert_eq!(metric(name).await, expected, "{name}");
+    }
+    for name in ["sent", "received"] {
+        assert!(metric(&format!("colibri_listener_udp_segments{{direction=\"{name}\"}}")).await >= 1);
+    }
+    let tls = ServerTls::load(&dir.path().join("tls")).unwrap();
+    assert_eq!(metric("colibri_tls_certificate_expiry_seconds").await, tls.expires_at().unwrap().0 as i64);
+    // A reader in the middle of a unit that is coming in.
+    let gate = Arc::new(Semaphore::new(0));
+    let gated = gate.clone();
+    upstream.faults(move |path, range| {
+        let is_first_unit = !path.contains("leaves") && range.is_some_and(|range| range.starts_with("bytes=0-"));
+        is_first_unit.then(|| Fault::Step(64 << 10, gated.clone()))
+    });
+    let url = format!("https://{address}/blobs/{}", id(&blob));
+    let reader = tokio::spawn(async move { get(&client(true, Trust::None), &url).await });
+    while metric("colibri_edge_filling_bytes").await == 0 || metric("colibri_edge_pinned_bytes").await == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    gate.add_permits(100_000);
+    assert!(reader.await.unwrap().unwrap() == blob);
+    while metric("colibri_edge_filling_bytes").await > 0 || metric("colibri_edge_pinned_bytes").await > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.cancel();
+    serving.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -66,6 +66,7 @@ pub(crate) fn server_endpoints(
             config.reset_key(keys.reset_key()).cid_generator(move || Box::new(keys.ids(index)));
         }
         let socket = TokioRuntime.wrap_udp_socket(bind_beside(address, sockets > 1)?)?;
+        counters.watch(&socket);
         let socket = match sockets {
             1 => socket,
             _ => Steered::new(socket, index.into(), steering.clone()),

@@ -1,6 +1,9 @@
 //! [`ServerCounters`]: what happened at the listeners, as plain atomics. Names and exporting are the caller's.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use quinn::AsyncUdpSocket;
 
 use crate::handler::Protocol;
 use crate::priority::Class;
@@ -23,6 +26,8 @@ pub struct ServerCounters {
     /// Datagrams that arrived at another socket than their connection's, and those for which there was no room there.
     pub(crate) udp_passed_on: AtomicU64,
     pub(crate) udp_overflowed: AtomicU64,
+    /// The sockets of QUIC.
+    sockets: Mutex<Vec<Weak<dyn AsyncUdpSocket>>>,
     /// The port of QUIC, once it is open.
     pub(super) udp_port: AtomicU32,
     pub(super) refused_full: AtomicU64,
@@ -49,7 +54,36 @@ pub struct Count {
     pub value: u64,
 }
 
+/// How many datagrams go through the system at once at the UDP sockets; one if it takes them one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segments {
+    /// Sent together (GSO). Falls to one when the system turns out to be unable.
+    pub sent_max: usize,
+    /// Received together (GRO).
+    pub received_max: usize,
+}
+
 impl ServerCounters {
+    /// Looks at this socket, too, for as long as it is there.
+    pub(crate) fn watch(&self, socket: &Arc<dyn AsyncUdpSocket>) {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(socket));
+    }
+
+    /// What the worst of the UDP sockets does; nothing if there are none.
+    pub fn segments(&self) -> Option<Segments> {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets.retain(|socket| socket.strong_count() > 0);
+        let of = |socket: Arc<dyn AsyncUdpSocket>| Segments {
+            sent_max: socket.max_transmit_segments(),
+            received_max: socket.max_receive_segments(),
+        };
+        let worse = |a: Segments, b: Segments| Segments {
+            sent_max: a.sent_max.min(b.sent_max),
+            received_max: a.received_max.min(b.received_max),
+        };
+        sockets.iter().filter_map(Weak::upgrade).map(of).reduce(worse)
+    }
+
     /// All counts, those of one name together.
     pub fn all(&self) -> Vec<Count> {
         let count = |name, label, kind, value: &AtomicU64| Count { name, label, kind, value: read(value) };

@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use colibri_common::UnixSeconds;
+
 use crate::error::TransportError;
 use crate::tls::identity::{ServerTls, Sessions};
 
@@ -83,6 +85,11 @@ impl TlsHandle {
     /// SHA-256 of the SubjectPublicKeyInfo of the certificate shown now.
     pub fn certificate_pin(&self) -> [u8; 32] {
         self.read().tls.certificate_pin()
+    }
+
+    /// Until when that certificate holds, if it says so.
+    pub fn expires_at(&self) -> Option<UnixSeconds> {
+        self.read().tls.expires_at()
     }
 
     pub(super) fn tcp(&self) -> Arc<rustls::ServerConfig> {

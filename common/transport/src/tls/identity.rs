@@ -6,11 +6,13 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use colibri_common::UnixSeconds;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
 
+use super::validity::expires_at;
 use super::{ALPN_H1, ALPN_H2, ALPN_H3, file_roots, pin_of, provider, read_pem};
 use crate::error::TransportError;
 use crate::limits::SESSIONS_MAX;
@@ -168,6 +170,11 @@ impl ServerTls {
     /// SHA-256 of the SubjectPublicKeyInfo of the end-entity certificate: what a client's `pin:` names.
     pub fn certificate_pin(&self) -> [u8; 32] {
         self.pin
+    }
+
+    /// Until when the end-entity certificate holds; nothing if it does not say so in a way that is understood.
+    pub fn expires_at(&self) -> Option<UnixSeconds> {
+        expires_at(self.chain.first()?)
     }
 
     /// The certificate chain in PEM, for a client's `ca-file:`.
