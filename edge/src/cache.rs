@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::catalog::Catalog;
 use crate::config::{Admission, EdgeConfig};
-use crate::disk::{Content, DiskTier, Part};
+use crate::disk::{Content, Damage, DiskTier, Part};
 use crate::flight::Flight;
 use crate::flights::{Decision, Flights};
 use crate::gauges::{Budgets, Used};
@@ -248,24 +248,57 @@ impl Cache {
         unit: u32,
     ) -> Result<(), FetchError> {
         let key = UnitKey::of(&opened.layout, unit);
-        let disk = self.tiers.disk.as_ref();
-        if disk.is_some_and(|disk| disk.has(&key)) {
+        if self.tiers.disk.as_ref().is_some_and(|disk| disk.has(&key)) {
             return Ok(());
         }
-        let unit = match self.unit(fetcher, place, opened, unit, Keep::OnDisk) {
-            Found::Ready(unit) => unit,
+        self.bring(fetcher, place, opened, unit).await.map(drop)
+    }
+
+    /// Brings a unit onto the disk, whatever the disk says that it has; true if it was here, so that upstream was not asked.
+    async fn bring(
+        &self,
+        fetcher: &BlobFetcher,
+        place: &str,
+        opened: &Arc<Opened>,
+        unit: u32,
+    ) -> Result<bool, FetchError> {
+        let key = UnitKey::of(&opened.layout, unit);
+        let (unit, was_here) = match self.unit(fetcher, place, opened, unit, Keep::OnDisk) {
+            Found::Ready(unit) => (unit, true),
             Found::Filling(flight, joined) => {
                 flight.ended().await?;
                 if !joined {
-                    return Ok(());
+                    return Ok(false);
                 }
-                Arc::new(Unit::new(flight.segments()))
+                (Arc::new(Unit::new(flight.segments())), false)
             }
         };
-        if let Some(disk) = disk {
+        if let Some(disk) = &self.tiers.disk {
             disk.write(key, opened.layout.clone(), Content::FromMemory(unit), &self.tiers.tasks);
         }
-        Ok(())
+        Ok(was_here)
+    }
+
+    /// Brings back what the disk has damaged of a unit, from memory or from upstream; a unit that cannot be had goes.
+    pub async fn repair(&self, fetcher: &BlobFetcher, places: &[String], damage: Damage) {
+        let (Some(disk), Damage { key, pieces }) = (&self.tiers.disk, damage) else { return };
+        for place in places {
+            match self.refill(fetcher, place, key).await {
+                // A flight counts what it repairs.
+                Ok(was_here) => return self.tiers.metrics.disk_repaired.inc_by(if was_here { pieces } else { 0 }),
+                Err(error) => tracing::debug!(blob = %key.id, place, unit = key.unit, %error, "not repaired"),
+            }
+        }
+        tracing::warn!(blob = %key.id, unit = key.unit, "what a scrub found damaged cannot be had now: the unit goes");
+        disk.forget_damaged(key).await;
+    }
+
+    async fn refill(&self, fetcher: &BlobFetcher, place: &str, key: UnitKey) -> Result<bool, FetchError> {
+        let opened = self.open(fetcher, place, key.id, key.encoding).await.0?;
+        if UnitKey::of(&opened.layout, key.unit) != key {
+            return Err(FetchError::Local(format!("blob {}: another form is served now", key.id)));
+        }
+        self.bring(fetcher, place, &opened, key.unit).await
     }
 
     /// One unit of an opened blob: decides once between memory, joining a flight, and starting one.

@@ -16,7 +16,7 @@ mod upkeep;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use colibri_common::merkle::Leaves;
@@ -32,6 +32,7 @@ use crate::limits::{
     DISK_CLOSE_MS_MAX, DISK_PAUSE_MS, DISK_QUEUE_BYTES_MAX, DISK_READ_MS_MAX, DISK_READS_MAX, DISK_WRITERS,
 };
 use crate::metrics::Metrics;
+use crate::repair::Repairs;
 use crate::unit::{Segment, Unit, UnitKey};
 use epoch::Epoch;
 use files::{Files, lock};
@@ -56,6 +57,14 @@ pub(crate) enum Part {
     Here(Segment),
     /// The disk has damaged or lost these: fetch and [`DiskTier::write`] them.
     Missing(Range<u32>),
+}
+
+/// What a scrub found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Damage {
+    pub key: UnitKey,
+    /// How many pieces of the unit are not here any more.
+    pub pieces: u64,
 }
 
 /// What a file of the tier knows about its blob.
@@ -96,6 +105,8 @@ struct Inner {
     paused: Mutex<Pauses>,
     scrub_bytes_per_s: u64,
     upkeep: Mutex<Option<upkeep::Running>>,
+    /// Who repairs what a scrub finds, if anybody does.
+    repairs: OnceLock<Repairs>,
     metrics: Metrics,
 }
 
@@ -152,6 +163,7 @@ impl DiskTier {
             paused: Mutex::default(),
             scrub_bytes_per_s: config.scrub_bytes_per_s,
             upkeep: Mutex::default(),
+            repairs: OnceLock::new(),
             metrics,
         };
         inner.show();
@@ -170,6 +182,23 @@ impl DiskTier {
     /// The blobs that are to stay longest: those of the current release. Others go first.
     pub fn prefer(&self, blobs: HashSet<BlobId>) {
         lock(&self.inner.ledger).prefer(blobs);
+    }
+
+    /// From now on, what a scrub finds damaged stays until `repairs` has said that it cannot be had.
+    pub fn repaired_by(&self, repairs: Repairs) {
+        _ = self.inner.repairs.set(repairs);
+    }
+
+    /// Takes a unit out of which something is missing.
+    pub async fn forget_damaged(&self, key: UnitKey) {
+        let inner = self.inner.clone();
+        let forgetting = tokio::task::spawn_blocking(move || {
+            if inner.file(FileKey::of(&key)).is_none_or(|file| !file.has_unit(key.unit)) {
+                inner.drop_unit(FileKey::of(&key), key.unit);
+                inner.show();
+            }
+        });
+        _ = forgetting.await;
     }
 
     /// The unit, as far as it is here and right, if the disk answers soon.

@@ -35,6 +35,7 @@ pub mod process;
 mod quarantine;
 mod reader;
 mod relay;
+mod repair;
 mod serve;
 mod shapes;
 mod single_flight;
@@ -130,6 +131,10 @@ impl Edge {
         let repositories = metadata::Repositories::open(&common)?;
         metadata::export(&repositories, registry)?;
         let shared = warm::Shared::new(config, cache.clone(), disk.clone(), &own, clock.clone(), metrics.clone())?;
+        if let Some(disk) = &disk {
+            let places = config.repositories.iter().map(|followed| format!("/{}", followed.name));
+            repair::start(&cache, disk, &own, std::iter::once(String::new()).chain(places).collect());
+        }
         let warmers = Arc::new(warm::Warmers::open(config, &repositories, &shared)?);
         let listeners = auto::Listeners::new(config.auto_listeners_max, metrics.clone(), tasks.clone());
         let log = AccessLog::open(&config.access_log, registry)?.map(Arc::new);

@@ -212,6 +212,9 @@ pub const PEER_RUN_UNITS: u32 = 4;
 /// Requests in flight at a peer that are never too many, however few the others have.
 pub const PEER_LOAD_MIN: u32 = 64;
 
+/// Units that wait to be repaired after a scrub found damage; of more, the damaged ones go from the disk.
+pub const REPAIRS_QUEUED_MAX: usize = 256;
+
 /// Bad pieces that are kept for people to look at; the oldest go.
 pub const QUARANTINED_MAX: usize = 256;
 
@@ -333,6 +336,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("ENDPOINT_SLICES_BYTES_MAX", ENDPOINT_SLICES_BYTES_MAX),
     ("PEER_RUN_UNITS", PEER_RUN_UNITS as u64),
     ("PEER_LOAD_MIN", PEER_LOAD_MIN as u64),
+    ("REPAIRS_QUEUED_MAX", REPAIRS_QUEUED_MAX as u64),
     ("QUARANTINED_MAX", QUARANTINED_MAX as u64),
     ("QUARANTINE_OF_ONE_SOURCE_MAX", QUARANTINE_OF_ONE_SOURCE_MAX as u64),
     ("QUARANTINE_BYTES_MAX", QUARANTINE_BYTES_MAX as u64),

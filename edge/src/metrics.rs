@@ -58,7 +58,7 @@ pub struct Metrics {
     pub disk_evictions: IntCounter,
     /// Leaves and frames that the disk changed or lost.
     pub disk_damaged: IntCounter,
-    /// Of these, fetched again while the unit was read.
+    /// Of these, fetched again: while the unit was read, or because a scrub found them.
     pub disk_repaired: IntCounter,
     /// Bytes that were verified at rest.
     pub disk_scrubbed_bytes: IntCounter,
@@ -157,7 +157,7 @@ impl Metrics {
                 "colibri_edge_disk_damaged_total",
                 "leaves and frames that the disk changed or lost",
             )?,
-            disk_repaired: counter("colibri_edge_disk_repaired_total", "of these, fetched again while being read")?,
+            disk_repaired: counter("colibri_edge_disk_repaired_total", "of these, fetched again")?,
             disk_scrubbed_bytes: counter("colibri_edge_disk_scrubbed_bytes_total", "bytes verified at rest")?,
             disk_scrub_permille: registry
                 .gauge("colibri_edge_disk_scrub_permilles", "how far the scrub under way has come, in thousandths")?,

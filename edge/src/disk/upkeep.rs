@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use colibri_store::{Belief, BlobFile, Glance, Run, StoreError};
 
-use super::Inner;
 use super::epoch::{self, Epoch};
 use super::files::{FOLDERS, Files, is_not_found, lock};
 use super::ledger::{FileKey, Totals};
+use super::{Damage, Inner, Part};
 use crate::limits::{DISK_BLOCK_BYTES, DISK_PAUSE_MS, DISK_UPKEEP_MS};
+use crate::unit::UnitKey;
 
 /// The thread; dropping this ends it.
 #[derive(Debug)]
@@ -214,7 +215,7 @@ impl Inner {
         self.files.has_folders().map_err(|source| StoreError::Io { path: dir.clone(), source })
     }
 
-    /// Verifies the next units against the leaves, about so many bytes of them. What is bad goes.
+    /// Verifies the next units against the leaves, about so many bytes of them. What is bad is repaired, or goes.
     pub(super) fn scrub(&self, upkeep: &mut Upkeep, mut allowance_bytes: u64) {
         while allowance_bytes > 0 {
             let next = lock(&self.ledger).unit_from(upkeep.file, upkeep.unit);
@@ -250,15 +251,23 @@ impl Inner {
         let runs = file.read_unit(unit, Belief::Leaves).unwrap_or_default();
         self.metrics.disk_scrubbed_bytes.inc_by(bytes(&file));
         let bad: Vec<Run> = runs.into_iter().filter(|run| matches!(run, Run::Missing { .. })).collect();
-        let is_right = bad.is_empty();
-        for run in bad {
-            self.part(&file, run);
+        if bad.is_empty() {
+            return true;
         }
-        if !is_right {
+        let missing = bad.into_iter().map(|run| match self.part(&file, run) {
+            Part::Missing(pieces) => pieces.len() as u64,
+            Part::Here(_) => 0,
+        });
+        let key_of_unit = UnitKey::of(file.layout(), unit);
+        let damage = Damage { key: key_of_unit, pieces: missing.sum() };
+        // What is right of it is served meanwhile, and readers repair it, too.
+        if self.repairs.get().is_some_and(|repairs| repairs.ask(damage)) {
+            tracing::warn!(blob = %key.id, unit, pieces = damage.pieces, "a scrub found damage: it is fetched again");
+        } else {
             tracing::warn!(blob = %key.id, unit, "a scrub found damage: the unit goes");
             self.drop_unit(key, unit);
         }
-        is_right
+        false
     }
 
     /// The end of a clean stop.

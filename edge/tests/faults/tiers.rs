@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use colibri_edge::{Admission, Edge, EdgeConfig};
+use colibri_edge::{Admission, DiskTierConfig, Edge, EdgeConfig};
 use http::Method;
 
 use crate::site::{build, config, disk, part, request, unit_files, whole};
@@ -250,6 +250,69 @@ async fn bit_rot_repair_while_the_request_succeeds() {
         whole(&edge, &path, &served).await;
         assert_eq!((upstream.requests(), edge.metrics().disk_damaged.get()), (asked, 2));
     }
+}
+
+/// Rots a byte of the only file of a tier, in place: the tier looks after its files at any moment, and must not find an
+/// empty one.
+fn rot(dir: &Path, served: &[u8], at: usize) {
+    let file = std::fs::OpenOptions::new().write(true).open(&unit_files(dir)[0]).unwrap();
+    std::os::unix::fs::FileExt::write_at(&file, &[served[at] ^ 1], at as u64).unwrap();
+}
+
+fn scrubbing(config: EdgeConfig) -> EdgeConfig {
+    let disk = config.disk.map(|disk| DiskTierConfig { scrub_bytes_per_s: 64 << 20, ..disk });
+    EdgeConfig { disk, ..config }
+}
+
+/// What nobody reads rots, too: the scrub finds it, and the leaf or frame is fetched again, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn bit_rot_repair_of_what_only_the_scrub_reads() {
+    let one = content(UNIT + 5000, 73);
+    let upstream = Upstream::with(&[&one]).await;
+    for form in ["", "1/"] {
+        let dir = tempfile::tempdir().unwrap();
+        let edge = build(&scrubbing(on_disk(&upstream, 1 << 20, dir.path(), 1 << 30, Admission::Always)));
+        let path = format!("/blobs/{form}{}", id(&one));
+        let served = upstream.file(&path);
+        whole(&edge, &path, &served).await;
+        let written = served.len() as u64 - if form.is_empty() { 0 } else { unit_h_bytes(&served) };
+        until(|| edge.metrics().disk_written_bytes.get() == written).await;
+        let filled = edge.metrics().filled_bytes.get();
+        for at in [100_000, served.len() / 2] {
+            rot(dir.path(), &served, at);
+        }
+        let metrics = edge.metrics();
+        until(|| metrics.disk_repaired.get() == 2).await;
+        let file = unit_files(dir.path()).remove(0);
+        until(|| std::fs::read(&file).unwrap()[..served.len()] == served[..]).await;
+        assert_eq!((metrics.disk_damaged.get(), metrics.disk_errors.get()), (2, 0));
+        assert!(metrics.filled_bytes.get() - filled < 200_000, "the rest of the unit was not fetched again");
+        let asked = upstream.requests();
+        whole(&edge, &path, &served).await;
+        assert_eq!((upstream.requests(), metrics.disk_damaged.get()), (asked, 2), "it is on disk as before");
+    }
+}
+
+/// No source has it now: it goes, and whoever asks for it is told the truth.
+#[tokio::test(flavor = "multi_thread")]
+async fn bit_rot_repair_without_a_source_lets_the_unit_go() {
+    let one = content(UNIT, 74);
+    let upstream = Upstream::with(&[&one]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let edge = build(&scrubbing(on_disk(&upstream, 1 << 20, dir.path(), 1 << 30, Admission::Always)));
+    let path = format!("/blobs/{}", id(&one));
+    whole(&edge, &path, &one).await;
+    until(|| edge.metrics().disk_written_bytes.get() == UNIT as u64).await;
+    upstream.clear();
+    rot(dir.path(), &one, 100_000);
+    until(|| unit_files(dir.path()).is_empty()).await;
+    assert_eq!((edge.metrics().disk_damaged.get(), edge.metrics().disk_repaired.get()), (1, 0));
+    until(|| edge.metrics().disk_files.get() == 0).await;
+    assert_eq!(crate::site::get(&edge, &path, &[]).await.status, 404);
+    // And when it is there again, it is served and kept.
+    upstream.add(&one);
+    whole(&edge, &path, &one).await;
+    until(|| edge.metrics().disk_files.get() == 1).await;
 }
 
 /// What is on disk after a restart is served without upstream: leaves, shapes, lengths, units; partly present blobs cost a
