@@ -4,9 +4,9 @@
 pub const STREAMS_MAX: u32 = 100;
 /// Unidirectional QUIC streams a peer may open (HTTP/3 needs three; one more for grease, and some room).
 pub const UNI_STREAMS_MAX: u32 = 8;
-/// Largest header section that is accepted, in bytes.
+/// Largest header section that is accepted, in bytes; a server reads up to twice as much, to say why it refuses.
 pub const HEADER_BYTES_MAX: usize = 32 * 1024;
-/// Most header fields in one HTTP/1.1 message.
+/// Most header fields in one HTTP/1.1 message; a server reads up to twice as many, to say why it refuses.
 pub const HEADER_FIELDS_MAX: usize = 100;
 /// Connections of a server, TCP and QUIC together.
 pub const CONNECTIONS_MAX: usize = 10_000;

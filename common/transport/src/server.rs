@@ -7,6 +7,7 @@ mod dispatch;
 mod http3;
 pub mod identity;
 mod patience;
+mod refusal;
 mod tcp;
 
 use std::net::SocketAddr;
@@ -105,7 +106,8 @@ pub struct ServerLimits {
     pub total: ShareLimits,
     /// Requests at a time on one HTTP/3 or HTTP/2 connection, at most [`limits::STREAMS_MAX`].
     pub streams_max: u32,
-    /// Largest header section of a request in bytes.
+    /// Largest header section of a request in bytes, 32 more counted for each field. One of up to twice as much is answered with
+    /// 431 and a reason, a larger one with what its protocol has for that.
     pub header_bytes_max: usize,
     /// Largest request body in bytes.
     pub request_body_bytes_max: u64,
@@ -115,6 +117,13 @@ pub struct ServerLimits {
     pub idle_timeout: Duration,
     /// Time without progress of a body, in either direction, after which its stream or connection is broken.
     pub stall_timeout: Duration,
+}
+
+impl ServerLimits {
+    /// What is read of a header section, so that one that is too large can be answered.
+    const fn header_bytes_read_max(&self) -> usize {
+        self.header_bytes_max.saturating_mul(2)
+    }
 }
 
 impl Default for ServerLimits {

@@ -2,15 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::header::{ALT_SVC, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALT_SVC, CONTENT_LENGTH, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::ServerLimits;
 use super::admission::Seat;
 use super::counters::{ServerCounters, count};
-use crate::body::Body;
+use super::refusal::Refusal;
 use crate::content_length::content_length;
 use crate::handler::{ClientCertificate, Handler, Peer, Protocol, Request, Response, Secure};
 use crate::priority::Priority;
@@ -43,7 +42,9 @@ impl Dispatch {
             Ok(admitted) => admitted,
             Err(wait) => {
                 count(&self.counters.shed[priority.class() as usize]);
-                return too_many_requests(wait, head);
+                let mut response = Refusal::busy_for(wait).respond();
+                settle_body(&mut response, head);
+                return response;
             }
         };
         let mut response = match self.admit(&mut request) {
@@ -58,7 +59,7 @@ impl Dispatch {
                 }
                 (self.handler)(request).await
             }
-            Err(refusal) => *refusal,
+            Err(refusal) => refusal.respond(),
         };
         settle_body(&mut response, head);
         let mut response = response.map(|body| seat.metered(body, admitted));
@@ -72,18 +73,10 @@ impl Dispatch {
     }
 
     /// Bounds the request body, or says why the request is refused.
-    fn admit(&self, request: &mut Request) -> Result<(), Box<Response>> {
-        if request.method() == Method::CONNECT {
-            return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not offered here"));
-        }
-        let length = content_length(request.headers())
-            .map_err(|()| refusal(StatusCode::BAD_REQUEST, "Content-Length is not one decimal number"))?;
-        let bytes_max = self.limits.request_body_bytes_max;
-        if length.is_some_and(|length| length > bytes_max) {
-            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, &format!("request bodies may have {bytes_max} bytes")));
-        }
-        let body = std::mem::take(request.body_mut());
-        *request.body_mut() = body.expecting(length).at_most(bytes_max).idle_limit(self.limits.stall_timeout);
+    fn admit(&self, request: &mut Request) -> Result<(), Refusal> {
+        let length = Refusal::check(request, &self.limits)?;
+        let body = std::mem::take(request.body_mut()).expecting(length).at_most(self.limits.request_body_bytes_max);
+        *request.body_mut() = body.idle_limit(self.limits.stall_timeout);
         Ok(())
     }
 }
@@ -109,26 +102,4 @@ fn settle_body(response: &mut Response, head: bool) {
     if !head {
         *response.body_mut() = body.expecting(announced);
     }
-}
-
-/// The server, or this client's part of it, has enough to do (RFC 6585 §4).
-fn too_many_requests(wait: Duration, head: bool) -> Response {
-    let seconds = wait.as_millis().div_ceil(1000).max(1);
-    let detail = format!("this server has too much to do: ask again in {seconds} s");
-    let text = format!(r#"{{"type":"about:blank","title":"Too Many Requests","status":429,"detail":"{detail}"}}"#);
-    let mut response = Response::new(Body::full(text));
-    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-    let headers = response.headers_mut();
-    headers.insert(RETRY_AFTER, HeaderValue::from(seconds as u64));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    settle_body(&mut response, head);
-    response
-}
-
-fn refusal(status: StatusCode, reason: &str) -> Box<Response> {
-    let mut response = Response::new(Body::full(format!("{reason}\n")));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    Box::new(response)
 }

@@ -91,10 +91,10 @@ async fn connection(incoming: quinn::Incoming, now: Option<QuicNow>, seat: Seat,
             true => connecting.into_0rtt().map(|(quic, proven)| (quic, Some(proven))).map_err(|_| "it is refused")?,
             false => (connecting.await.map_err(|error| error.to_string())?, None),
         };
-        let connection = Connection::new(quic.clone(), context.limits.header_bytes_max);
+        let connection = Connection::new(quic.clone(), context.limits.header_bytes_read_max());
         let shared = connection.shared();
         let mut builder = h3::server::builder();
-        builder.max_field_section_size(context.limits.header_bytes_max as u64).send_grease(false);
+        builder.max_field_section_size(context.limits.header_bytes_read_max() as u64).send_grease(false);
         let http3 = builder.build::<_, Bytes>(connection).await.map_err(|error| error.to_string())?;
         Ok::<_, String>((quic, proven, shared, http3))
     };

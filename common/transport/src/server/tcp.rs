@@ -184,14 +184,14 @@ fn builder(context: &Context, http2: Option<bool>) -> auto::Builder<TokioExecuto
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.header_timeout)
-        .max_headers(limits::HEADER_FIELDS_MAX)
+        .max_headers(2 * limits::HEADER_FIELDS_MAX)
         // hyper needs room for at least 8 KiB and reads bodies through the same buffer.
-        .max_buf_size(bounds.header_bytes_max.max(8 * 1024));
+        .max_buf_size(bounds.header_bytes_read_max().max(8 * 1024));
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(bounds.streams_max.min(limits::STREAMS_MAX))
-        .max_header_list_size(u32::try_from(bounds.header_bytes_max).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(bounds.header_bytes_read_max()).unwrap_or(u32::MAX))
         .initial_stream_window_size(limits::SERVER_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::SERVER_CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(limits::HTTP2_SEND_BUFFER_BYTES)

@@ -122,6 +122,9 @@ async fn request_bodies_are_capped() {
         let post = |body| http::Request::post(way.url(server.address, "/")).body(body).unwrap();
         let response = client.send(post(Body::full(pattern(1001)))).await.unwrap();
         assert_eq!(response.status(), 413, "{way:?}");
+        let problem = crate::refusals::problem(response).await;
+        assert!(problem.contains(r#""type":"urn:colibri:problem:content-too-large""#), "{problem}");
+        assert!(problem.contains("may have 1000 bytes"), "{problem}");
         let response = client.send(post(Body::full(pattern(1000)))).await.unwrap();
         assert_eq!(response.into_body().read_all(100).await.unwrap(), "1000");
         let (mut sender, body) = Body::channel(None);

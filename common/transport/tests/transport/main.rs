@@ -10,6 +10,7 @@ mod mutual_tls;
 mod priority;
 mod protocols;
 mod rebind;
+mod refusals;
 mod relay;
 mod reload;
 mod support;
