@@ -6,15 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use colibri_api::Trace;
+use colibri_api::cache_status::inherited;
 use colibri_common::{Clock, UnixSeconds};
 use colibri_fetch::{Blame, Given, Witness};
 use colibri_service::AccessLog;
 use colibri_transport::{Peer, Protocol, Request, Response};
 use http::header::{RANGE, USER_AGENT};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 
-use crate::cache::Freshness;
+use crate::freshness::Freshness;
 use crate::history::clip;
 use crate::limits::{LOGGED_FIELD_BYTES_MAX, LOGGED_PATH_BYTES_MAX};
 use crate::metrics::Metrics;
@@ -43,28 +44,42 @@ pub(crate) struct Visit {
     began: Instant,
     protocol: Option<Protocol>,
     metrics: Metrics,
+    trail: Arc<Trail>,
     noted: Option<Noted>,
 }
 
 /// What is written of it besides.
 struct Noted {
     log: Arc<AccessLog>,
-    trail: Arc<Trail>,
     line: Line,
 }
 
-/// Which source was asked on behalf of one request: the one that gave something last. What is remembered of sources whoever
-/// asks is told as well.
+/// What sources did on behalf of one request. What is remembered of them whoever asks is told as well.
 #[derive(Debug)]
-struct Trail {
+pub(crate) struct Trail {
     seen: Arc<Seen>,
+    /// The one that gave something last.
     source: Mutex<Option<String>>,
+    /// What the caches before said of the answer that began last.
+    caches: Mutex<Option<HeaderValue>>,
+}
+
+impl Trail {
+    /// What the caches between the origin and here said of the answer that began last.
+    pub fn caches(&self) -> Option<HeaderValue> {
+        self.caches.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Witness for Trail {
     fn gave(&self, authority: &str, given: Given) {
         self.seen.gave(authority, given);
         *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(authority.to_owned());
+    }
+
+    fn answers(&self, fields: &HeaderMap) {
+        let caches = inherited(fields).and_then(|list| HeaderValue::try_from(list).ok());
+        *self.caches.lock().unwrap_or_else(PoisonError::into_inner) = caches;
     }
 
     fn blamed(&self, blame: &Blame) {
@@ -112,25 +127,22 @@ impl Access {
     /// Notes that a request has come.
     pub fn visit(&self, request: &Request, trace: &Trace) -> Visit {
         let protocol = request.extensions().get::<Protocol>().copied();
-        let noted = self.log.clone().map(|log| Noted {
-            log,
-            trail: Arc::new(Trail { seen: self.seen.clone(), source: Mutex::default() }),
-            line: Line::of(request, trace, self.clock.now()),
-        });
-        Visit { began: Instant::now(), protocol, metrics: self.metrics.clone(), noted }
+        let line = || Line::of(request, trace, self.clock.now());
+        let noted = self.log.clone().map(|log| Noted { log, line: line() });
+        let trail = Trail { seen: self.seen.clone(), source: Mutex::default(), caches: Mutex::default() };
+        Visit { began: Instant::now(), protocol, metrics: self.metrics.clone(), trail: Arc::new(trail), noted }
     }
 }
 
 impl Visit {
-    /// Who is to be told which source gave what for this request, if that is not just
-    /// [`Seen`].
-    pub fn witness(&self) -> Option<Arc<dyn Witness>> {
-        self.noted.as_ref().map(|noted| noted.trail.clone() as Arc<dyn Witness>)
+    /// Who is to be told what sources do for this request.
+    pub const fn trail(&self) -> &Arc<Trail> {
+        &self.trail
     }
 
     /// The answer, watched to its end.
     pub fn ends_with(self, response: Response) -> Response {
-        let Self { began, protocol, metrics, noted } = self;
+        let Self { began, protocol, metrics, trail, noted } = self;
         let freshness = response.extensions().get::<Freshness>().copied();
         let protocol = protocol.map_or("none", Protocol::name);
         let class = match response.status().as_u16() / 100 {
@@ -141,29 +153,18 @@ impl Visit {
         };
         metrics.answers.with_label_values(&[protocol, class]).inc();
         metrics.head_seconds.observe(began.elapsed().as_secs_f64());
-        let Some(Noted { log, trail, mut line }) = noted else { return response };
+        let Some(Noted { log, mut line }) = noted else { return response };
         line.status = response.status().as_u16();
         line.set_version = response.extensions().get::<SetVersion>().map(|version| version.0);
         response.map(|body| {
             body.watched(move |bytes, complete| {
                 line.source = trail.source.lock().unwrap_or_else(PoisonError::into_inner).take();
-                line.tier = freshness.map(|freshness| tier(freshness, line.source.is_some()));
+                line.tier = freshness.map(Freshness::tier);
                 (line.bytes, line.complete) = (bytes, complete);
                 line.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                 log.log(&line);
             })
         })
-    }
-}
-
-const fn tier(freshness: Freshness, fetched: bool) -> &'static str {
-    match (freshness, fetched) {
-        // A small blob comes whole when it is opened: it is in memory by the time its unit is asked for.
-        (Freshness::Hit | Freshness::Miss, true) => "upstream",
-        (Freshness::Hit, false) => "memory",
-        (Freshness::Stale, _) => "stale",
-        (Freshness::Joined, _) => "flight",
-        (Freshness::Miss, false) => "disk",
     }
 }
 

@@ -19,6 +19,7 @@ use crate::config::{Admission, EdgeConfig};
 use crate::disk::{Content, Damage, DiskTier, Part};
 use crate::flight::Flight;
 use crate::flights::{Decision, Flights};
+use crate::freshness::Freshness;
 use crate::gauges::{Budgets, Used};
 use crate::history::History;
 use crate::ledger::Ledger;
@@ -58,25 +59,6 @@ struct Tiers {
     tasks: TaskTracker,
 }
 
-/// Where something came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Freshness {
-    /// It was here.
-    Hit,
-    /// It was here and is old, but upstream cannot be asked.
-    Stale,
-    /// Somebody else was fetching it.
-    Joined,
-    /// It was fetched for this request.
-    Miss,
-}
-
-impl Freshness {
-    pub const fn of_flight(joined: bool) -> Self {
-        if joined { Self::Joined } else { Self::Miss }
-    }
-}
-
 /// Where a unit is kept that is fetched now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
@@ -96,13 +78,6 @@ pub(crate) enum Found {
 }
 
 impl Found {
-    pub const fn freshness(&self) -> Freshness {
-        match self {
-            Self::Ready(_) => Freshness::Hit,
-            Self::Filling(_, joined) => Freshness::of_flight(*joined),
-        }
-    }
-
     /// The next bytes of `wanted` from offset `from` on.
     pub async fn read(&self, from: u64, wanted: ByteRange) -> Result<Slice, FetchError> {
         match self {
@@ -121,15 +96,27 @@ fn read_ready(unit: &Unit, from: u64, wanted: ByteRange) -> Result<Slice, FetchE
 #[derive(Debug)]
 pub(crate) enum UnitAccess {
     Ready(Held<Unit>),
-    Filling(Held<Flight>),
+    /// It is coming; true if somebody else had asked for it first.
+    Filling(Held<Flight>, bool),
 }
 
 impl UnitAccess {
+    /// Where it comes from, as far as that is known by the time its first bytes are here.
+    pub fn freshness(&self) -> Freshness {
+        match self {
+            Self::Ready(_) => Freshness::Hit,
+            Self::Filling(flight, joined) => {
+                let from = flight.get().and_then(|flight| flight.comes_from());
+                from.unwrap_or(Freshness::Miss).seen_by(*joined)
+            }
+        }
+    }
+
     /// The next bytes of `wanted` from offset `from` on; nothing if the unit was let go meanwhile.
     pub async fn read(&self, from: u64, wanted: ByteRange) -> Option<Result<Slice, FetchError>> {
         Some(match self {
             Self::Ready(unit) => read_ready(&*unit.get()?, from, wanted),
-            Self::Filling(flight) => flight.get()?.read(from, wanted).await,
+            Self::Filling(flight, _) => flight.get()?.read(from, wanted).await,
         })
     }
 }
@@ -191,7 +178,7 @@ impl Cache {
     pub fn hold(&self, found: &Found, bytes: u64) -> UnitAccess {
         match found {
             Found::Ready(unit) => UnitAccess::Ready(self.pins.hold(unit, bytes)),
-            Found::Filling(flight, _) => UnitAccess::Filling(self.pins.hold(flight, bytes)),
+            Found::Filling(flight, joined) => UnitAccess::Filling(self.pins.hold(flight, bytes), *joined),
         }
     }
 
@@ -385,6 +372,7 @@ impl Tiers {
         {
             return self.fill_from_disk(fetcher, place, opened, entry, parts).await;
         }
+        flight.begins(Freshness::Miss);
         self.metrics.fills.inc();
         let at_once = |disk: &DiskTier| keep == Keep::OnDisk || disk.admission() == Admission::Always;
         let for_disk = self.disk.as_ref().is_some_and(at_once);
@@ -421,6 +409,8 @@ impl Tiers {
         parts: Vec<Part>,
     ) -> Result<(), FetchError> {
         let (key, flight, layout) = (entry.key, &entry.flight, &opened.layout);
+        let whole = parts.iter().all(|part| matches!(part, Part::Here(_)));
+        flight.begins(if whole { Freshness::Disk } else { Freshness::Partial });
         let mut repaired = Vec::new();
         for part in parts {
             let pieces = match part {

@@ -9,8 +9,8 @@ use colibri_fetch::{BlobFetcher, FetchError, OpenedBlob, ProvenLeaves};
 use colibri_package::delivery::{Encoding, VerifiedPieces};
 use tokio_util::task::TaskTracker;
 
-use crate::cache::Freshness;
 use crate::disk::DiskTier;
+use crate::freshness::Freshness;
 use crate::shapes::{Opened, Shapes};
 use crate::single_flight::SingleFlight;
 
@@ -22,8 +22,8 @@ pub(crate) struct Catalog {
     shapes: Arc<Shapes>,
     disk: Option<DiskTier>,
     keep_early: KeepEarly,
-    leaves_flights: SingleFlight<BlobId, Leaves>,
-    open_flights: SingleFlight<(BlobId, Encoding), Arc<Opened>>,
+    leaves_flights: SingleFlight<BlobId, (Leaves, Freshness)>,
+    open_flights: SingleFlight<(BlobId, Encoding), (Arc<Opened>, Freshness)>,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -55,7 +55,7 @@ impl Catalog {
             async move { this.find_leaves(&fetcher, &place, id, expected).await }
         };
         let (answer, joined) = self.leaves_flights.join_as(fetcher.urgency(), id, work).await;
-        (answer, Freshness::of_flight(joined))
+        told(answer, joined)
     }
 
     async fn find_leaves(
@@ -64,22 +64,22 @@ impl Catalog {
         place: &str,
         id: BlobId,
         expected: Encoding,
-    ) -> Result<Leaves, FetchError> {
+    ) -> Result<(Leaves, Freshness), FetchError> {
         if let Some(leaves) = self.shapes.leaves(id) {
-            return Ok(leaves);
+            return Ok((leaves, Freshness::Hit));
         }
         if let Some(disk) = &self.disk
             && let Some(leaves) = disk.leaves(id).await
         {
             self.shapes.keep_leaves(leaves.clone());
-            return Ok(leaves);
+            return Ok((leaves, Freshness::Disk));
         }
         let ProvenLeaves { leaves, shown } = fetcher.leaves(place, id, expected).await?;
         if let Some(shown) = shown {
             self.keep(shown);
         }
         self.shapes.keep_leaves(leaves.clone());
-        Ok(leaves)
+        Ok((leaves, Freshness::Miss))
     }
 
     /// The opened blob.
@@ -99,7 +99,7 @@ impl Catalog {
             async move { this.find_blob(&fetcher, &place, id, encoding).await }
         };
         let (answer, joined) = self.open_flights.join_as(fetcher.urgency(), (id, encoding), work).await;
-        (answer, Freshness::of_flight(joined))
+        told(answer, joined)
     }
 
     async fn find_blob(
@@ -108,11 +108,12 @@ impl Catalog {
         place: &str,
         id: BlobId,
         encoding: Encoding,
-    ) -> Result<Arc<Opened>, FetchError> {
+    ) -> Result<(Arc<Opened>, Freshness), FetchError> {
         if let Some(opened) = self.open_from_disk(id, encoding).await {
-            return Ok(opened);
+            return Ok((opened, Freshness::Disk));
         }
-        let leaves = match self.leaves(fetcher, place, id, encoding).await.0 {
+        let (leaves, freshness) = self.leaves(fetcher, place, id, encoding).await;
+        let leaves = match leaves {
             Ok(leaves) => Some(leaves),
             // Somebody without leaves may have the blob: a plain file server.
             Err(FetchError::NotFound { .. } | FetchError::AllFailed { absent_somewhere: true, .. }) => None,
@@ -120,11 +121,11 @@ impl Catalog {
         };
         // Proving the leaves may have opened the blob on the way; another flight may have landed.
         if let Some(opened) = self.shapes.opened(id, encoding) {
-            return Ok(opened);
+            return Ok((opened, freshness));
         }
         let blob = fetcher.open_with(place, id, encoding, leaves).await?;
         self.shapes.keep_leaves(blob.layout.leaves().clone());
-        Ok(self.keep(blob))
+        Ok((self.keep(blob), Freshness::Miss))
     }
 
     /// A blob whose length the disk tier can prove. One whose last piece is not there costs a small request upstream.
@@ -146,5 +147,13 @@ impl Catalog {
         (self.keep_early)(&opened, blob.early);
         self.shapes.keep(opened.clone());
         opened
+    }
+}
+
+/// What a flight found, for one of those who waited for it.
+fn told<T>(answer: Result<(T, Freshness), FetchError>, joined: bool) -> (Result<T, FetchError>, Freshness) {
+    match answer {
+        Ok((found, freshness)) => (Ok(found), freshness.seen_by(joined)),
+        Err(error) => (Err(error), Freshness::of_flight(joined)),
     }
 }

@@ -15,9 +15,9 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::Freshness;
 use crate::config::EdgeConfig;
 use crate::forms::Forms;
+use crate::freshness::Freshness;
 use crate::limits::{
     ABSENT_BYTES_MAX, ABSENT_FLOOR_MS, DOCUMENT_BYTES_MAX, DOCUMENTS_BYTES_MAX, FIRST_CONTACT_MS,
     FIRST_CONTACT_PAUSE_MS, NUMBERED_RECHECK_MS,

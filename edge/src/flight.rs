@@ -1,10 +1,13 @@
 //! [`Flight`]: the fill of one unit that any number of readers may follow while it runs. The task that fills it is detached:
 //! no reader, slow or gone, delays or kills it. Readers wake by event and read at their own pace from verified segments.
 
+use std::sync::OnceLock;
+
 use colibri_common::ByteRange;
 use colibri_fetch::{Class, FetchError, Urgency};
 use tokio::sync::watch;
 
+use crate::freshness::Freshness;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::unit::{Segment, Slice, slice_at};
 
@@ -16,6 +19,8 @@ pub(crate) struct Flight {
     progress: watch::Sender<Progress>,
     /// As urgent as the most urgent of those who wait.
     urgency: Urgency,
+    /// Where it comes from, known before its first bytes are here.
+    from: OnceLock<Freshness>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -26,7 +31,17 @@ struct Progress {
 impl Flight {
     pub fn new(class: Class) -> Self {
         let progress = watch::Sender::new(Progress::default());
-        Self { segments: Mutex::default(), progress, urgency: Urgency::new(class) }
+        Self { segments: Mutex::default(), progress, urgency: Urgency::new(class), from: OnceLock::new() }
+    }
+
+    /// Says where it comes from, before there are bytes of it.
+    pub fn begins(&self, from: Freshness) {
+        _ = self.from.set(from);
+    }
+
+    /// Where it comes from, if that is known yet.
+    pub fn comes_from(&self) -> Option<Freshness> {
+        self.from.get().copied()
     }
 
     /// How urgent it is; whoever joins raises it.

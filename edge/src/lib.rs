@@ -21,6 +21,7 @@ mod error;
 mod flight;
 mod flights;
 mod forms;
+mod freshness;
 mod gauges;
 mod history;
 mod import;

@@ -10,7 +10,8 @@ use colibri_common::ByteRange;
 use colibri_fetch::{BlobFetcher, FetchError};
 use colibri_transport::BodySender;
 
-use crate::cache::{Cache, Found, Freshness, Keep, UnitAccess};
+use crate::cache::{Cache, Found, Keep, UnitAccess};
+use crate::freshness::Freshness;
 use crate::ledger::Ledger;
 use crate::limits::{READ_AHEAD_AFTER_BYTES, WHOLE_ANSWER_BYTES_MAX};
 use crate::shapes::Opened;
@@ -54,7 +55,7 @@ impl Reader {
         reader
     }
 
-    /// Where the first unit of the answer comes from; nothing if it needs none.
+    /// Where the first unit of the answer comes from, once it was waited for; nothing if it needs none.
     pub const fn freshness(&self) -> Option<Freshness> {
         self.freshness
     }
@@ -64,6 +65,7 @@ impl Reader {
         if let Some((unit, _)) = self.current {
             let from = self.range.start().max(self.opened.layout.unit_range(unit).start());
             self.first = Some(self.read(from, self.wanted(unit)).await?);
+            self.freshness = self.current.as_ref().map(|(_, access)| access.freshness());
         }
         Ok(())
     }
@@ -181,7 +183,6 @@ impl Reader {
             && let Some(unit) = self.next_with_bytes()
         {
             let found = self.ask(unit);
-            self.freshness.get_or_insert(found.freshness());
             self.ahead = Some((unit, self.hold(&found, unit)));
         }
     }

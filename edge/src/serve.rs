@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use colibri_api::cache_status::CACHE_STATUS;
 use colibri_api::problem::VARY_CODING;
 use colibri_api::{
     ApiError, BlobForm, CacheStatus, Coding, ETag, Forward, RepositoryName, Representation, ResponsePlan, Route, Trace,
@@ -14,7 +15,7 @@ use colibri_api::{
 };
 use colibri_common::{BlobId, Clock, Digest, UnixSeconds};
 use colibri_fetch::nearby::{FROM_PEER, LEAVING};
-use colibri_fetch::{BlobFetcher, Class, FetchError, Witness};
+use colibri_fetch::{BlobFetcher, Class, FetchError};
 use colibri_package::delivery::{DeliveryType, Encoding};
 use colibri_transport::{Body, Priority, Request, Response};
 use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
@@ -23,14 +24,15 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio_util::task::TaskTracker;
 
-use crate::access::{Access, SetVersion};
+use crate::access::{Access, SetVersion, Trail};
 use crate::auto::{EVENT_STREAM, Listeners};
+use crate::cache::Cache;
 use crate::cache::explain::FormState;
-use crate::cache::{Cache, Freshness};
 use crate::cdn_loop::{self, OwnHop};
 use crate::circle::Probes;
 use crate::config::EdgeConfig;
 use crate::documents::{Documents, Life, Wish};
+use crate::freshness::Freshness;
 use crate::limits::ABSENT_FLOOR_MS;
 use crate::metadata::{Answered, Repositories};
 use crate::metrics::Metrics;
@@ -99,6 +101,8 @@ struct Asked {
     here: Option<String>,
     /// Asks upstream on behalf of this request.
     fetcher: BlobFetcher,
+    /// What upstream says meanwhile.
+    trail: Arc<Trail>,
 }
 
 impl ReadApi {
@@ -165,20 +169,14 @@ impl ReadApi {
         let trace = Trace::continued(request.headers(), fastrand::u128(..), fastrand::u64(..));
         let visit = self.parts.access.visit(&request, &trace);
         let from_peer = request.headers().contains_key(FROM_PEER);
-        let mut response = self.respond(request, from_peer, &trace, visit.witness()).await;
+        let mut response = self.respond(request, from_peer, &trace, visit.trail()).await;
         if from_peer && self.leaving.load(Ordering::Relaxed) {
             response.headers_mut().insert(LEAVING, HeaderValue::from_static("1"));
         }
         visit.ends_with(response)
     }
 
-    async fn respond(
-        &self,
-        request: Request,
-        from_peer: bool,
-        trace: &Trace,
-        witness: Option<Arc<dyn Witness>>,
-    ) -> Response {
+    async fn respond(&self, request: Request, from_peer: bool, trace: &Trace, trail: &Arc<Trail>) -> Response {
         let secure = request.extensions().get::<colibri_transport::Secure>().is_some_and(|secure| secure.0);
         let scheme = if secure { "https" } else { "http" };
         let here = colibri_transport::authority(&request).map(|authority| format!("{scheme}://{authority}"));
@@ -192,10 +190,8 @@ impl ReadApi {
         let mut onward = via.headers();
         trace.add_to(&mut onward);
         let class = head.extensions.get().map_or(Class::Demand, |asked: &Priority| Class::of_request(asked.class()));
-        let mut fetcher = self.parts.fetcher.clone().with_headers(onward).with_class(class);
-        if witness.is_some() {
-            fetcher = fetcher.with_witness(witness);
-        }
+        let fetcher = self.parts.fetcher.clone().with_headers(onward).with_class(class);
+        let mut fetcher = fetcher.with_witness(Some(trail.clone()));
         if from_peer {
             // Peers ask each other once for a unit; what this one has not got, it asks of its upstreams.
             fetcher = fetcher.on_behalf_of_nearby();
@@ -203,7 +199,7 @@ impl ReadApi {
         if relayed {
             return self.parts.relay.pass_on(&fetcher, &head.uri, &head.headers, body).await;
         }
-        let asked = Asked { method: head.method, headers: head.headers, here, fetcher };
+        let asked = Asked { method: head.method, headers: head.headers, here, fetcher, trail: trail.clone() };
         if asked.method != Method::GET && asked.method != Method::HEAD {
             return self.problem(&ApiError::MethodNotAllowed, &asked.method);
         }
@@ -366,7 +362,7 @@ impl ReadApi {
         };
         let plan = head_for(&representation, &asked.method, &asked.headers);
         let body = Body::segments(plan.segments(&form));
-        Ok(self.finish(plan, body, freshness))
+        Ok(self.finish(plan, body, freshness, asked))
     }
 
     /// The configuration that upstream gives, with this edge as the mirror. It is only as trusted as whoever adds it.
@@ -400,21 +396,19 @@ impl ReadApi {
     fn send_built(&self, bytes: &Bytes, representation: &Representation, asked: &Asked) -> Response {
         let plan = head_for(representation, &asked.method, &asked.headers);
         let body = Body::segments(plan.segments(bytes));
-        self.finish(plan, body, Freshness::Hit)
+        self.finish(plan, body, Freshness::Hit, asked)
     }
 
-    fn finish(&self, plan: ResponsePlan, body: Body, freshness: Freshness) -> Response {
+    fn finish(&self, plan: ResponsePlan, body: Body, freshness: Freshness, asked: &Asked) -> Response {
         let mut response = Response::new(body);
         *response.status_mut() = plan.status;
         *response.headers_mut() = plan.headers;
         response.extensions_mut().insert(freshness);
-        let status = match freshness {
-            Freshness::Hit => CacheStatus::hit(&self.name),
-            Freshness::Stale => CacheStatus::hit(&self.name).with_detail("stale"),
-            Freshness::Joined => CacheStatus { collapsed: true, ..CacheStatus::forwarded(&self.name, Forward::Miss) },
-            Freshness::Miss => CacheStatus { stored: true, ..CacheStatus::forwarded(&self.name, Forward::Miss) },
-        };
-        status.append_to(response.headers_mut());
+        // What other caches did for another request, when this was fetched, is no part of this answer.
+        if let Some(caches) = asked.trail.caches().filter(|_| freshness.is_forwarded()) {
+            response.headers_mut().insert(CACHE_STATUS, caches);
+        }
+        freshness.status(&self.name).append_to(response.headers_mut());
         response
     }
 

@@ -95,14 +95,52 @@ impl CacheStatus {
         self
     }
 
-    /// Adds this hop behind those that answered before it; an inherited field that has grown too long is dropped.
+    /// Adds this hop behind those that answered before it, as far as [`inherited`] keeps them: one field line, one list.
     pub fn append_to(&self, headers: &mut HeaderMap) {
-        let inherited: usize = headers.get_all(CACHE_STATUS).iter().map(HeaderValue::len).sum();
-        if inherited > CACHE_STATUS_BYTES_MAX {
-            headers.remove(CACHE_STATUS);
-        }
-        headers.append(CACHE_STATUS, HeaderValue::try_from(self.to_string()).expect("printed in visible ASCII"));
+        let own = self.to_string();
+        let list = match inherited(headers) {
+            Some(before) => format!("{before}, {own}"),
+            None => own,
+        };
+        headers.insert(CACHE_STATUS, HeaderValue::try_from(list).expect("printed in visible ASCII"));
     }
+}
+
+/// What the caches before said, the one nearest the origin first, for the next to add itself to; nothing if it is no list (our own
+/// entry could not be read behind it). Of one that has grown too long, those furthest away are left out.
+pub fn inherited(headers: &HeaderMap) -> Option<String> {
+    let lines: Result<Vec<&str>, _> = headers.get_all(CACHE_STATUS).iter().map(HeaderValue::to_str).collect();
+    let list = lines.ok()?.join(", ");
+    let members = members(&list)?;
+    let mut bytes = 0;
+    let kept = members.iter().rev().take_while(|member| {
+        bytes += member.len() + 2;
+        bytes <= CACHE_STATUS_BYTES_MAX
+    });
+    let kept = &members[members.len() - kept.count()..];
+    (!kept.is_empty()).then(|| kept.join(", "))
+}
+
+/// The members of a structured-field list (RFC 9651 §4.2.1), as far as their ends go: each begins as a token or a string does,
+/// and no string is left open.
+fn members(list: &str) -> Option<Vec<&str>> {
+    let (mut members, mut start, mut in_string, mut escaped) = (Vec::new(), 0, false, false);
+    let is_whole =
+        |member: &str| member.starts_with(|first: char| first.is_ascii_alphabetic() || "*\"".contains(first));
+    for (at, byte) in list.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b',' if !in_string => {
+                members.push(list[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    members.push(list[start..].trim());
+    (!in_string && members.iter().all(|member| is_whole(member))).then_some(members)
 }
 
 impl fmt::Display for CacheStatus {

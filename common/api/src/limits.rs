@@ -9,7 +9,8 @@ pub const SEGMENT_BYTES_MAX: usize = 255;
 /// Most entity tags that are compared in one `If-None-Match` or `If-Match`; the rest of the list is ignored.
 pub const ENTITY_TAGS_MAX: usize = 64;
 
-/// Longest `Cache-Status` inherited from upstream, in bytes; a longer one is dropped before a hop appends its own entry.
+/// Longest `Cache-Status` inherited from upstream, in bytes; of a longer one, the entries furthest away are left out before a hop
+/// adds its own.
 pub const CACHE_STATUS_BYTES_MAX: usize = 2048;
 
 /// Most ranges in one `Range` field; a longer list is ignored and the whole is sent.

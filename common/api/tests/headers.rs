@@ -48,11 +48,12 @@ fn cache_status_of_several_hops() {
     }
     .with_detail("say \"hé\\\"")
     .append_to(&mut headers);
-    let entries: Vec<_> = headers.get_all(CACHE_STATUS).iter().map(|value| value.to_str().unwrap()).collect();
-    assert_eq!(
-        entries,
-        ["origin; hit", r#""edge 1"; fwd=miss; fwd-status=200; ttl=-3; stored; collapsed; detail="say \"h?\\\"""#]
-    );
+    let own = r#""edge 1"; fwd=miss; fwd-status=200; ttl=-3; stored; collapsed; detail="say \"h?\\\"""#;
+    let list = format!("origin; hit, {own}");
+    assert_eq!(headers.get_all(CACHE_STATUS).iter().collect::<Vec<_>>(), [&*list]);
+    // A comma in a string ends nothing.
+    CacheStatus::hit("last").append_to(&mut headers);
+    assert_eq!(headers[CACHE_STATUS], format!("{list}, last; hit"));
     assert_eq!(CacheStatus::entry("127.0.0.1:80").to_string(), "\"127.0.0.1:80\"");
     assert_eq!(CacheStatus::entry("e").with_detail("memory").to_string(), "e; detail=memory");
     for (reason, token) in [
@@ -68,11 +69,29 @@ fn cache_status_of_several_hops() {
 }
 
 #[test]
-fn an_overgrown_cache_status_is_not_passed_on() {
-    let mut headers = HeaderMap::new();
-    headers.insert(CACHE_STATUS, HeaderValue::try_from("x".repeat(CACHE_STATUS_BYTES_MAX + 1)).unwrap());
-    CacheStatus::hit("edge").append_to(&mut headers);
-    assert_eq!(headers.get_all(CACHE_STATUS).iter().collect::<Vec<_>>(), ["edge; hit"]);
+fn of_an_overgrown_cache_status_the_nearest_hops_are_passed_on() {
+    let after = |lines: &[&str]| {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(CACHE_STATUS, HeaderValue::try_from(*line).unwrap());
+        }
+        CacheStatus::hit("edge").append_to(&mut headers);
+        assert_eq!(headers.get_all(CACHE_STATUS).iter().count(), 1);
+        headers[CACHE_STATUS].to_str().unwrap().to_owned()
+    };
+    assert_eq!(after(&["a; hit", "b; fwd=miss,c; hit"]), "a; hit, b; fwd=miss, c; hit, edge; hit");
+    let long = "x".repeat(CACHE_STATUS_BYTES_MAX + 1);
+    assert_eq!(after(&[&long]), "edge; hit");
+    assert_eq!(after(&[&long, "near; hit"]), "near; hit, edge; hit");
+    let mut list = String::new();
+    for hop in 0..1000 {
+        list = after(&[&list.replace("edge; hit", &format!("hop{hop}; hit"))]);
+        assert!(list.len() <= CACHE_STATUS_BYTES_MAX + "edge; hit".len());
+    }
+    assert!(list.contains("hop999; hit, edge; hit") && !list.contains("hop0; hit"), "{list}");
+    for bad in ["", ",", "a; hit,", "\"open", "a, \"b\\\"", "=; hit", "7; hit", "a; detail=\"x"] {
+        assert_eq!(after(&[bad]), "edge; hit", "{bad:?} cannot be read");
+    }
 }
 
 #[test]

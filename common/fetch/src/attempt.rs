@@ -25,6 +25,7 @@ use crate::nearby::LEAVING;
 use crate::patience::Pace;
 use crate::source::Source;
 use crate::urgency::Urgency;
+use crate::witness::Witness;
 
 /// Permits of the memory for unverified bytes are handed out in this size.
 pub const MEMORY_PERMIT_BYTES: u64 = 64 << 10;
@@ -49,6 +50,8 @@ pub struct Attempt<'a> {
     pub urgency: &'a Urgency,
     /// Room for large bodies that are held until they are verified, in permits of [`MEMORY_PERMIT_BYTES`].
     pub memory: &'a Semaphore,
+    /// Who is told of answers.
+    pub witness: Option<&'a dyn Witness>,
 }
 
 /// What a source answered, head checked, body still unverified.
@@ -151,6 +154,9 @@ impl<'a> Attempt<'a> {
                 return Err(AttemptError::Busy { status: status.as_u16(), retry_after: retry_after(&head.headers) });
             }
             status => return Err(AttemptError::Unexpected(format!("answered {status}"))),
+        }
+        if let Some(witness) = self.witness {
+            witness.answers(&head.headers);
         }
         Ok(answer)
     }

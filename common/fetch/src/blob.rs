@@ -171,6 +171,7 @@ impl BlobFetcher {
             pace: round.pace(&self.patience),
             urgency: &self.urgency,
             memory: &self.memory,
+            witness: self.witness.as_deref(),
         }
     }
 

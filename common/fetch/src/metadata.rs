@@ -235,7 +235,7 @@ impl Mirrors<'_> {
             let pace = round.pace(&terms.patience);
             let client = self.client;
             let (urgency, agent, headers, memory) = (&urgency, &agent, &headers, &memory);
-            let attempt = Attempt { client, agent, headers, source, pace, urgency, memory };
+            let attempt = Attempt { client, agent, headers, source, pace, urgency, memory, witness: None };
             let mirror = HttpMirror { attempt, place: self.place, hear: terms.hear };
             let unfinished = match task.attempt(&mirror, now).await {
                 Ok(done) => {

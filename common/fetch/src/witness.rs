@@ -3,6 +3,7 @@
 
 use colibri_common::BlobId;
 use colibri_package::delivery::Encoding;
+use http::HeaderMap;
 
 use crate::error::Blame;
 
@@ -28,6 +29,11 @@ pub enum Given {
 pub trait Witness: std::fmt::Debug + Send + Sync {
     /// The source at `authority` (`host:port`) gave this.
     fn gave(&self, authority: &str, given: Given);
+
+    /// A source begins to answer, with these fields. What comes may still turn out to be bad.
+    fn answers(&self, fields: &HeaderMap) {
+        _ = fields;
+    }
 
     /// A source sent what is not right; what it sent comes along.
     fn blamed(&self, blame: &Blame);

@@ -11,7 +11,7 @@ use quick_cache::Weighter;
 
 use super::Followed;
 use super::published::{File, Published};
-use crate::cache::Freshness;
+use crate::freshness::Freshness;
 use crate::limits::{ABSENT_FLOOR_MS, AWAY_MS, EXTRA_BYTES_MAX, REFRESH_WAIT_MS};
 use crate::serve::api_error;
 

@@ -9,7 +9,7 @@ use colibri_package::delivery::Encoding;
 use colibri_transport::{Body, BodySender, Response};
 
 use super::{Asked, OCTETS, ReadApi, api_error, built};
-use crate::cache::Freshness;
+use crate::freshness::Freshness;
 use crate::reader::Reader;
 use crate::shapes::Opened;
 
@@ -20,7 +20,7 @@ impl ReadApi {
         let representation = blob_representation(wire.len() as u64, ETag::leaves(id));
         let plan = head_for(&representation, &asked.method, &asked.headers);
         let body = Body::segments(plan.segments(&wire));
-        Ok(self.finish(plan, body, freshness))
+        Ok(self.finish(plan, body, freshness, asked))
     }
 
     pub(super) async fn blob(
@@ -60,7 +60,9 @@ impl ReadApi {
             (None, Some(parts)) => self.several(place, &opened, parts.clone(), asked).await?,
             (None, None) => (Body::full(plan.problem.clone()), None),
         };
-        Ok(self.finish(plan, body, freshness.unwrap_or(open_freshness)))
+        // Small blobs come whole when they are opened, and are in memory by the time their unit is asked for.
+        let freshness = freshness.map_or(open_freshness, |freshness| freshness.max(open_freshness));
+        Ok(self.finish(plan, body, freshness, asked))
     }
 
     /// One stretch of a blob. Nothing is announced before there is something to send: an upstream that is away is an answer,

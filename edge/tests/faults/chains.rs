@@ -90,6 +90,51 @@ async fn each_leaf_and_each_frame_reaches_the_reader_before_the_next_is_sent() {
     }
 }
 
+/// Each cache on the way says what it did for this request, the one nearest the origin first; what was done for another
+/// request is not told again.
+#[tokio::test(flavor = "multi_thread")]
+async fn cache_status_tells_the_whole_way() {
+    let (small, large, other) = (content(5000, 51), content((4 << 20) + 9, 52), content(300_000, 53));
+    let origin = Upstream::with(&[&small, &large, &other]).await;
+    origin.put("/repo/9.root.json", "{}");
+    let named = |name: &str, config| EdgeConfig { name: name.to_owned(), ..config };
+    let shield = build(&named("shield", config(&[&origin])));
+    let server = Server::bind(ServerConfig::plain(loopback(0)), shield.handler()).unwrap();
+    let url = format!("http://{}", server.address());
+    let _listening = listen(&shield, server);
+    let behind = |name: &str| build(&named(name, EdgeConfig { upstreams: vec![url.clone()], ..EdgeConfig::default() }));
+    let (one, two) = (behind("one"), behind("two"));
+    let paths = [&small, &large].map(|content| {
+        [(format!("/blobs/{}", id(content)), ""), (format!("/blobs/1/{}", id(content)), "bytes=0-99999")]
+    });
+    // Leaves of what nobody has opened.
+    let alone = (format!("/blobs/leaves/{}", id(&other)), "");
+    let documents = [alone, ("/repo/9.root.json".to_owned(), "")];
+    for (path, range) in paths.into_iter().flatten().chain(documents) {
+        let fields: &[(&str, &str)] = if range.is_empty() { &[] } else { &[("range", range)] };
+        let status = async |edge: &Edge| {
+            let got = get(edge, &path, fields).await;
+            assert!(matches!(got.status, 200 | 206) && !got.bytes().is_empty(), "{path}: {got:?}");
+            got.header("cache-status").to_owned()
+        };
+        let cold = status(&one).await;
+        let near = cold.strip_suffix(", one; fwd=miss; stored").unwrap_or_else(|| panic!("{path}: {cold}"));
+        let by_shield = ["shield; fwd=miss; stored", "shield; fwd=miss; collapsed", "shield; hit"];
+        // One's first question began what its next one joins, or found here.
+        assert!(by_shield.contains(&near), "{path}: {cold}");
+        // A flight lands a moment after its last byte.
+        crate::upstream::until(|| {
+            shield.metrics().memory_bytes.get() > 0 || path.contains("json") || path.contains("leaves")
+        })
+        .await;
+        let warm = status(&one).await;
+        assert!(["one; hit", "one; fwd=miss; collapsed"].contains(&&*warm), "{path}: {warm}");
+        let other = status(&two).await;
+        let near = other.strip_suffix(", two; fwd=miss; stored").unwrap_or_else(|| panic!("{path}: {other}"));
+        assert!(["shield; hit", "shield; fwd=miss; collapsed"].contains(&near), "{path}: {other}");
+    }
+}
+
 /// Each edge thinks the other is its upstream. Every question ends, at once, with an error that says what is wrong.
 #[tokio::test(flavor = "multi_thread")]
 async fn loop_of_two_edges_is_noticed() {

@@ -7,6 +7,8 @@
 mod flight;
 #[path = "../../src/flights.rs"]
 mod flights;
+#[path = "../../src/freshness.rs"]
+mod freshness;
 #[path = "../../src/ledger.rs"]
 mod ledger;
 #[path = "../../src/unit.rs"]
