@@ -13,6 +13,7 @@ mod resolve;
 mod rule;
 #[cfg(test)]
 pub(crate) mod tests;
+mod update;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -73,6 +74,8 @@ pub enum Verb {
     /// Packages that were resolved and belong to no set of the running release go too: they are fetched again when somebody
     /// wants them. Prints nothing; --json says what went.
     Gc,
+    /// Installs, commits and lists systems: updates into two slots
+    Update(update::Args),
     /// Says whether a package is in its repository and on the device
     ///
     /// Exit status: 0 in the repository and on the device; 2 in the repository, not on the device; 3 not in the repository;
@@ -151,6 +154,7 @@ async fn verb(
         Verb::Rule(verb) => rule::run(verb, open, console),
         Verb::Gc => packages::gc(open, console).await,
         Verb::Resolve(verb) => resolve::run(verb, &args.dir, open, console).await,
+        Verb::Update(verb) => update::run(verb, &args.dir, surroundings, open, console).await,
         Verb::GetHash { url } => packages::get_hash(url, open, console).await,
         Verb::Open { hash, selectors: _ } => packages::open(hash, open, console).await,
         Verb::PkgStatus { url } => packages::status(url, open, console).await,

@@ -136,6 +136,11 @@ impl Cache {
         }
     }
 
+    /// Whether the running release was found healthy.
+    pub fn is_committed(&self) -> bool {
+        !self.lock().kept().pending_commit
+    }
+
     /// Changes what is kept, durably.
     pub async fn change(self: &Arc<Self>, change: impl FnOnce(&mut Kept)) -> Result<(), DeviceError> {
         let turn = self.turn.clone().lock_owned().await;

@@ -108,10 +108,18 @@ impl Device {
         self.cache().change(change).await
     }
 
-    /// Replaces base: the packages of the running system, each with all it names. Durable.
-    pub(crate) async fn set_base(&self, packages: impl IntoIterator<Item = BlobId>) -> Result<(), DeviceError> {
-        let packages = packages.into_iter().collect();
-        self.cache().change(|kept| kept.base = packages).await
+    /// Replaces base, if it is known: the packages of the running system, each with all it names. Durable, as is whether that
+    /// system was committed.
+    pub(crate) async fn set_system(&self, base: Option<Vec<BlobId>>, is_committed: bool) -> Result<(), DeviceError> {
+        let change = |kept: &mut crate::cache::Kept| {
+            kept.pending_commit = !is_committed;
+            if let Some(base) = base {
+                kept.base = base.into_iter().collect();
+            }
+        };
+        self.cache().change(change).await?;
+        self.set_release_committed(is_committed);
+        Ok(())
     }
 
     /// Fetches a package that [`Device::retain`] named from the repository of `host`. Only that protects it, also now.

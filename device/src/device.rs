@@ -131,7 +131,7 @@ impl Device {
         let agent = format!("colibri-device/{}", env!("CARGO_PKG_VERSION"));
         let config = Arc::new(config);
         let writers = Arc::default();
-        let (cache, committed) = (Arc::new(cache), AtomicBool::new(true));
+        let (committed, cache) = (AtomicBool::new(cache.is_committed()), Arc::new(cache));
         let inner = Inner { keep, cache, committed, writers, repositories, rules, client, clock, config, agent };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -23,7 +23,7 @@ use colibri_store::{Documents, StoreError};
 pub use boot::{BootControl, FileBoot, Slot, SlotHealth, System, TRIES};
 pub use images::{ImagePlace, Images, Pieces};
 pub use install::{UpdateObserver, UpdateProgress};
-pub use record::{Attempt, AttemptState, Phase};
+pub use record::{Attempt, AttemptState, Installed, Phase};
 
 use crate::device::Device;
 use crate::error::DeviceError;
@@ -170,6 +170,23 @@ impl Updater {
         self.record().attempts.clone()
     }
 
+    /// What runs; nothing if recovery does, or a system that came with the device.
+    ///
+    /// # Errors
+    /// The boot control does not say.
+    pub fn running(&self) -> Result<Option<Installed>, UpdateError> {
+        let running = self.boot.running()?.slot();
+        Ok(running.and_then(|slot| self.record().system(slot).cloned()))
+    }
+
+    /// The update package that the repository lists now.
+    ///
+    /// # Errors
+    /// As [`Device::get_hash`].
+    pub async fn offered(&self, url: &AbsolutePackageUrl) -> Result<BlobId, UpdateError> {
+        Ok(self.device.get_hash(url).await?)
+    }
+
     /// The boot control.
     pub fn boot(&self) -> &dyn BootControl {
         self.boot.as_ref()
@@ -223,11 +240,7 @@ impl Updater {
                     .collect::<Vec<_>>()
             })
         };
-        if let Some(base) = base {
-            self.device.set_base(base).await?;
-        }
-        self.device.set_release_committed(is_committed);
-        Ok(())
+        Ok(self.device.set_system(base, is_committed).await?)
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {

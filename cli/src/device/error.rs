@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use colibri_device::materialise::MaterialiseError;
+use colibri_device::update::UpdateError;
 use colibri_device::{DeviceError, RewriteError};
+use colibri_store::StoreError;
 
 use super::configuration::ConfigurationError;
 use crate::files::FilesError;
@@ -69,6 +71,12 @@ pub enum DeviceVerbError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// An update.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// The device's own files.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A task was lost.
     #[error("an internal task stopped: {0}")]
     Task(#[from] tokio::task::JoinError),

@@ -4,6 +4,7 @@ mod faults;
 mod repositories;
 mod rules;
 pub(crate) mod site;
+mod updates;
 
 use std::fs;
 

@@ -30,6 +30,8 @@ struct Document<T> {
 pub(crate) struct Kept {
     /// Base: permanent packages of the running release.
     pub base: BTreeSet<BlobId>,
+    /// The running release was not found healthy yet: nothing is collected.
+    pub pending_commit: bool,
     /// The deprecated cache set.
     pub cache: BTreeSet<BlobId>,
     /// Anchored packages of the running release that are not permanent.

@@ -68,6 +68,16 @@ impl System {
     }
 }
 
+impl System {
+    /// `a`, `b` or `recovery`.
+    pub const fn name(self) -> &'static str {
+        match self.slot() {
+            Some(slot) => slot.name(),
+            None => "recovery",
+        }
+    }
+}
+
 impl From<Slot> for System {
     fn from(slot: Slot) -> Self {
         match slot {

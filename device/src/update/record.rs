@@ -27,8 +27,10 @@ pub(super) struct Record {
 /// The system in a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Installed {
+pub struct Installed {
+    /// Its version, for people.
     pub version: String,
+    /// Its epoch.
     pub epoch: u64,
     /// The update package that it came with.
     pub update: BlobId,
