@@ -11,22 +11,28 @@ mod lease;
 #[cfg(test)]
 mod model;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use colibri_common::{BlobId, ByteRange, UnixSeconds};
 use colibri_package::package::MetaFar;
+use colibri_release::Release;
+use colibri_release::limits::RELEASE_BYTES_MAX;
 use colibri_store::{DocumentName, Documents, Store};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use crate::error::DeviceError;
 use crate::limits::{KEPT_BYTES_MAX, USE_AGAIN_S};
+use crate::sets::{Situation, Table, Upgrade, upgrades_of};
 use crate::trees::Trees;
+#[cfg(test)]
+pub(crate) use eviction::Evictable;
+pub(crate) use eviction::Holdings;
 pub use eviction::{Depth, Rank};
 pub(crate) use indices::{Contents, Protection};
 use indices::{IndexError, Indices, WriterId};
-pub(crate) use kept::Kept;
+pub(crate) use kept::{Current, Kept};
 pub use lease::{Lease, LeaseInfo};
 
 /// What a collection did.
@@ -51,6 +57,8 @@ pub(crate) struct Cache {
     /// A collection has ended.
     idle: Notify,
     home: Option<Home>,
+    /// The running release.
+    release: Mutex<Option<Arc<Release>>>,
     /// Whoever changes what is kept, or collects, has the turn.
     turn: Arc<AsyncMutex<()>>,
 }
@@ -85,19 +93,34 @@ impl Drop for Collecting<'_> {
 impl Cache {
     /// Of a device that cannot collect.
     pub fn without_home() -> Self {
-        Self { indices: Mutex::default(), idle: Notify::new(), home: None, turn: Arc::default() }
+        let (indices, release) = (Mutex::default(), Mutex::default());
+        Self { indices, idle: Notify::new(), home: None, release, turn: Arc::default() }
     }
 
     /// Of the device in `dir`.
     pub fn open(store: Store, documents: Documents, dir: &Path) -> Result<Self, DeviceError> {
         let read = documents.get(&document_name(), KEPT_BYTES_MAX)?;
-        let (kept, damage) = match read.as_deref().map(Kept::parse) {
+        let (mut kept, mut damage) = match read.as_deref().map(Kept::parse) {
             None => (Kept::default(), None),
             Some(Ok(kept)) => (kept, None),
             Some(Err(reason)) => (Kept::default(), Some(reason)),
         };
+        let release = match documents.get(&release_name(), RELEASE_BYTES_MAX)?.as_deref().map(Release::parse) {
+            None => None,
+            Some(Ok(release)) => {
+                // A change of release may have been cut short between its two documents: the release decides.
+                let upgrades = upgrades_of(&kept.upgradable);
+                Table::new(&release, &upgrades).apply(&mut kept);
+                Some(Arc::new(release))
+            }
+            Some(Err(error)) => {
+                damage = Some(format!("the running release: {error}"));
+                None
+            }
+        };
         let home = Home { store, documents, trees: Trees::new(dir.join("trees")), damage };
-        Ok(Self { indices: Mutex::new(Indices::new(kept)), home: Some(home), ..Self::without_home() })
+        let (indices, release) = (Mutex::new(Indices::new(kept)), Mutex::new(release));
+        Ok(Self { indices, home: Some(home), release, ..Self::without_home() })
     }
 
     /// Begins to fetch a package.
@@ -156,6 +179,47 @@ impl Cache {
             Ok(cache.lock().set_kept(kept)?)
         });
         changed.await.map_err(|error| DeviceError::Internal(error.to_string()))?
+    }
+
+    /// The running release.
+    pub fn release(&self) -> Option<Arc<Release>> {
+        self.release.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The versions of upgradable packages that are in use, by unpinned URL.
+    pub fn upgrades(&self) -> BTreeMap<String, Upgrade> {
+        upgrades_of(&self.lock().kept().upgradable)
+    }
+
+    /// Adds to base; what base was before.
+    pub async fn announce_base(self: &Arc<Self>, packages: &BTreeSet<BlobId>) -> Result<BTreeSet<BlobId>, DeviceError> {
+        let mut before = BTreeSet::new();
+        let announce = |kept: &mut Kept| {
+            before.clone_from(&kept.base);
+            kept.base.extend(packages);
+        };
+        self.change(announce).await?;
+        Ok(before)
+    }
+
+    /// Writes down and uses a release.
+    pub async fn set_release(self: &Arc<Self>, release: Arc<Release>) -> Result<(), DeviceError> {
+        let cache = self.clone();
+        let set = tokio::task::spawn_blocking(move || {
+            let json = release.to_bytes().map_err(|error| DeviceError::Internal(error.to_string()))?;
+            cache.home()?.documents.put(&release_name(), &json)?;
+            *cache.release.lock().unwrap_or_else(PoisonError::into_inner) = Some(release);
+            Ok(())
+        });
+        set.await.map_err(|error| DeviceError::Internal(error.to_string()))?
+    }
+
+    /// What is here, why, and how much more may be written.
+    pub fn situation(&self) -> Result<Situation, DeviceError> {
+        let home = self.undamaged_home()?;
+        self.learn_unknown(home)?;
+        let (resident, free_bytes) = (home.store.lengths()?, home.store.free_bytes()?);
+        Ok(Situation { resident, holdings: self.lock().holdings(), free_bytes })
     }
 
     /// Deletes what the depth says, and never what an index protects firmly.
@@ -334,6 +398,10 @@ impl From<IndexError> for DeviceError {
             IndexError::Collecting | IndexError::OutOfOrder(_) => Self::Internal(error.to_string()),
         }
     }
+}
+
+fn release_name() -> DocumentName {
+    "release.json".parse().expect("a good name")
 }
 
 fn document_name() -> DocumentName {

@@ -43,10 +43,10 @@ impl Device {
     /// Collects if less than the low watermark is free, until the high one is, as far as that goes.
     pub(crate) async fn make_room(&self) -> Result<(), DeviceError> {
         let space = self.config().space;
-        let Ok(store) = self.cache().store() else { return Ok(()) };
-        let store = store.clone();
-        let free = tokio::task::spawn_blocking(move || store.free_bytes()).await;
-        let free_bytes = free.map_err(|error| DeviceError::Internal(error.to_string()))??;
+        if self.cache().store().is_err() {
+            return Ok(());
+        }
+        let free_bytes = self.free_bytes().await?;
         if free_bytes >= space.low_bytes {
             return Ok(());
         }
@@ -64,6 +64,13 @@ impl Device {
         }
     }
 
+    /// Bytes that may still be written to the store's disk.
+    pub(crate) async fn free_bytes(&self) -> Result<u64, DeviceError> {
+        let store = self.cache().store()?.clone();
+        let free = tokio::task::spawn_blocking(move || store.free_bytes()).await;
+        Ok(free.map_err(|error| DeviceError::Internal(error.to_string()))??)
+    }
+
     /// Resolves a URL and opens the package. `holder` says who does, for those who list leases.
     pub async fn resolve_open(
         &self,
@@ -71,15 +78,40 @@ impl Device {
         holder: &str,
         observer: Observer,
     ) -> Result<Opened, DeviceError> {
-        let meant = self.rules().rewrite(url);
+        let meant = self.meant(url);
         let work = async {
             let hash = self.wanted_hash(&meant).await?;
-            let (report, fetching) = self.fetch_tracked(meant.repository().host(), hash, observer).await?;
-            let lease = fetching.finish_open(hash, holder, self.now())?;
-            self.cache().used(hash, self.now()).await;
-            Ok(Opened { resolved: Resolved { url: meant.clone(), hash, report }, lease })
+            self.fetch_open(&meant, hash, holder, observer).await
         };
         told(url, &meant, work, |opened| opened.resolved.hash).await
+    }
+
+    /// [`Device::resolve_open`] for the updater: an update package is in no package set of the running release.
+    pub(crate) async fn resolve_update(
+        &self,
+        url: &AbsolutePackageUrl,
+        holder: &str,
+        observer: Observer,
+    ) -> Result<Opened, DeviceError> {
+        let meant = self.rules().rewrite(url);
+        let work = async {
+            let hash = self.pinned_or_listed(&meant).await?;
+            self.fetch_open(&meant, hash, holder, observer).await
+        };
+        told(url, &meant, work, |opened| opened.resolved.hash).await
+    }
+
+    async fn fetch_open(
+        &self,
+        meant: &AbsolutePackageUrl,
+        hash: BlobId,
+        holder: &str,
+        observer: Observer,
+    ) -> Result<Opened, DeviceError> {
+        let (report, fetching) = self.fetch_tracked(meant.repository().host(), hash, observer).await?;
+        let lease = fetching.finish_open(hash, holder, self.now())?;
+        self.cache().used(hash, self.now()).await;
+        Ok(Opened { resolved: Resolved { url: meant.clone(), hash, report }, lease })
     }
 
     /// Opens a package that is on the device.

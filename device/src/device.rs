@@ -199,13 +199,30 @@ impl Device {
         repository.trusted().ok_or_else(|| DeviceError::RepositoryNotFound(host.to_owned()))
     }
 
-    /// The package hash that is wanted: the URL's pin, else what the repository lists. The name must be listed in any case.
+    /// The package hash that is wanted. If a release is running, what that says of the package; else the URL's pin, else what
+    /// the repository lists, and then the name must be listed in any case.
     pub async fn get_hash(&self, url: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
-        self.wanted_hash(&self.rules().rewrite(url)).await
+        self.wanted_hash(&self.meant(url)).await
+    }
+
+    /// What a URL stands for: itself, if the running release says which version it means, else what the rules make of it.
+    pub(crate) fn meant(&self, url: &AbsolutePackageUrl) -> AbsolutePackageUrl {
+        match self.hash_in_release(url) {
+            Ok(Some(_)) => url.clone(),
+            Ok(None) | Err(_) => self.rules().rewrite(url),
+        }
     }
 
     /// [`Device::get_hash`] of a URL that no rule applies to any more.
     pub(crate) async fn wanted_hash(&self, meant: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
+        match self.hash_in_release(meant)? {
+            Some(hash) => Ok(hash),
+            None => self.pinned_or_listed(meant).await,
+        }
+    }
+
+    /// What the URL pins, else what its repository lists, whatever a release says.
+    pub(crate) async fn pinned_or_listed(&self, meant: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
         let listed = self.listed_hash(meant).await?;
         Ok(meant.hash().unwrap_or(listed))
     }
@@ -262,7 +279,7 @@ impl Device {
 
     /// Resolves a URL: what it stands for, metadata, package hash, then everything that is missing.
     pub async fn resolve(&self, url: &AbsolutePackageUrl, observer: Observer) -> Result<Resolved, DeviceError> {
-        let meant = self.rules().rewrite(url);
+        let meant = self.meant(url);
         let work = async {
             let hash = self.wanted_hash(&meant).await?;
             let (report, fetching) = self.fetch_tracked(meant.repository().host(), hash, observer).await?;

@@ -9,6 +9,7 @@ use colibri_transport::TransportError;
 
 use crate::keep::KeepError;
 use crate::rewrite::RewriteError;
+use crate::sets::{CannotFit, SetError};
 
 /// Why a device could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +113,27 @@ pub enum DeviceError {
     /// A synthetic device keeps hashes, not blobs.
     #[error("this device has no store on a disk")]
     NoStore,
+    /// Package sets are those of a release.
+    #[error("this device follows no product release yet")]
+    NoRelease,
+    /// A release commits when its permanent packages are here.
+    #[error(
+        "release {release} cannot be committed: {count} of its permanent packages are not wholly here, {first} for one"
+    )]
+    NotWhole {
+        /// Product and version.
+        release: String,
+        /// How many are missing.
+        count: usize,
+        /// One of them.
+        first: BlobId,
+    },
+    /// The package sets refuse it.
+    #[error(transparent)]
+    Set(#[from] SetError),
+    /// A release does not fit.
+    #[error(transparent)]
+    CannotFit(Box<CannotFit>),
     /// A package has no tree.
     #[error("the tree of package {package}: {reason}")]
     Tree {
@@ -157,10 +179,10 @@ impl DeviceError {
             Self::InvalidUrl { .. } => "InvalidUrl",
             Self::StaticRepository(_) | Self::StaticOnly => "AccessDenied",
             Self::RepositoryNotFound(_) => "RepoNotFound",
-            Self::PackageNotFound { .. } => "PackageNotFound",
+            Self::PackageNotFound { .. } | Self::Set(_) => "PackageNotFound",
             Self::NotOnDevice(_) => "BlobNotFound",
             Self::Blob(_) => "UnavailableBlob",
-            Self::Keep(KeepError::NoSpace(_)) => "NoSpace",
+            Self::Keep(KeepError::NoSpace(_)) | Self::CannotFit(_) => "NoSpace",
             Self::Keep(_) | Self::Store(_) => "Io",
             _ => "Internal",
         }

@@ -16,6 +16,7 @@ pub mod repositories;
 pub mod rewrite;
 mod rollout;
 pub mod rules;
+pub mod sets;
 pub mod static_config;
 mod trees;
 pub mod update;

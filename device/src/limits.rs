@@ -60,6 +60,15 @@ pub const UPDATE_ATTEMPTS_MAX: usize = 50;
 /// Bytes of the document of systems and updates.
 pub const UPDATE_RECORD_BYTES_MAX: u64 = 64 << 20;
 
+/// Bytes of a list of packages in a system image.
+pub const IMAGE_FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// What a forecast adds to each blob for a last block that is not full, bytes.
+pub const MARGIN_BYTES_PER_BLOB: u64 = 8192;
+
+/// What a forecast adds for leaves: one byte of so many of content.
+pub const MARGIN_LEAVES_SHARE: u64 = 128;
+
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
     ("PACKAGES_PER_RESOLVE_MAX", PACKAGES_PER_RESOLVE_MAX as u64),
@@ -82,4 +91,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("UPDATE_RECORD_BYTES_MAX", UPDATE_RECORD_BYTES_MAX),
     ("RULES_MAX", RULES_MAX as u64),
     ("RULES_BYTES_MAX", RULES_BYTES_MAX),
+    ("IMAGE_FILE_BYTES_MAX", IMAGE_FILE_BYTES_MAX),
+    ("MARGIN_BYTES_PER_BLOB", MARGIN_BYTES_PER_BLOB),
+    ("MARGIN_LEAVES_SHARE", MARGIN_LEAVES_SHARE),
 ];

@@ -26,6 +26,11 @@ pub enum Depth {
         /// Stored bytes that should become free.
         bytes: u64,
     },
+    /// The same, but automatic packages stay: to make room for one of them.
+    FreeOnDemand {
+        /// Stored bytes that should become free.
+        bytes: u64,
+    },
 }
 
 /// A package that may be given up.
@@ -74,6 +79,7 @@ impl Holdings {
                 Depth::Garbage => false,
                 Depth::Unused => item.rank == Rank::OnDemand && item.blobs.iter().any(|blob| users.contains_key(blob)),
                 Depth::Free { bytes } => freed_bytes < bytes,
+                Depth::FreeOnDemand { bytes } => freed_bytes < bytes && item.rank == Rank::OnDemand,
             };
             if goes {
                 freed_bytes += release(item, &mut users, resident);
@@ -81,7 +87,7 @@ impl Holdings {
             }
         }
         // Packages that all others of their blobs' users outlived went for nothing: the strongest come back first.
-        if matches!(depth, Depth::Free { .. }) {
+        if matches!(depth, Depth::Free { .. } | Depth::FreeOnDemand { .. }) {
             let mut gone = Vec::new();
             for item in given_up.into_iter().rev() {
                 let is_free = item.blobs.iter().all(|blob| users.get(blob) != Some(&0) || !resident.contains_key(blob));
@@ -157,6 +163,7 @@ mod tests {
         assert_eq!(gone(&holdings, Depth::Free { bytes: 521 }).0, [id(20), id(30)]);
         assert_eq!(gone(&holdings, Depth::Free { bytes: 841 }).0, [id(20), id(30), id(10)]);
         assert_eq!(gone(&holdings, Depth::Unused).0, [id(20), id(30), id(10)]);
+        assert_eq!(gone(&holdings, Depth::FreeOnDemand { bytes: u64::MAX }).0, [id(20), id(30), id(10)]);
         let all = gone(&holdings, Depth::Free { bytes: u64::MAX });
         assert_eq!(all, (vec![id(20), id(30), id(10), id(0)], 900), "never what is firm");
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use colibri_common::{BlobId, UnixSeconds};
-use colibri_release::Availability;
+use colibri_release::{Availability, ProductVersion};
 use serde::{Deserialize, Serialize};
 
 use super::eviction::Rank;
@@ -51,6 +51,7 @@ pub(crate) struct Kept {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Current {
     pub hash: BlobId,
+    pub version: ProductVersion,
     pub availability: Availability,
 }
 

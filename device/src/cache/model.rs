@@ -305,7 +305,8 @@ fn a_package_for_the_updater_is_protected_by_the_retained_index_alone() {
 #[test]
 fn several_versions_of_a_package_and_several_reasons_live_side_by_side() {
     let url = "fuchsia-pkg://host/app".to_owned();
-    let current = kept::Current { hash: id(2), availability: colibri_release::Availability::Permanent };
+    let version = "1".parse().unwrap();
+    let current = kept::Current { hash: id(2), version, availability: colibri_release::Availability::Permanent };
     let mut indices = Indices::new(Kept {
         base: [id(1)].into(),
         upgradable: [(url, current)].into(),

@@ -109,7 +109,7 @@ impl<'a> Install<'a> {
         updater.boot.set_unbootable(self.slot)?;
         // What an earlier attempt retained is of no use to this one, unless it is asked for again.
         updater.device.retain([], []).await?;
-        let opened = updater.device.resolve_open(url, "system update", self.observer()).await?;
+        let opened = updater.device.resolve_update(url, "system update", self.observer()).await?;
         let hash = opened.resolved.hash;
         updater.device.retain([hash], []).await?;
         let contents = updater.device.open_package(hash).await?;
