@@ -143,10 +143,15 @@ impl Device {
     /// Replaces base, if it is known: the packages of the running system, each with all it names. Durable, as is whether that
     /// system was committed.
     pub(crate) async fn set_system(&self, base: Option<Vec<BlobId>>, is_committed: bool) -> Result<(), DeviceError> {
+        let follows_release = self.release().is_some();
         let change = |kept: &mut crate::cache::Kept| {
             kept.pending_commit = !is_committed;
             if let Some(base) = base {
-                kept.base = base.into_iter().collect();
+                kept.system = base.into_iter().collect();
+                if !follows_release {
+                    // What the device was made with is replaced by its first update.
+                    kept.base.clear();
+                }
             }
         };
         self.cache().change(change).await?;

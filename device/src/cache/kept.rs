@@ -32,6 +32,8 @@ pub(crate) struct Kept {
     pub base: BTreeSet<BlobId>,
     /// The running release was not found healthy yet: nothing is collected.
     pub pending_commit: bool,
+    /// Base as well: the packages of the running system, as its update package lists them.
+    pub system: BTreeSet<BlobId>,
     /// The deprecated cache set.
     pub cache: BTreeSet<BlobId>,
     /// Anchored packages of the running release that are not permanent.
@@ -94,7 +96,7 @@ impl Kept {
     /// Packages that are never given up.
     pub fn firm(&self) -> impl Iterator<Item = BlobId> + '_ {
         let permanent = self.upgradable.values().filter(|current| current.availability == Availability::Permanent);
-        let sets = [&self.base, &self.cache, &self.retained_packages].into_iter().flatten().copied();
+        let sets = [&self.base, &self.system, &self.cache, &self.retained_packages].into_iter().flatten().copied();
         sets.chain(permanent.map(|current| current.hash))
     }
 
