@@ -34,6 +34,7 @@ mod peers;
 mod pins;
 pub mod process;
 mod quarantine;
+mod quotas;
 mod reader;
 mod relay;
 mod repair;

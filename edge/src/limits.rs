@@ -266,6 +266,9 @@ pub const TOKEN_SCOPES_MAX: usize = 64;
 /// Keys that may sign tokens.
 pub const TOKEN_KEYS_MAX: usize = 32;
 
+/// Subjects of tokens whose rates are held at a time; of more, those that are new are turned away.
+pub const QUOTA_SUBJECTS_MAX: usize = 65_536;
+
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
     ("SHAPES_BYTES_MAX", SHAPES_BYTES_MAX),
@@ -352,4 +355,5 @@ pub const ALL: &[(&str, u64)] = &[
     ("TOKEN_BYTES_MAX", TOKEN_BYTES_MAX as u64),
     ("TOKEN_SCOPES_MAX", TOKEN_SCOPES_MAX as u64),
     ("TOKEN_KEYS_MAX", TOKEN_KEYS_MAX as u64),
+    ("QUOTA_SUBJECTS_MAX", QUOTA_SUBJECTS_MAX as u64),
 ];

@@ -106,6 +106,8 @@ pub struct Metrics {
     pub unlisted_blobs: IntCounter,
     /// Clients who listen to `/REPO/auto`.
     pub auto_listeners: IntGauge,
+    /// Requests turned away because their token's rate was used up.
+    pub quota_refusals: IntCounter,
     /// Clients who found no place there.
     pub auto_turned_away: IntCounter,
 }
@@ -192,6 +194,10 @@ impl Metrics {
             unlisted_blobs: counter("colibri_edge_unlisted_blobs_total", "blobs refused for being in no trusted set")?,
             auto_heard: counter("colibri_edge_auto_heard_total", "events of upstream")?,
             auto_listeners: registry.gauge("colibri_edge_auto_listeners", "clients who listen for new metadata")?,
+            quota_refusals: counter(
+                "colibri_edge_quota_refusals_total",
+                "requests turned away: their token's rate was used up",
+            )?,
             auto_turned_away: counter("colibri_edge_auto_turned_away_total", "clients for whom there was no place")?,
         })
     }

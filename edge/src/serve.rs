@@ -208,9 +208,18 @@ impl ReadApi {
             Err(error) => return self.problem(&error.into(), &asked.method),
         };
         let tokens = self.parts.tokens.get();
-        if let Err(denied) = tokens.judge(&route, &head.uri, &asked.headers, self.parts.clock.now()) {
-            return self.problem(&denied.into(), &asked.method);
-        }
+        let allowance = match tokens.judge(&route, &head.uri, &asked.headers, self.parts.clock.now()) {
+            Ok(allowance) => allowance,
+            Err(denied) => return self.problem(&denied.into(), &asked.method),
+        };
+        let entered = match allowance.map(|allowance| self.tokens().quotas().enter(allowance)).transpose() {
+            Ok(entered) => entered.flatten(),
+            Err(wait) => {
+                self.parts.metrics.quota_refusals.inc();
+                let retry_after_s = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                return self.problem(&ApiError::TooManyRequests { retry_after_s }, &asked.method);
+            }
+        };
         let answer = self.route(&route, &asked);
         let answer = match via.is_from_an_edge() {
             true => self.probes.unless_circle(answer, &asked.fetcher, head.uri.path()).await,
@@ -225,7 +234,10 @@ impl ReadApi {
         if let Some(version) = followed.and_then(|followed| *followed.versions().borrow()) {
             response.extensions_mut().insert(SetVersion(version));
         }
-        response
+        match entered {
+            Some(entered) => entered.charged(response),
+            None => response,
+        }
     }
 
     async fn route(&self, route: &Route, asked: &Asked) -> Result<Response, ApiError> {

@@ -1,11 +1,13 @@
 //! [`Tokens`]: who may read, where an operator wants that bounded: tokens signed with a key whose private half is never on an edge.
 //!
 //! A token is `PAYLOAD.SIGNATURE`, both base64url without padding. The payload is a JSON object: `key` names the key, `expires` is
-//! in seconds since 1970, `paths` lists path prefixes, `blobs` lists blobs, `id` is for people. The signature is over
-//! `colibri-token-v1:` and the payload's base64url text. What a token opens is what its prefixes or its blobs cover; there is no
-//! other right. An edge makes no tokens, keeps none, and asks nobody about them.
+//! in seconds since 1970, `paths` lists path prefixes, `blobs` lists blobs, `id` says who has it, and `requests_per_s` and
+//! `bytes_per_s` how much all may have together who have that `id`. The signature is over `colibri-token-v1:` and the payload's
+//! base64url text. What a token opens is what its prefixes or its blobs cover; there is no other right. An edge makes no tokens,
+//! keeps none, and asks nobody about them.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use colibri_api::Route;
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::EdgeError;
 use crate::limits::{TOKEN_BYTES_MAX, TOKEN_KEYS_MAX, TOKEN_SCOPES_MAX};
+use crate::quotas::{Allowance, Quotas, Subject};
 
 /// What a signature is over begins so: no signature made for anything else is a token.
 const DOMAIN: &str = "colibri-token-v1:";
@@ -37,21 +40,29 @@ pub(crate) struct Tokens {
 
 /// The keys as they are now.
 #[derive(Debug)]
-pub(crate) struct CurrentTokens(RwLock<Arc<Tokens>>);
+pub(crate) struct CurrentTokens {
+    keys: RwLock<Arc<Tokens>>,
+    quotas: Quotas,
+}
 
 impl CurrentTokens {
     pub fn new(tokens: Tokens) -> Self {
-        Self(RwLock::new(Arc::new(tokens)))
+        Self { keys: RwLock::new(Arc::new(tokens)), quotas: Quotas::new() }
+    }
+
+    /// What was taken of rates that tokens carry, whichever keys there are.
+    pub const fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// The keys.
     pub fn get(&self) -> Arc<Tokens> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Has these decide who may read, from the next request on.
     pub fn replace(&self, tokens: Tokens) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
     }
 }
 
@@ -81,9 +92,26 @@ struct Payload {
     paths: Vec<String>,
     #[serde(default)]
     blobs: Vec<BlobId>,
-    /// For people who look into a token.
-    #[serde(default, rename = "id")]
-    _id: String,
+    /// Who has it.
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    requests_per_s: Option<NonZeroU64>,
+    #[serde(default)]
+    bytes_per_s: Option<NonZeroU64>,
+}
+
+impl Payload {
+    /// A rate is nobody's without a name to hold it against.
+    fn is_nobodys(&self) -> bool {
+        self.id.is_empty() && (self.requests_per_s.is_some() || self.bytes_per_s.is_some())
+    }
+
+    fn allowance(self) -> Option<Allowance> {
+        let Self { key, id, requests_per_s, bytes_per_s, .. } = self;
+        let is_bounded = requests_per_s.is_some() || bytes_per_s.is_some();
+        is_bounded.then_some(Allowance { subject: Subject { key, id }, requests_per_s, bytes_per_s })
+    }
 }
 
 impl Tokens {
@@ -108,10 +136,16 @@ impl Tokens {
         !self.keys.is_empty()
     }
 
-    /// Judges a request for `route`.
-    pub fn judge(&self, route: &Route, uri: &Uri, headers: &HeaderMap, now: UnixSeconds) -> Result<(), Denied> {
+    /// Judges a request for `route`. Gives how much its token allows, if that is bounded.
+    pub fn judge(
+        &self,
+        route: &Route,
+        uri: &Uri,
+        headers: &HeaderMap,
+        now: UnixSeconds,
+    ) -> Result<Option<Allowance>, Denied> {
         if !self.are_needed() {
-            return Ok(());
+            return Ok(None);
         }
         let token = shown(uri, headers)?;
         let payload = self.verify(token)?;
@@ -124,7 +158,8 @@ impl Tokens {
             Route::Blob { id, .. } => payload.blobs.contains(id),
             _ => false,
         };
-        if blob || payload.paths.iter().any(|prefix| covers(prefix, &path)) { Ok(()) } else { Err(Denied::OutOfScope) }
+        let covered = blob || payload.paths.iter().any(|prefix| covers(prefix, &path));
+        if covered { Ok(payload.allowance()) } else { Err(Denied::OutOfScope) }
     }
 
     fn verify(&self, token: &str) -> Result<Payload, Denied> {
@@ -135,7 +170,10 @@ impl Tokens {
         let payload: Payload = serde_json::from_slice(&bytes).map_err(|_| Denied::Invalid)?;
         let key = self.keys.get(&payload.key).ok_or(Denied::Invalid)?;
         let scopes = payload.paths.len() + payload.blobs.len();
-        if scopes > TOKEN_SCOPES_MAX || !key.verifies(format!("{DOMAIN}{text}").as_bytes(), &signature) {
+        if scopes > TOKEN_SCOPES_MAX
+            || payload.is_nobodys()
+            || !key.verifies(format!("{DOMAIN}{text}").as_bytes(), &signature)
+        {
             return Err(Denied::Invalid);
         }
         Ok(payload)
@@ -216,6 +254,15 @@ mod tests {
     const EXTRA: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwLCJwYXRocyI6WyIvIl0sImFkbWluIjp0cnVlfQ.vNdGujuthzSFhLbCJ4zoFQ7pyZKBH7fztQiBw9b768uX7kEO0Pd37lzXQjUiacHhmm1sqkNPOO7McXheoRySBg";
     const BLOB: &str = "15ec7bf0b50732b49f8228e07d24365338f9e3ab994b00af08e5a3bffe55fd8b";
 
+    /// Made once with another key, whose public half this is, also by other software.
+    const QUOTA_PUBLIC: &str = "7d8774fe065a6f829568ebcc04ccb8c1379691939d48ac85505618c262b6bb7a";
+    const TWO_REQUESTS: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwLCJwYXRocyI6WyIvIl0sImlkIjoiZmxlZXQtNyIsInJlcXVlc3RzX3Blcl9zIjoyfQ.HcO_38kHLQ3iEbxi5o9lv1DYRwIV1Ou4CEvlYKq7c5BJcOet1wIcuFFj59ACmxQPg_BITu0UAuQ3yPjh-wnRCA";
+    const TWO_REQUESTS_BELOW: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwLCJwYXRocyI6WyIvZGV2aG9zdCJdLCJpZCI6ImZsZWV0LTciLCJyZXF1ZXN0c19wZXJfcyI6Mn0.vgj1I5hffY87AgDGEKBMyPS8cuVhMgaGcEC1_u84pKssClLlOInYQfgr3TGNBp7_388u4EECHGou6zKi8HF0Dg";
+    const BYTES: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwLCJwYXRocyI6WyIvIl0sImlkIjoiZmxlZXQtOCIsImJ5dGVzX3Blcl9zIjoxMDAwMDB9.1IJvhDhYKr8qGJBSWfGtpUSNleYIYsOJFiKCeHRY5gSuWJrjWhX01hkjD9UnnlsFQuDbMm-J3Appta8UzgQ9CA";
+    const NOBODYS: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwLCJwYXRocyI6WyIvIl0sInJlcXVlc3RzX3Blcl9zIjoyfQ.5zpnoPP7vJ9iJ2eZNuZkM5xXO2F3a2YhOzV_awQBP7CksUrrZ0miKRSSQSkCBKgKiusDVU6zRt6zS-f1MnEnCg";
+    const NO_REQUESTS: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwLCJwYXRocyI6WyIvIl0sImlkIjoiZmxlZXQtOSIsInJlcXVlc3RzX3Blcl9zIjowfQ.8n0GYFn3qz3qlRGKTnHnHQ1bJUSF6U83F6vUmDEfxU7UuBBY7obn3BO8OsiBeEO3VnoucjTOgoeLPZDcTyOYDg";
+    const FEWER_THAN_NONE: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwLCJwYXRocyI6WyIvIl0sImlkIjoiZmxlZXQtOSIsInJlcXVlc3RzX3Blcl9zIjotMX0.AyvjDzfJa-T_B0xF5uSdBQ37ywgwTmVYLPE8EDmhExHnzH7NTgK97jwtfPyK_pTLuHOmJWoU7kL-FyEtMyMvBA";
+
     fn tokens() -> Tokens {
         Tokens::new(&TokensConfig { keys: BTreeMap::from([("ops".to_owned(), PUBLIC.to_owned())]) }).unwrap()
     }
@@ -223,9 +270,10 @@ mod tests {
     fn judge(path: &str, token: &str, now: u64) -> Result<(), Denied> {
         let route = colibri_api::parse_path(path).unwrap();
         let headers = HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())]);
-        let by_header = tokens().judge(&route, &path.parse().unwrap(), &headers, UnixSeconds(now));
+        let by_header = tokens().judge(&route, &path.parse().unwrap(), &headers, UnixSeconds(now)).map(drop);
         let uri = format!("{path}?a=b&token={token}").parse().unwrap();
-        assert_eq!(tokens().judge(&route, &uri, &HeaderMap::new(), UnixSeconds(now)), by_header, "{path}");
+        let by_query = tokens().judge(&route, &uri, &HeaderMap::new(), UnixSeconds(now)).map(drop);
+        assert_eq!(by_query, by_header, "{path}");
         by_header
     }
 
@@ -279,7 +327,7 @@ mod tests {
         let plain: Uri = "/devhost/timestamp.json".parse().unwrap();
         let bearer = |text: &str| (AUTHORIZATION, text.parse().unwrap());
         let judge = |uri: &Uri, fields: &[(http::HeaderName, http::HeaderValue)]| {
-            tokens().judge(&route, uri, &fields.iter().cloned().collect(), UnixSeconds(0))
+            tokens().judge(&route, uri, &fields.iter().cloned().collect(), UnixSeconds(0)).map(drop)
         };
         let good = bearer(&format!("Bearer {ALL}"));
         assert_eq!(judge(&plain, &[]), Err(Denied::Missing));
@@ -292,7 +340,29 @@ mod tests {
         assert_eq!(judge(&asked, &[good]), Err(Denied::Invalid), "twice");
         let twice: Uri = format!("/devhost/timestamp.json?token={ALL}&token={ALL}").parse().unwrap();
         assert_eq!(judge(&twice, &[]), Err(Denied::Invalid));
-        assert_eq!(Tokens::default().judge(&route, &plain, &HeaderMap::new(), UnixSeconds(0)), Ok(()));
+        assert_eq!(Tokens::default().judge(&route, &plain, &HeaderMap::new(), UnixSeconds(0)), Ok(None));
+    }
+
+    #[test]
+    fn a_rate_is_a_number_above_zero_and_somebodys() {
+        let keys = BTreeMap::from([("ops".to_owned(), QUOTA_PUBLIC.to_owned())]);
+        let tokens = Tokens::new(&TokensConfig { keys }).unwrap();
+        let route = colibri_api::parse_path("/devhost/timestamp.json").unwrap();
+        let judge = |token: &str| {
+            let uri = format!("/devhost/timestamp.json?token={token}").parse().unwrap();
+            tokens.judge(&route, &uri, &HeaderMap::new(), UnixSeconds(0))
+        };
+        let of = |id: &str, requests_per_s, bytes_per_s| {
+            let subject = Subject { key: "ops".to_owned(), id: id.to_owned() };
+            let [requests_per_s, bytes_per_s] = [requests_per_s, bytes_per_s].map(NonZeroU64::new);
+            Ok(Some(Allowance { subject, requests_per_s, bytes_per_s }))
+        };
+        assert_eq!(judge(TWO_REQUESTS), of("fleet-7", 2, 0));
+        assert_eq!(judge(TWO_REQUESTS_BELOW), of("fleet-7", 2, 0), "the same subject");
+        assert_eq!(judge(BYTES), of("fleet-8", 0, 100_000));
+        for bad in [NOBODYS, NO_REQUESTS, FEWER_THAN_NONE] {
+            assert_eq!(judge(bad), Err(Denied::Invalid), "{bad}");
+        }
     }
 
     #[test]

@@ -169,10 +169,17 @@ impl Body {
         self
     }
 
-    /// The same body, which tells `watcher` when it is let go how many bytes were taken from it, and whether that was all.
+    /// The same body, which tells `watcher` when it is let go how many bytes were taken from it, and whether that was all. Those
+    /// who watched it before are told, too.
     #[must_use]
     pub fn watched(mut self, watcher: impl FnOnce(u64, bool) + Send + Sync + 'static) -> Self {
-        self.watcher = Some(Box::new(watcher));
+        self.watcher = Some(match self.watcher.take() {
+            None => Box::new(watcher),
+            Some(first) => Box::new(move |bytes, complete| {
+                first(bytes, complete);
+                watcher(bytes, complete);
+            }),
+        });
         self
     }
 

@@ -14,6 +14,12 @@ pub const PUBLIC: &str = "ed103440d1cae9021a2f0f3e2e2193f214408653920f8e6596a3a5
 pub const ALL: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwLCJwYXRocyI6WyIvIl19.tGLbyJ0iL4fWeNjfAx924U9qBPIs9jCRD_pdRW7w-hIXc0-nUHKq-hdEOclLKlixFO1mKn2ekMsB-Svx3f80DA";
 const NOTHING: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwfQ.TW_ax4ozfWgPlAsfeNliMNVGoQv0hKLzNWYt2ev-9Ue33B7X1ryeKDknOdDbyuMiJaAsS3dZ6g_6aC__QwwsAw";
 
+/// Made once with another key: two requests a second, 100,000 bytes a second, and a rate that is nobody's.
+const QUOTA_PUBLIC: &str = "7d8774fe065a6f829568ebcc04ccb8c1379691939d48ac85505618c262b6bb7a";
+const TWO_REQUESTS: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwLCJwYXRocyI6WyIvIl0sImlkIjoiZmxlZXQtNyIsInJlcXVlc3RzX3Blcl9zIjoyfQ.HcO_38kHLQ3iEbxi5o9lv1DYRwIV1Ou4CEvlYKq7c5BJcOet1wIcuFFj59ACmxQPg_BITu0UAuQ3yPjh-wnRCA";
+const BYTES: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwLCJwYXRocyI6WyIvIl0sImlkIjoiZmxlZXQtOCIsImJ5dGVzX3Blcl9zIjoxMDAwMDB9.1IJvhDhYKr8qGJBSWfGtpUSNleYIYsOJFiKCeHRY5gSuWJrjWhX01hkjD9UnnlsFQuDbMm-J3Appta8UzgQ9CA";
+const NOBODYS: &str = "eyJrZXkiOiJvcHMiLCJleHBpcmVzIjo0MDAwMDAwMDAwLCJwYXRocyI6WyIvIl0sInJlcXVlc3RzX3Blcl9zIjoyfQ.5zpnoPP7vJ9iJ2eZNuZkM5xXO2F3a2YhOzV_awQBP7CksUrrZ0miKRSSQSkCBKgKiusDVU6zRt6zS-f1MnEnCg";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn with_keys_only_tokens_open_and_answers_are_private() {
     let content = content(50_000, 41);
@@ -39,6 +45,41 @@ async fn with_keys_only_tokens_open_and_answers_are_private() {
     assert_eq!(get(&edge, &format!("{path}?token={ALL}"), &[("range", "bytes=0-9")]).await.status, 206);
     let head = send(&edge.handler(), request(Method::HEAD, &path, &[])).await;
     assert_eq!((head.status, head.bytes()), (401, &b""[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_carries_a_rate_is_held_to_it_and_others_are_not() {
+    let content = content(400_000, 43);
+    let upstream = Upstream::with(&[&content]).await;
+    let mut config = config(&[&upstream]);
+    config.tokens.keys = BTreeMap::from([("ops".to_owned(), QUOTA_PUBLIC.to_owned())]);
+    let edge = build(&config);
+    let path = format!("/blobs/{}", id(&content));
+    let ask = async |token: &str, method: Method| {
+        let bearer = format!("Bearer {token}");
+        send(&edge.handler(), request(method, &path, &[("authorization", &bearer)])).await
+    };
+    let mut answers = Vec::new();
+    for _ in 0..9 {
+        answers.push(ask(TWO_REQUESTS, Method::HEAD).await);
+    }
+    assert_eq!((answers[0].status, answers[1].status), (200, 200));
+    let refused = answers.iter().find(|answer| answer.status != 200).expect("nine in a row are more than two a second");
+    assert_eq!(
+        (refused.status, refused.header("retry-after"), refused.header("cache-control")),
+        (429, "1", "no-store")
+    );
+    // Four seconds' worth in one answer: then nothing for three.
+    assert!(ask(BYTES, Method::GET).await.bytes() == content);
+    let refused = ask(BYTES, Method::GET).await;
+    assert_eq!(
+        (refused.status, refused.problem()["type"].as_str()),
+        (429, Some("urn:colibri:problem:too-many-requests"))
+    );
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=3).contains(&wait), "{wait}");
+    assert!(edge.metrics().quota_refusals.get() >= 2);
+    assert_eq!(ask(NOBODYS, Method::GET).await.status, 401, "a rate without a name is no token");
 }
 
 #[tokio::test(flavor = "multi_thread")]
