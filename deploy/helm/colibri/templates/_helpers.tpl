@@ -49,13 +49,14 @@ prometheus.io/path: /metrics
 {{- end }}
 
 {{/*
-What all pods share. No token of the API server, because nothing asks it. No service links: a Service called "colibri-edge"
+What all pods share: (dict "root" . "asksTheApiServer" BOOL). No token of the API server but for edges that ask it for their
+peers. No service links: a Service called "colibri-edge"
 would put COLIBRI_EDGE_SERVICE_HOST into the environment, which reads as an unknown configuration key.
 */}}
 {{- define "colibri.pod" -}}
-automountServiceAccountToken: false
+automountServiceAccountToken: {{ .asksTheApiServer | default false }}
 enableServiceLinks: false
-{{- with .Values.imagePullSecrets }}
+{{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}

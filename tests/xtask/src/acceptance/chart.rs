@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::binary::Binary;
-use super::configuration::{effective, value};
+use super::configuration::{effective_in, value};
 use super::sample;
 use super::work::{empty_dir, ensure, outcome, read, write, yaml};
 use crate::run::{Failure, command, output, root, run};
@@ -24,6 +24,7 @@ pub fn check(binary: &Binary) -> Result<(), Failure> {
     version(binary)?;
     refuses("edge.replica=3")?;
     refuses("edge.service.port=https")?;
+    refuses("edge.peers.directory=list")?;
     refuses("origin.enabled=false")?;
     refuses("origin.write.enabled=true")?;
     refuses("origin.write.enabled=true,origin.write.tokenSecret.name=t,origin.write.repositories={other}")?;
@@ -79,6 +80,22 @@ fn refuses(setting: &str) -> Result<(), Failure> {
     ensure(!rendered, || format!("the chart took {setting}:\n{said}"))
 }
 
+/// What Kubernetes makes of the pod's variables for its peers, and what stands in for files that only a pod has.
+fn peers_environment(container: &Value, configuration: &str) -> Result<Vec<(String, String)>, Failure> {
+    let items = container["env"].as_array().ok_or("the container has no environment")?;
+    let of_peers = items.iter().filter_map(|item| {
+        let name = item["name"].as_str().filter(|name| name.starts_with("COLIBRI_EDGE_EDGE__PEERS__"))?;
+        let value = item["value"].as_str()?;
+        let address = if value.starts_with('[') { "fd00::1" } else { "10.0.0.1" };
+        Some((name.to_owned(), value.replace("$(POD_IP)", address)))
+    });
+    let mut environment: Vec<_> = of_peers.collect();
+    if configuration.contains("[edge.peers.endpoint_slices]") {
+        environment.push(("COLIBRI_EDGE_EDGE__PEERS__ENDPOINT_SLICES__TLS".to_owned(), "none".to_owned()));
+    }
+    Ok(environment)
+}
+
 /// What Helm made of one set of values.
 struct Rendered<'a> {
     binary: &'a Binary,
@@ -101,6 +118,7 @@ impl Rendered<'_> {
         }
         for deployment in self.of_kind("Deployment") {
             self.served_twice(deployment)?;
+            self.peers(deployment)?;
         }
         self.kept_apart()
     }
@@ -110,7 +128,12 @@ impl Rendered<'_> {
         let pod = &workload["spec"]["template"]["spec"];
         let container = &pod["containers"][0];
         let wanted = [
-            ("automountServiceAccountToken", &pod["automountServiceAccountToken"], Value::Bool(false)),
+            // Only who has an account of its own asks the API server; see `peers`.
+            (
+                "automountServiceAccountToken",
+                &pod["automountServiceAccountToken"],
+                Value::Bool(!pod["serviceAccountName"].is_null()),
+            ),
             ("enableServiceLinks", &pod["enableServiceLinks"], Value::Bool(false)),
             ("runAsNonRoot", &pod["securityContext"]["runAsNonRoot"], Value::Bool(true)),
             ("seccompProfile", &pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault".into()),
@@ -133,7 +156,8 @@ impl Rendered<'_> {
         let text = self.of_kind("ConfigMap").find_map(|map| map["data"][&file].as_str());
         let path = self.dir.join(&file);
         write(&path, text.ok_or_else(|| format!("no ConfigMap has {file}"))?)?;
-        let effective = effective(self.binary, role, &path, self.repository)?;
+        let environment = peers_environment(container, text.unwrap_or_default())?;
+        let effective = effective_in(self.binary, role, &path, self.repository, &environment)?;
         let drain_s: u64 = value(&effective, "drain_s")?.parse().map_err(|error| format!("drain_s: {error}"))?;
         let pause_s = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap_or(0);
         let grace_s = pod["terminationGracePeriodSeconds"].as_u64().unwrap_or(0);
@@ -168,6 +192,48 @@ impl Rendered<'_> {
         ensure(tcp.is_some() && tcp == udp, || format!("the edge is reached at TCP {tcp:?} and UDP {udp:?}"))
     }
 
+    /// Edges that know each other find each other: a name of their own, a headless Service that leads to their pods and to
+    /// nothing else, and, where the API server is asked, an account that may do that and nothing more.
+    fn peers(&self, deployment: &Value) -> Result<(), Failure> {
+        let pod = &deployment["spec"]["template"]["spec"];
+        let env = pod["containers"][0]["env"].as_array().ok_or("the edge has no environment")?;
+        let own = env.iter().find(|item| item["name"] == "COLIBRI_EDGE_EDGE__PEERS__OWN").map(|item| &item["value"]);
+        let service = self.of_kind("Service").find(|service| {
+            service["spec"]["clusterIP"] == "None"
+                && service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
+        });
+        let (Some(own), Some(service)) = (own, service) else {
+            return ensure(own.is_none() && service.is_none(), || "peers without a name or a Service".to_owned());
+        };
+        let port = &service["spec"]["ports"][0]["port"];
+        let at = ["$(POD_IP)", "[$(POD_IP)]"][usize::from(service["spec"]["ipFamilies"][0] == "IPv6")];
+        ensure(*own == format!("{at}:{port}"), || format!("an edge calls itself {own}, its peers ask port {port}"))?;
+        let has_pod_ip = |item: &&Value| item["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP";
+        let ip_at = env.iter().position(|item| has_pod_ip(&item) && item["name"] == "POD_IP");
+        let own_at = env.iter().position(|item| item["value"] == *own);
+        ensure(ip_at.is_some() && ip_at < own_at, || "POD_IP does not come before what is made of it".to_owned())?;
+        let name = &service["metadata"]["name"];
+        let text = self.of_kind("ConfigMap").find_map(|map| map["data"]["edge.toml"].as_str()).unwrap_or_default();
+        let by_dns = text.contains(&format!("dns = \"{}.", name.as_str().unwrap_or_default()));
+        let by_api = text.contains("[edge.peers.endpoint_slices]") && text.contains(&format!("service = {name}"));
+        ensure(by_dns != by_api, || format!("the edge does not look for its peers in one place:\n{text}"))?;
+        let account = &pod["serviceAccountName"];
+        ensure(by_api != account.is_null(), || format!("peers are found by DNS: {by_dns}, the account is {account}"))?;
+        if by_dns {
+            return Ok(());
+        }
+        let (role, binding) = (self.only("Role")?, self.only("RoleBinding")?);
+        let rules = serde_json::json!([
+            {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"]}
+        ]);
+        ensure(role["rules"] == rules, || format!("edges may more than they need: {}", role["rules"]))?;
+        let subject = &binding["subjects"][0];
+        let bound = binding["roleRef"]["name"] == role["metadata"]["name"] && subject["name"] == *account;
+        ensure(bound && self.only("ServiceAccount")?["metadata"]["name"] == *account, || {
+            format!("the role is not the account's: {binding}")
+        })
+    }
+
     /// Publishing has a Service of its own, and no other leads there.
     fn kept_apart(&self) -> Result<(), Failure> {
         for service in self.of_kind("Service") {
@@ -178,6 +244,11 @@ impl Rendered<'_> {
             })?;
         }
         Ok(())
+    }
+
+    fn only<'a>(&'a self, kind: &'a str) -> Result<&'a Value, Failure> {
+        let mut found = self.of_kind(kind);
+        found.next().filter(|_| found.next().is_none()).ok_or_else(|| format!("there is not one {kind}"))
     }
 
     fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {

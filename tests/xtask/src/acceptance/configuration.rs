@@ -32,8 +32,19 @@ pub fn check(binary: &Binary) -> Result<(), Failure> {
 ///
 /// The repository the origin looks for is replaced, because the file names one of another machine.
 pub fn effective(binary: &Binary, role: &str, file: &Path, repository: &Path) -> Result<String, Failure> {
+    effective_in(binary, role, file, repository, &[])
+}
+
+/// [`effective`] with these variables in the environment.
+pub fn effective_in(
+    binary: &Binary,
+    role: &str,
+    file: &Path,
+    repository: &Path,
+    environment: &[(String, String)],
+) -> Result<String, Failure> {
     let mut check = binary.command([role, "serve", "--check-config", "--config"]);
-    check.arg(file);
+    check.arg(file).envs(environment.iter().map(|(name, value)| (name, value)));
     if role == "origin" {
         check.arg("--repo").arg(format!("{REPOSITORY}={}", repository.display()));
     }
