@@ -31,7 +31,7 @@ const WITHOUT_BINARY: [(&str, Simple); 2] =
 type Step = fn(&Binary) -> Result<(), Failure>;
 
 /// In order; the quick ones first.
-const STEPS: [(&str, Step); 9] = [
+const STEPS: [(&str, Step); 10] = [
     ("sample configurations", configuration::check),
     ("keys in a PKCS#11 token", softhsm::check),
     ("desk", desk::check),
@@ -41,7 +41,13 @@ const STEPS: [(&str, Step); 9] = [
     ("Helm chart", chart::check),
     ("image", image::check),
     ("compose file", compose::check),
+    ("start of an edge with five million files", edge_start),
 ];
+
+/// Takes 20 GB of the folder for temporary files, and long to make and remove them.
+fn edge_start(_: &Binary) -> Result<(), Failure> {
+    crate::bench::edge_start(&["--files", "5000000"])
+}
 
 /// Runs every step, also behind one that failed, and tells all failures at the end. With words it runs the steps alone whose
 /// names have one of them, in any case.

@@ -26,10 +26,11 @@ cargo xtask COMMAND
                an origin and two tiers of edges under mixed load and faults, judged at the end: 90s, 10m, 1h [--seed N]
   codelab      the exercise on packages of Fuchsia's codelab, walked with our tools and printed as it shows it
   fuzz         the fuzz targets of tests/fuzz, each for five minutes: [--seconds N] [TARGET]
-  bench NAME   measures against a stated base: metadata, ingest
+  bench NAME   measures against a stated base: metadata, ingest, scale, cache
   crash publish
                kills publishes and collections at random moments and checks what is left: [--seed S] [--runs N]
-  edge-start   how long an edge with a large disk tier takes to its first byte after a kill: [--files N] [--dir DIR]
+  edge-start   how long an edge with a large disk tier takes to its first byte after a kill; five million files of 4 KiB unless
+               told otherwise: [--files N] [--dir DIR]
   conformance DIR
                the public TUF conformance suite, from a checkout in DIR, with its own keys and with ed25519 keys
 ";
