@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::pins::{Held, Pins};
 use crate::shapes::{Opened, Shapes};
 use crate::unit::{Segment, Slice, Unit, UnitKey, slice_at};
+use crate::unknown::Unknown;
 
 /// Room for fills is handed out in this size, bytes.
 const FILL_PERMIT_BYTES: u64 = 64 << 10;
@@ -127,6 +128,7 @@ impl Cache {
         disk: Option<DiskTier>,
         metrics: Metrics,
         history: Arc<History>,
+        unknown: Unknown,
         tasks: TaskTracker,
     ) -> Self {
         let shapes = Arc::new(Shapes::new());
@@ -148,7 +150,7 @@ impl Cache {
         });
         let keeping = tiers.clone();
         let keep_early = Box::new(move |opened: &Opened, early| keeping.keep_early(opened, early));
-        let catalog = Catalog::new(shapes, tiers.disk.clone(), &tiers.tasks, keep_early);
+        let catalog = Catalog::new(shapes, tiers.disk.clone(), &tiers.tasks, keep_early, unknown);
         Self { catalog, pins: Pins::new(held(PIN_SHARES)), tiers }
     }
 

@@ -1,6 +1,7 @@
 //! [`Catalog`]: finds out the shapes of blobs, each once however many ask.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use colibri_common::BlobId;
 use colibri_common::merkle::Leaves;
@@ -11,8 +12,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::disk::DiskTier;
 use crate::freshness::Freshness;
+use crate::limits::ABSENT_FLOOR_MS;
 use crate::shapes::{Opened, Shapes};
 use crate::single_flight::SingleFlight;
+use crate::unknown::{FORM_LEAVES, Unknown};
 
 /// Takes what was verified while a blob was opened, once, in the task that opened it.
 type KeepEarly = Box<dyn Fn(&Opened, Vec<VerifiedPieces>) + Send + Sync>;
@@ -22,6 +25,7 @@ pub(crate) struct Catalog {
     shapes: Arc<Shapes>,
     disk: Option<DiskTier>,
     keep_early: KeepEarly,
+    unknown: Unknown,
     leaves_flights: SingleFlight<BlobId, (Leaves, Freshness)>,
     open_flights: SingleFlight<(BlobId, Encoding), (Arc<Opened>, Freshness)>,
 }
@@ -33,9 +37,15 @@ impl std::fmt::Debug for Catalog {
 }
 
 impl Catalog {
-    pub fn new(shapes: Arc<Shapes>, disk: Option<DiskTier>, tasks: &TaskTracker, keep_early: KeepEarly) -> Arc<Self> {
+    pub fn new(
+        shapes: Arc<Shapes>,
+        disk: Option<DiskTier>,
+        tasks: &TaskTracker,
+        keep_early: KeepEarly,
+        unknown: Unknown,
+    ) -> Arc<Self> {
         let (leaves_flights, open_flights) = (SingleFlight::new(tasks.clone()), SingleFlight::new(tasks.clone()));
-        Arc::new(Self { shapes, disk, keep_early, leaves_flights, open_flights })
+        Arc::new(Self { shapes, disk, keep_early, unknown, leaves_flights, open_flights })
     }
 
     /// The leaves, and whether upstream had to be asked. `expected` is the encoding that will be asked for next.
@@ -112,13 +122,7 @@ impl Catalog {
         if let Some(opened) = self.open_from_disk(id, encoding).await {
             return Ok((opened, Freshness::Disk));
         }
-        let (leaves, freshness) = self.leaves(fetcher, place, id, encoding).await;
-        let leaves = match leaves {
-            Ok(leaves) => Some(leaves),
-            // Somebody without leaves may have the blob: a plain file server.
-            Err(FetchError::NotFound { .. } | FetchError::AllFailed { absent_somewhere: true, .. }) => None,
-            Err(error) => return Err(error),
-        };
+        let (leaves, freshness) = self.leaves_if_any(fetcher, place, id, encoding).await?;
         // Proving the leaves may have opened the blob on the way; another flight may have landed.
         if let Some(opened) = self.shapes.opened(id, encoding) {
             return Ok((opened, freshness));
@@ -126,6 +130,32 @@ impl Catalog {
         let blob = fetcher.open_with(place, id, encoding, leaves).await?;
         self.shapes.keep_leaves(blob.layout.leaves().clone());
         Ok((self.keep(blob), Freshness::Miss))
+    }
+
+    /// The leaves, or nothing if somebody has none: he may have the blob all the same, as a plain file server does.
+    async fn leaves_if_any(
+        self: &Arc<Self>,
+        fetcher: &BlobFetcher,
+        place: &str,
+        id: BlobId,
+        encoding: Encoding,
+    ) -> Result<(Option<Leaves>, Freshness), FetchError> {
+        // Who asks for leaves and finds none asks for the blob next: upstream need not hear of the leaves twice.
+        let life_max = Duration::from_millis(ABSENT_FLOOR_MS);
+        if self.shapes.leaves(id).is_none() && self.unknown.since(place, id, FORM_LEAVES, life_max).is_some() {
+            return Ok((None, Freshness::Miss));
+        }
+        let era = self.unknown.era();
+        let (leaves, freshness) = self.leaves(fetcher, place, id, encoding).await;
+        match leaves {
+            Ok(leaves) => Ok((Some(leaves), freshness)),
+            Err(FetchError::NotFound { .. }) => {
+                self.unknown.remember(place, id, FORM_LEAVES, era);
+                Ok((None, freshness))
+            }
+            Err(FetchError::AllFailed { absent_somewhere: true, .. }) => Ok((None, freshness)),
+            Err(error) => Err(error),
+        }
     }
 
     /// A blob whose length the disk tier can prove. One whose last piece is not there costs a small request upstream.

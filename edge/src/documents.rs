@@ -212,8 +212,13 @@ impl Documents {
     async fn ask(&self, fetcher: &BlobFetcher, wish: &Wish, etag: Option<&str>) -> Result<Unverified, FetchError> {
         let since = Instant::now();
         let check = |bytes: &[u8]| wish.life.check(bytes);
+        // What a peer keeps of what changes is older than what upstream says; who insists does not want what was bad once.
+        let lasts = wish.life != Life::Short && !wish.insists;
         loop {
-            let answer = fetcher.document_checked(&wish.path, DOCUMENT_BYTES_MAX, etag, &check).await;
+            let answer = match lasts {
+                true => fetcher.lasting_document(&wish.path, DOCUMENT_BYTES_MAX, etag, &check).await,
+                false => fetcher.document_checked(&wish.path, DOCUMENT_BYTES_MAX, etag, &check).await,
+            };
             if !matches!(answer, Err(FetchError::AllFailed { .. })) {
                 self.met.store(true, Ordering::Relaxed);
                 return answer;

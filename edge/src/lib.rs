@@ -113,11 +113,12 @@ impl Edge {
         let quarantine = Arc::new(quarantine::Quarantine::new(clock.clone(), metrics.clone()));
         let seen = Arc::new(quarantine::Seen { history: history.clone(), quarantine });
         let fetcher = fetcher.with_witness(Some(seen.clone()));
-        let cache = Arc::new(cache::Cache::new(config, disk.clone(), metrics.clone(), history, tasks.clone()));
+        let unknown = unknown::Unknown::new(Duration::from_secs(config.unknown_blob_s));
+        let cache =
+            Arc::new(cache::Cache::new(config, disk.clone(), metrics.clone(), history, unknown.clone(), tasks.clone()));
         gauges::export(config, &cache, registry)?;
         let documents = documents::Documents::new(config, metrics.clone(), &tasks);
         let hop = OwnHop::new(&config.name);
-        let unknown = unknown::Unknown::new(Duration::from_secs(config.unknown_blob_s));
         let own = fetcher.clone().with_headers(hop.via().headers());
         let common = metadata::Common {
             config,

@@ -44,6 +44,12 @@ pub const REFRESH_MS_MIN: u64 = 1000;
 /// Longest such time while refreshes fail, ms.
 pub const REFRESH_MS_MAX: u64 = 60_000;
 
+/// Threads that take a folder of files that an earlier process left into the books.
+pub const DISK_LOADERS: usize = 4;
+
+/// Fewer files than this are not worth a thread.
+pub const DISK_LOADED_TOGETHER_MIN: usize = 64;
+
 /// The operator is told of an upstream that signs nothing new this often, seconds.
 pub const FREEZE_TOLD_EVERY_S: u64 = 3600;
 
@@ -284,6 +290,8 @@ pub const ALL: &[(&str, u64)] = &[
     ("REFRESH_WAIT_MS", REFRESH_WAIT_MS),
     ("REFRESH_MS_MIN", REFRESH_MS_MIN),
     ("REFRESH_MS_MAX", REFRESH_MS_MAX),
+    ("DISK_LOADERS", DISK_LOADERS as u64),
+    ("DISK_LOADED_TOGETHER_MIN", DISK_LOADED_TOGETHER_MIN as u64),
     ("FREEZE_TOLD_EVERY_S", FREEZE_TOLD_EVERY_S),
     ("CIRCLE_PROBE_MS", CIRCLE_PROBE_MS),
     ("CIRCLE_PROBE_MS_MAX", CIRCLE_PROBE_MS_MAX),

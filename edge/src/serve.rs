@@ -2,8 +2,8 @@
 
 mod blobs;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use colibri_api::{
     cache as cache_control, head_for, negotiate, parse_path,
 };
 use colibri_common::{BlobId, Clock, Digest, UnixSeconds};
-use colibri_fetch::nearby::{FROM_PEER, LEAVING};
+use colibri_fetch::nearby::{ABSENT_ABOVE, FROM_PEER, LEAVING};
 use colibri_fetch::{BlobFetcher, Class, FetchError};
 use colibri_package::delivery::{DeliveryType, Encoding};
 use colibri_transport::{Body, Priority, Request, Response};
@@ -39,7 +39,7 @@ use crate::metrics::Metrics;
 use crate::quarantine::{Quarantine, Seen};
 use crate::relay::{self, Relay};
 use crate::tokens::{CurrentTokens, Denied};
-use crate::unknown::Unknown;
+use crate::unknown::{FORM_LEAVES, Unknown};
 use crate::warm::Warmers;
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -103,6 +103,8 @@ struct Asked {
     fetcher: BlobFetcher,
     /// What upstream says meanwhile.
     trail: Arc<Trail>,
+    /// How long ago upstream said that it has no such blob, once that is the answer.
+    absent_since: OnceLock<Duration>,
 }
 
 impl ReadApi {
@@ -199,7 +201,16 @@ impl ReadApi {
         if relayed {
             return self.parts.relay.pass_on(&fetcher, &head.uri, &head.headers, body).await;
         }
-        let asked = Asked { method: head.method, headers: head.headers, here, fetcher, trail: trail.clone() };
+        let mut asked = Asked {
+            method: head.method,
+            headers: head.headers,
+            here,
+            fetcher,
+            trail: trail.clone(),
+            absent_since: OnceLock::new(),
+        };
+        let absence_age_ms_max = if asked.insists() { 0 } else { self.parts.unknown.age_ms_max() };
+        asked.fetcher = asked.fetcher.believing_absence(absence_age_ms_max);
         if asked.method != Method::GET && asked.method != Method::HEAD {
             return self.problem(&ApiError::MethodNotAllowed, &asked.method);
         }
@@ -227,6 +238,11 @@ impl ReadApi {
         };
         let answer = answer.unwrap_or_else(|_| Err(cdn_loop::refusal(&self.name)));
         let mut response = answer.unwrap_or_else(|error| self.problem(&error, &asked.method));
+        if let Some(since) = asked.absent_since.get().filter(|_| from_peer) {
+            // Rounded up, so that nobody takes it for newer than it is.
+            let since_ms = u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+            response.headers_mut().insert(ABSENT_ABOVE, since_ms.into());
+        }
         if tokens.are_needed() {
             cache_control::keep_private(response.headers_mut());
         }
@@ -257,6 +273,7 @@ impl ReadApi {
                 };
                 if matches!(answer, Err(ApiError::NotFound(_))) {
                     self.parts.unknown.remember(&place, *id, form_number(*form), era);
+                    asked.absent_since.get_or_init(Duration::default);
                     return Err(self.absent(*id));
                 }
                 answer
@@ -305,7 +322,8 @@ impl ReadApi {
             return Err(ApiError::NotFound(format!("no metadata that is trusted here leads to blob {id}")));
         }
         let life_max = if asked.insists() { Duration::from_millis(ABSENT_FLOOR_MS) } else { Duration::MAX };
-        if self.parts.unknown.has(place, id, form_number(form), life_max) {
+        if let Some(since) = self.parts.unknown.since(place, id, form_number(form), life_max) {
+            asked.absent_since.get_or_init(|| since);
             self.parts.metrics.unknown_blobs.inc();
             return Err(self.absent(id));
         }
@@ -466,7 +484,7 @@ const fn form_number(form: BlobForm) -> u32 {
     match form {
         BlobForm::Raw => 0,
         BlobForm::Delivery(number) => number,
-        BlobForm::Leaves => u32::MAX,
+        BlobForm::Leaves => FORM_LEAVES,
     }
 }
 

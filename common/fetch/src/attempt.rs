@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::budget::Permit;
 use crate::error::AttemptError;
 use crate::limits::{CODED_EXTRA_BYTES_MAX, SKIPPED_BYTES_MAX};
-use crate::nearby::LEAVING;
+use crate::nearby::{ABSENT_ABOVE, LEAVING};
 use crate::patience::Pace;
 use crate::source::Source;
 use crate::urgency::Urgency;
@@ -147,7 +147,10 @@ impl<'a> Attempt<'a> {
             StatusCode::OK => self.whole(&mut answer, &head.headers, range)?,
             StatusCode::PARTIAL_CONTENT => partial(&mut answer, &head.headers, range)?,
             StatusCode::NOT_MODIFIED if conditional => answer.not_modified = true,
-            StatusCode::NOT_FOUND | StatusCode::GONE => return Err(AttemptError::NotFound),
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                let above = head.headers.get(ABSENT_ABOVE).and_then(|value| value.to_str().ok()?.parse().ok());
+                return Err(AttemptError::NotFound { above_ms: above });
+            }
             // A loop of caches does not end by asking again.
             StatusCode::LOOP_DETECTED => return Err(AttemptError::Loop),
             status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {

@@ -34,6 +34,7 @@ pub struct BlobFetcher {
     urgency: Urgency,
     nearby: Option<Arc<dyn Nearby>>,
     nearby_has_units: bool,
+    absence_age_ms_max: u64,
     memory: Arc<Semaphore>,
     witness: Option<Arc<dyn Witness>>,
 }
@@ -74,6 +75,7 @@ impl BlobFetcher {
             urgency,
             nearby: None,
             nearby_has_units: true,
+            absence_age_ms_max: 0,
             memory,
             witness: None,
         }
@@ -115,6 +117,14 @@ impl BlobFetcher {
     #[must_use]
     pub fn with_nearby(mut self, nearby: Option<Arc<dyn Nearby>>) -> Self {
         self.nearby = nearby;
+        self
+    }
+
+    /// The same fetcher, which believes whoever is nearby that upstream has no such blob if upstream said so at most this many
+    /// milliseconds ago.
+    #[must_use]
+    pub const fn believing_absence(mut self, age_ms_max: u64) -> Self {
+        self.absence_age_ms_max = age_ms_max;
         self
     }
 
@@ -184,7 +194,7 @@ impl BlobFetcher {
     /// A walk over the sources, `nearby` first.
     pub(crate) fn round<'a>(&'a self, sources: &'a Sources, subject: Subject, nearby: Option<&'a Source>) -> Round<'a> {
         let round = Round::new(sources, subject).with_urgency(&self.urgency);
-        round.nearby_first(nearby).seen_by(self.witness.as_deref())
+        round.nearby_first(nearby).believing_absence(self.absence_age_ms_max).seen_by(self.witness.as_deref())
     }
 
     /// The proven leaves of a blob. `place` is `/REPO` for sources that serve several repositories, else empty.

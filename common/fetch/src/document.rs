@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use colibri_api::Coding;
+use colibri_common::{BlobId, sha256};
 use colibri_metadata::{TargetDescription, TargetName};
 use http::header::{ACCEPT_ENCODING, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue};
@@ -12,11 +13,16 @@ use crate::attempt::{Attempt, Whole};
 use crate::blob::BlobFetcher;
 use crate::error::{AttemptError, FetchError};
 use crate::limits::TARGET_BYTES_MAX;
+use crate::nearby::Part;
 use crate::round::Subject;
+use crate::source::Source;
 use crate::witness::Given;
 
 /// What stands in a target's path as it is: the unreserved characters of RFC 3986 §2.3, and slashes.
 const IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
+/// What can be known of a document beforehand, such as the hash in its name; the error says what is wrong.
+pub type Check<'a> = &'a (dyn Fn(&[u8]) -> Result<(), String> + Sync);
 
 /// What a source says a document is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +53,32 @@ impl BlobFetcher {
         path: &str,
         bytes_max: u64,
         etag: Option<&str>,
-        check: &(dyn Fn(&[u8]) -> Result<(), String> + Sync),
+        check: Check<'_>,
+    ) -> Result<Unverified, FetchError> {
+        self.fetch_document(None, path, bytes_max, etag, check).await
+    }
+
+    /// [`Self::document_checked`] for a document that never changes: whoever is nearby is asked first, who may have got it for
+    /// all.
+    pub async fn lasting_document(
+        &self,
+        path: &str,
+        bytes_max: u64,
+        etag: Option<&str>,
+        check: Check<'_>,
+    ) -> Result<Unverified, FetchError> {
+        // Asked of no third on behalf of somebody nearby, as units are.
+        let nearby = self.first(&BlobId::from_digest(sha256(path.as_bytes())), Part::Unit { unit: 0, of: 1 });
+        self.fetch_document(nearby.as_deref(), path, bytes_max, etag, check).await
+    }
+
+    async fn fetch_document(
+        &self,
+        nearby: Option<&Source>,
+        path: &str,
+        bytes_max: u64,
+        etag: Option<&str>,
+        check: Check<'_>,
     ) -> Result<Unverified, FetchError> {
         let mut extra = HeaderMap::from_iter([(ACCEPT_ENCODING, Coding::ACCEPTED)]);
         if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
@@ -55,7 +86,7 @@ impl BlobFetcher {
         }
         let subject = Subject { what: path.to_owned(), blob: None, encoding: None, unit: 0 };
         let sources = self.sources();
-        let mut round = self.round(&sources, subject, None);
+        let mut round = self.round(&sources, subject, nearby);
         while let Some(source) = round.next().await {
             match self.attempt(&round, source).document(path, bytes_max, &extra, check).await {
                 Ok(document) => {
@@ -100,7 +131,7 @@ impl Attempt<'_> {
         path: &str,
         bytes_max: u64,
         extra: &HeaderMap,
-        check: &(dyn Fn(&[u8]) -> Result<(), String> + Sync),
+        check: Check<'_>,
     ) -> Result<Unverified, AttemptError> {
         let answer = self.get(&self.source.url.join(path), None, extra.clone()).await?;
         if answer.not_modified {

@@ -17,7 +17,10 @@ use crate::evidence::BadPiece;
 pub enum AttemptError {
     /// The source does not have it: ask another; not a fault.
     #[error("not found")]
-    NotFound,
+    NotFound {
+        /// How many milliseconds ago its own upstream said so, if it tells that.
+        above_ms: Option<u64>,
+    },
     /// The source asks for patience or is in trouble (429, 5xx).
     #[error("answered {status}")]
     Busy {
@@ -101,7 +104,7 @@ impl AttemptError {
             | Self::WrongContent { .. }
             | Self::WrongHash(_)
             | Self::Shown { .. } => true,
-            Self::NotFound
+            Self::NotFound { .. }
             | Self::Busy { .. }
             | Self::Unexpected(_)
             | Self::Loop

@@ -7,7 +7,7 @@ use colibri_common::UnixSeconds;
 use colibri_metadata::{Answer, RoleName, Start, TrustedSet};
 use http::HeaderMap;
 
-use crate::error::FetchError;
+use crate::error::{AttemptError, FetchError};
 use crate::metadata::{MetadataSource, Mirrors, RefreshError, Task, Unfinished};
 use crate::patience::Patience;
 
@@ -90,6 +90,8 @@ async fn take_role<S: MetadataSource + Sync>(
     let answer = source.fetch(&want).await;
     match answer.map_err(|error| RefreshError::Attempt { name: want.name.clone(), error })? {
         Answer::Found(bytes) => Ok(set.take_delegated(name, &bytes, now)?),
-        Answer::NotFound => Err(RefreshError::Attempt { name: want.name, error: crate::error::AttemptError::NotFound }),
+        Answer::NotFound => {
+            Err(RefreshError::Attempt { name: want.name, error: AttemptError::NotFound { above_ms: None } })
+        }
     }
 }

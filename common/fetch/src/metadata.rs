@@ -49,7 +49,7 @@ impl MetadataSource for HttpMirror<'_> {
                 }
                 Ok(Answer::Found(bytes))
             }
-            Err(AttemptError::NotFound) => Ok(Answer::NotFound),
+            Err(AttemptError::NotFound { .. }) => Ok(Answer::NotFound),
             Err(error) => Err(error),
         }
     }

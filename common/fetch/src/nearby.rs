@@ -15,6 +15,10 @@ pub const FROM_PEER: HeaderName = HeaderName::from_static("colibri-peer");
 /// In the answer of a source that is about to stop: it is not to be asked for anything new.
 pub const LEAVING: HeaderName = HeaderName::from_static("colibri-leaving");
 
+/// In the answer of a source nearby that has not got something: how many milliseconds ago its own upstream said that it does
+/// not have it either, rounded up; 0 if it was asked for this request.
+pub const ABSENT_ABOVE: HeaderName = HeaderName::from_static("colibri-absent");
+
 /// A part of a blob, as far as it matters who is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {

@@ -58,7 +58,7 @@ impl Attempt<'_> {
             return Ok(ProvenLeaves { leaves, shown: None });
         }
         let shown = match self.open(place, &leaves, expected).await {
-            Err(AttemptError::NotFound) if expected != Encoding::Raw => self.open_raw(place, &leaves).await?,
+            Err(AttemptError::NotFound { .. }) if expected != Encoding::Raw => self.open_raw(place, &leaves).await?,
             shown => shown?,
         };
         Ok(ProvenLeaves { leaves, shown: Some(shown) })

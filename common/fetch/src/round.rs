@@ -47,6 +47,10 @@ pub(crate) struct Round<'a> {
     /// Asked before the others, in the first pass only.
     nearby: Option<&'a Source>,
     nearby_asked: bool,
+    /// How long ago upstream may have said to whoever is nearby that it has not got the thing, ms.
+    absence_age_ms_max: u64,
+    /// Nobody else need be asked.
+    is_settled: bool,
     queue: VecDeque<&'a Source>,
     failures: Vec<Failure<'a>>,
     passes: u32,
@@ -62,6 +66,8 @@ impl<'a> Round<'a> {
             witness: None,
             nearby: None,
             nearby_asked: false,
+            absence_age_ms_max: 0,
+            is_settled: false,
             queue: VecDeque::new(),
             failures: Vec::new(),
             passes: 0,
@@ -87,8 +93,17 @@ impl<'a> Round<'a> {
         self
     }
 
+    /// The same walk that believes whoever is nearby if upstream told it so lately that there is no such thing.
+    pub const fn believing_absence(mut self, age_ms_max: u64) -> Self {
+        self.absence_age_ms_max = age_ms_max;
+        self
+    }
+
     /// The next source to try; between passes this waits.
     pub async fn next(&mut self) -> Option<&'a Source> {
+        if self.is_settled {
+            return None;
+        }
         if self.queue.is_empty() {
             let settled = |source: &Source| {
                 self.failures.iter().any(|failure| failure.final_here && std::ptr::eq(failure.source, source))
@@ -147,14 +162,18 @@ impl<'a> Round<'a> {
         let authority = source.url.authority().to_owned();
         tracing::debug!(source = %authority, what = %self.subject.what, %error, "an attempt failed");
         let bad_bytes = error.is_bad_bytes();
-        let not_found = matches!(error, AttemptError::NotFound);
+        let not_found = matches!(error, AttemptError::NotFound { .. });
+        // It stands in for all of us before the same upstream, and has asked.
+        let above_ms =
+            if let AttemptError::NotFound { above_ms: Some(above_ms) } = error { Some(*above_ms) } else { None };
+        self.is_settled |= self.is_nearby(source) && above_ms.is_some_and(|age_ms| age_ms <= self.absence_age_ms_max);
         if let (true, Some(blob)) = (bad_bytes, self.subject.blob) {
             let (encoding, detail) = (self.subject.encoding, error.to_string());
             let piece = error.piece().cloned().map(Box::new);
             self.blame(source, Blame { source: authority, blob: Some(blob), encoding, detail, piece }, true);
         }
         match error {
-            AttemptError::NotFound | AttemptError::OtherIdentity | AttemptError::OverBudget { .. } => {}
+            AttemptError::NotFound { .. } | AttemptError::OtherIdentity | AttemptError::OverBudget { .. } => {}
             AttemptError::IgnoresRanges => source.found_to_ignore_ranges(),
             _ => source.failed(),
         }

@@ -13,7 +13,7 @@ use super::epoch::{self, Epoch};
 use super::files::{FOLDERS, Files, is_not_found, lock};
 use super::ledger::{FileKey, Totals};
 use super::{Damage, Inner, Part};
-use crate::limits::{DISK_BLOCK_BYTES, DISK_PAUSE_MS, DISK_UPKEEP_MS};
+use crate::limits::{DISK_BLOCK_BYTES, DISK_LOADED_TOGETHER_MIN, DISK_LOADERS, DISK_PAUSE_MS, DISK_UPKEEP_MS};
 use crate::unit::UnitKey;
 
 /// The thread; dropping this ends it.
@@ -101,12 +101,26 @@ impl Inner {
         upkeep.folder += 1;
         self.metrics.disk_unseen_folders.set(i64::from(FOLDERS - upkeep.folder + 1));
         match self.files.list(folder) {
-            Ok(keys) => keys.into_iter().for_each(|key| self.load_file(key)),
+            Ok(keys) => self.load_files(&keys),
             Err(error) => {
                 tracing::warn!(folder, %error, "a folder of the disk tier cannot be listed");
                 self.alarm();
             }
         }
+    }
+
+    /// Several at a time: each waits for the disk most of the while.
+    fn load_files(&self, keys: &[FileKey]) {
+        let part = keys.len().div_ceil(DISK_LOADERS).max(DISK_LOADED_TOGETHER_MIN);
+        std::thread::scope(|scope| {
+            for part in keys.chunks(part) {
+                let load = move || part.iter().for_each(|key| self.load_file(*key));
+                if std::thread::Builder::new().spawn_scoped(scope, load).is_err() {
+                    // No more threads to be had: one after the other is as good.
+                    load();
+                }
+            }
+        });
     }
 
     fn load_file(&self, key: FileKey) {

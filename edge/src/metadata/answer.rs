@@ -259,7 +259,7 @@ impl Followed {
         let path = format!("{}/{file}", self.place);
         let believed = |bytes: &[u8]| self.believe(&check, bytes).map_err(|error| error.to_string());
         let most = colibri_metadata::limits::TARGETS_BYTES_MAX;
-        match fetcher.document_checked(&path, most, None, &believed).await? {
+        match fetcher.lasting_document(&path, most, None, &believed).await? {
             Unverified::Document { bytes, coded, .. } => {
                 let file = Arc::new(File::new(bytes));
                 if let Some((coding, form)) = coded {

@@ -22,6 +22,11 @@ struct Region {
 
 impl Region {
     fn start(count: usize, upstream: &Upstream) -> Self {
+        Self::start_with(count, upstream, 0)
+    }
+
+    /// `unknown_blob_s` is how long each remembers what was missing.
+    fn start_with(count: usize, upstream: &Upstream, unknown_blob_s: u64) -> Self {
         // Addresses must be known before the edges exist: each server finds its edge later.
         let slots: Vec<Arc<OnceLock<Edge>>> = (0..count).map(|_| Arc::default()).collect();
         let (mut names, mut stops) = (Vec::new(), Vec::new());
@@ -41,7 +46,8 @@ impl Region {
             let (own, members) = (own.clone(), names.clone());
             let peers = PeersConfig { own, members, secure: false, http3: false, ..PeersConfig::default() };
             // A machine under load would hedge, and then the parent is asked twice on purpose.
-            build(&EdgeConfig { peers: Some(peers), upstream_hedge_percent: 0, ..config(&[upstream]) })
+            let config = EdgeConfig { unknown_blob_s, ..config(&[upstream]) };
+            build(&EdgeConfig { peers: Some(peers), upstream_hedge_percent: 0, ..config })
         });
         let edges: Vec<_> = edges.collect();
         slots.iter().zip(&edges).for_each(|(slot, edge)| slot.set(edge.clone()).unwrap());
@@ -218,4 +224,80 @@ async fn peers_without_an_own_name_are_a_mistake() {
     let wrong = EdgeConfig { peers: Some(PeersConfig::default()), ..config(&[&upstream]) };
     let error = Edge::build(&wrong, &colibri_service::metrics::Registry::new()).unwrap_err().to_string();
     assert!(error.contains("own"), "{error}");
+}
+
+/// Numbered metadata and targets never change: one member gets them for all. What changes is asked of the parent by each.
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_that_lasts_is_asked_of_the_parent_once_for_all_members() {
+    let origin = Upstream::start().await;
+    let hash = colibri_common::hex(&colibri_common::sha256(b"target"));
+    let lasting = [1, 2, 3, 4].map(|number| format!("/repo/{number}.targets.json"));
+    lasting.iter().for_each(|path| origin.put(path, path.clone()));
+    let target = format!("/repo/targets/{hash}.name");
+    origin.put(&target, "target");
+    origin.put("/repo/timestamp.json", "now");
+    let region = Region::start(3, &origin);
+    for edge in &region.edges {
+        for path in &lasting {
+            assert_eq!(get(edge, path, &[]).await.bytes(), path.as_bytes());
+        }
+        assert_eq!(get(edge, &target, &[]).await.bytes(), b"target");
+        assert_eq!(get(edge, "/repo/timestamp.json", &[]).await.bytes(), b"now");
+    }
+    let mut asked: Vec<_> = origin.asked().into_iter().map(|((path, _), times)| (path, times)).collect();
+    asked.sort();
+    let expected = lasting.iter().cloned().chain([target]).map(|path| (path, 1));
+    let mut expected: Vec<_> = expected.chain([("/repo/timestamp.json".to_owned(), 3)]).collect();
+    expected.sort();
+    assert_eq!(asked, expected);
+}
+
+/// What the parent does not have is asked of it once for all, and what is said of it in one region is believed in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_is_asked_of_the_parent_once_for_all_members() {
+    let origin = Upstream::start().await;
+    let region = Region::start_with(3, &origin, 3600);
+    let absent: Vec<_> = (0..6).map(|seed| content(100_000, 200 + seed)).collect();
+    for form in ["leaves/", "1/", ""] {
+        for content in &absent {
+            for edge in &region.edges {
+                let got = get(edge, &format!("/blobs/{form}{}", id(content)), &[]).await;
+                assert_eq!(got.status, 404, "{got:?}");
+                // Only members are told how they know.
+                assert_eq!(got.header("colibri-absent"), "");
+            }
+        }
+    }
+    let asked = origin.asked();
+    let per_form = |form: &str| asked.iter().filter(|((path, _), _)| path.starts_with(form)).map(|(_, n)| *n).max();
+    assert_eq!((per_form("/blobs/1/"), per_form("/blobs/leaves/").is_some()), (Some(1), true), "{asked:?}");
+    for content in &absent {
+        assert_eq!(asked.get(&(format!("/blobs/{}", id(content)), None)), Some(&1), "{asked:?}");
+    }
+    let totals = region.edges.iter().map(|edge| edge.peers().unwrap().totals());
+    assert!(totals.clone().all(|totals| totals.failures == 0 && totals.blames == 0), "absence is no fault");
+    assert!(totals.map(|totals| totals.requests).sum::<u64>() > 0);
+}
+
+/// A member's memory is not believed by one who has seen newer metadata since, nor by a client who insists.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_remembers_to_be_missing_is_asked_again_when_somebody_insists() {
+    let origin = Upstream::start().await;
+    let region = Region::start_with(3, &origin, 3600);
+    let (content, owner) = (0..100)
+        .find_map(|seed| {
+            let content = content(10_000, 300 + seed);
+            let owner = region.edges[0].peers().unwrap().owner(&id(&content), Part::Head)?;
+            Some((content, region.names.iter().position(|name| *name == owner)?))
+        })
+        .expect("another edge has some share");
+    let path = format!("/blobs/{}", id(&content));
+    let told = get(&region.edges[owner], &path, &[("colibri-peer", "1")]).await;
+    assert_eq!((told.status, told.header("colibri-absent")), (404, "0"));
+    let again = get(&region.edges[owner], &path, &[("colibri-peer", "1")]).await;
+    assert_eq!(again.status, 404);
+    assert!(again.header("colibri-absent").parse::<u64>().unwrap() > 0, "a moment ago is rounded up");
+    origin.add(&content);
+    let got = get(&region.edges[0], &path, &[("cache-control", "no-cache")]).await;
+    assert!((got.status, got.bytes()) == (200, &content[..]), "{got:?}");
 }
