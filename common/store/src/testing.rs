@@ -1,3 +1,5 @@
+//! Disks for tests: the machine's with somebody who watches it ([`WatchedDisk`]), and one that is all test, [`CrashDisk`].
+//!
 //! [`CrashDisk`]: the test twin of [`OsDisk`](crate::OsDisk), in memory, that loses power at any operation.
 //!
 //! Faults it makes, and why the code above must survive them: writes not yet synced are lost, kept or torn at 512-byte
@@ -6,6 +8,7 @@
 //! and plain I/O errors, from the N-th change on. Deliberately absent: reordering across a sync, damage to synced data
 //! (write to the file), lost renames within one folder being half done.
 
+mod watched;
 mod world;
 
 use std::collections::HashMap;
@@ -17,6 +20,7 @@ use bytes::Bytes;
 use colibri_common::ByteRange;
 
 use crate::disk::{DirEntry, Disk, DiskFile, EntryKind, Lock, OpenMode};
+pub use watched::{Watch, WatchedDisk};
 use world::{Change, FileNumber, Node, World};
 
 /// What goes wrong from some change on, until [`CrashDisk::heal`].

@@ -8,16 +8,15 @@ use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
-use colibri_common::{ByteRange, merkle};
+use colibri_common::merkle;
 use colibri_service::metrics::Registry;
 use colibri_store::HolePunching;
-use colibri_store::disk::{DirEntry, Lock, OpenMode};
+use colibri_store::testing::{Watch, WatchedDisk};
 
 use super::*;
 
 /// The machine's disk, with switches.
-#[derive(Debug, Clone, Default)]
-struct Trouble(Arc<Switches>);
+type Trouble = WatchedDisk<Switches>;
 
 #[derive(Debug, Default)]
 struct Switches {
@@ -30,78 +29,21 @@ struct Switches {
     writing: AtomicUsize,
 }
 
-#[derive(Debug)]
-struct TroubledFile(Arc<dyn DiskFile>, Arc<Switches>);
+impl Watch for Switches {
+    fn reading(&self) {
+        drop(lock(&self.reads_wait));
+    }
 
-impl Disk for Trouble {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(TroubledFile(OsDisk.open(path, mode)?, self.0.clone())))
+    fn writing(&self) -> io::Result<()> {
+        self.writing.fetch_add(1, Ordering::SeqCst);
+        drop(lock(&self.writes_wait));
+        self.writing.fetch_sub(1, Ordering::SeqCst);
+        if self.writes_fail.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsDisk.rename(from, to)
-    }
-    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsDisk.hard_link(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        OsDisk.remove_file(path)
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        OsDisk.create_dir(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.syncs.fetch_add(1, Ordering::SeqCst);
-        OsDisk.sync_dir(path)
-    }
-    fn sync_everything(&self, path: &Path) -> io::Result<()> {
-        OsDisk.sync_everything(path)
-    }
-    fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        OsDisk.list_dir(path)
-    }
-    fn file_len(&self, path: &Path) -> io::Result<Option<u64>> {
-        OsDisk.file_len(path)
-    }
-    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        OsDisk.free_bytes(path)
-    }
-}
 
-impl DiskFile for TroubledFile {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        drop(lock(&self.1.reads_wait));
-        self.0.read_at(offset, buffer)
-    }
-    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.1.writing.fetch_add(1, Ordering::SeqCst);
-        drop(lock(&self.1.writes_wait));
-        self.1.writing.fetch_sub(1, Ordering::SeqCst);
-        if self.1.writes_fail.load(Ordering::SeqCst) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.0.write_at(offset, data)
-    }
-    fn length(&self) -> io::Result<u64> {
-        self.0.length()
-    }
-    fn set_len(&self, length_bytes: u64) -> io::Result<()> {
-        self.0.set_len(length_bytes)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.1.syncs.fetch_add(1, Ordering::SeqCst);
-        self.0.sync()
-    }
-    fn punch(&self, range: ByteRange) -> io::Result<()> {
-        self.0.punch(range)
-    }
-    fn allocated_bytes(&self) -> io::Result<u64> {
-        self.0.allocated_bytes()
-    }
-    fn try_lock(&self, lock: Lock) -> io::Result<bool> {
-        self.0.try_lock(lock)
-    }
-    fn unlock(&self) -> io::Result<()> {
-        self.0.unlock()
+    fn syncing(&self) -> bool {
+        self.syncs.fetch_add(1, Ordering::SeqCst);
+        true
     }
 }
 
@@ -244,11 +186,11 @@ async fn a_full_disk_is_left_alone_for_a_while() {
     let desk = Desk::new(1 << 30, |_| ());
     let (first, second) = (Blob::new(UNIT, 1), Blob::new(UNIT, 2));
     desk.write(&first, 0).await;
-    desk.trouble.0.writes_fail.store(true, Ordering::SeqCst);
+    desk.trouble.watch().writes_fail.store(true, Ordering::SeqCst);
     desk.write(&second, 0).await;
     assert_eq!((desk.metrics.disk_errors.get(), desk.metrics.disk_dropped.get()), (1, 0));
     assert_eq!(desk.files(), 1, "nothing is left of what could not be written");
-    desk.trouble.0.writes_fail.store(false, Ordering::SeqCst);
+    desk.trouble.watch().writes_fail.store(false, Ordering::SeqCst);
     desk.write(&second, 0).await;
     assert_eq!((desk.metrics.disk_errors.get(), desk.metrics.disk_dropped.get()), (1, 1));
     assert!(desk.has(&first, 0).await && !desk.has(&second, 0).await);
@@ -268,7 +210,7 @@ async fn a_disk_that_does_not_answer_is_not_waited_for() {
     let (hold, held) = std::sync::mpsc::sync_channel(1);
     let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
     let holder = std::thread::spawn(move || {
-        let _hangs = lock(&waiting.0.reads_wait);
+        let _hangs = lock(&waiting.watch().reads_wait);
         hold.send(()).unwrap();
         released.recv().unwrap();
     });
@@ -293,7 +235,7 @@ async fn a_disk_that_takes_no_writes_takes_few_threads_and_little_memory() {
     let (hold, held) = std::sync::mpsc::sync_channel(1);
     let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
     let holder = std::thread::spawn(move || {
-        let _hangs = lock(&waiting.0.writes_wait);
+        let _hangs = lock(&waiting.watch().writes_wait);
         hold.send(()).unwrap();
         released.recv().unwrap();
     });
@@ -309,7 +251,7 @@ async fn a_disk_that_takes_no_writes_takes_few_threads_and_little_memory() {
         tokio::task::yield_now().await;
     }
     assert!(desk.has(&there, 0).await);
-    assert!(desk.trouble.0.writing.load(Ordering::SeqCst) <= DISK_WRITERS);
+    assert!(desk.trouble.watch().writing.load(Ordering::SeqCst) <= DISK_WRITERS);
     release.send(()).unwrap();
     holder.join().unwrap();
     tasks.close();
@@ -320,14 +262,14 @@ async fn a_disk_that_takes_no_writes_takes_few_threads_and_little_memory() {
 #[tokio::test]
 async fn filling_reading_and_looking_after_never_sync() {
     let desk = Desk::new(2 * UNIT as u64, |_| ());
-    let before = desk.trouble.0.syncs.load(Ordering::SeqCst);
+    let before = desk.trouble.watch().syncs.load(Ordering::SeqCst);
     for seed in 0..4 {
         let blob = Blob::new(UNIT, seed);
         desk.write(&blob, 0).await;
         assert!(desk.has(&blob, 0).await);
         desk.tier.inner.tick(&mut upkeep::Upkeep::default());
     }
-    assert_eq!(desk.trouble.0.syncs.load(Ordering::SeqCst), before);
+    assert_eq!(desk.trouble.watch().syncs.load(Ordering::SeqCst), before);
 }
 
 /// Many files with few that may be open: each is found again, and none is open twice.

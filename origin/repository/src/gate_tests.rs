@@ -2,59 +2,33 @@
 //! passes by says why.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use colibri_common::{BlobId, merkle};
-use colibri_store::OsDisk;
-use colibri_store::disk::{DirEntry, Disk, DiskFile, OpenMode};
+use colibri_store::disk::OpenMode;
+use colibri_store::testing::{Watch, WatchedDisk};
 
 use crate::gate::{Fault, PublishGate};
 use crate::test_desk::{Desk, NOW, of_archive};
 use crate::{CreateOptions, Publish, Repository, RepositoryError};
 
 /// The machine's disk, with a list of the files opened for reading.
-#[derive(Debug, Default)]
-struct Watched {
-    opened: Arc<Mutex<Vec<PathBuf>>>,
-}
+type Watched = WatchedDisk<Opened>;
 
-impl Watched {
+#[derive(Debug, Default)]
+struct Opened(Mutex<Vec<PathBuf>>);
+
+impl Opened {
     fn blobs_read(&self) -> Vec<PathBuf> {
-        let opened = std::mem::take(&mut *self.opened.lock().unwrap());
+        let opened = std::mem::take(&mut *self.0.lock().unwrap());
         opened.into_iter().filter(|path| path.to_str().unwrap().contains("/repository/blobs/")).collect()
     }
 }
 
-impl Disk for Watched {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        self.opened.lock().unwrap().push(path.to_owned());
-        OsDisk.open(path, mode)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsDisk.rename(from, to)
-    }
-    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsDisk.hard_link(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        OsDisk.remove_file(path)
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        OsDisk.create_dir(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        OsDisk.sync_dir(path)
-    }
-    fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        OsDisk.list_dir(path)
-    }
-    fn file_len(&self, path: &Path) -> io::Result<Option<u64>> {
-        OsDisk.file_len(path)
-    }
-    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        OsDisk.free_bytes(path)
+impl Watch for Opened {
+    fn opening(&self, path: &Path, _mode: OpenMode) {
+        self.0.lock().unwrap().push(path.to_owned());
     }
 }
 
@@ -100,24 +74,24 @@ fn changed() -> BlobId {
 #[test]
 fn what_is_proven_is_not_read_again() {
     let scene = Scene::new();
-    assert!(!scene.disk.blobs_read().is_empty(), "a publish reads back what it wrote");
+    assert!(!scene.disk.watch().blobs_read().is_empty(), "a publish reads back what it wrote");
     let repository = scene.open();
     repository.refresh(NOW).unwrap();
-    assert_eq!(scene.disk.blobs_read(), Vec::<PathBuf>::new(), "refreshing an unchanged set");
+    assert_eq!(scene.disk.watch().blobs_read(), Vec::<PathBuf>::new(), "refreshing an unchanged set");
     repository.publish(&Publish { clean: false, ..Publish::new(NOW) }).unwrap();
-    assert_eq!(scene.disk.blobs_read(), Vec::<PathBuf>::new(), "publishing nothing new");
+    assert_eq!(scene.disk.watch().blobs_read(), Vec::<PathBuf>::new(), "publishing nothing new");
     repository.publish(&of_archive(scene.other())).unwrap();
     let same = merkle::build(&[7; 20_000]).id;
-    for path in scene.disk.blobs_read() {
+    for path in scene.disk.watch().blobs_read() {
         assert_ne!(path, scene.blob(same), "a blob that both packages use was read again");
         assert_ne!(path, scene.blob(changed()), "a blob of the other package was read again");
     }
     // Without receipts everything is read once more, and then not again.
     fs::remove_dir_all(scene.dir().join("receipts")).unwrap();
     scene.open().refresh(NOW).unwrap();
-    assert!(scene.disk.blobs_read().contains(&scene.blob(changed())));
+    assert!(scene.disk.watch().blobs_read().contains(&scene.blob(changed())));
     scene.open().refresh(NOW).unwrap();
-    assert_eq!(scene.disk.blobs_read(), Vec::<PathBuf>::new());
+    assert_eq!(scene.disk.watch().blobs_read(), Vec::<PathBuf>::new());
 }
 
 #[test]
