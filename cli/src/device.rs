@@ -164,7 +164,7 @@ async fn verb(
 /// The device in a folder, made if there is none, for verbs of others.
 #[cfg(feature = "repo")]
 pub(crate) fn open_in(dir: &std::path::Path) -> Result<Device, DeviceVerbError> {
-    let opened = Device::open(dir, DeviceConfig::default(), Arc::new(SystemClock));
+    let opened = Device::open(dir, configuration::defaults(), Arc::new(SystemClock));
     Ok(opened.map_err(|error| in_use(error, dir))?.0)
 }
 
@@ -188,7 +188,7 @@ fn open(args: &Args, surroundings: &Surroundings, make: Make) -> Result<(Device,
         return Err(DeviceVerbError::NoDevice { dir: args.dir.clone() });
     }
     let config =
-        DeviceConfig { tls: args.connection.tls.clone(), http3: args.connection.http3(), ..Default::default() };
+        DeviceConfig { tls: args.connection.tls.clone(), http3: args.connection.http3(), ..configuration::defaults() };
     let opened = Device::open_on(&surroundings.disk, &args.dir, config, surroundings.clock.clone());
     opened.map_err(|error| in_use(error, &args.dir))
 }

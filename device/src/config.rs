@@ -1,5 +1,6 @@
 //! What a device's owner can choose. Plain values with defaults; nothing here reads a file.
 
+use colibri_common::UnixSeconds;
 use colibri_package::delivery::DeliveryType;
 use colibri_transport::Trust;
 
@@ -18,6 +19,8 @@ pub struct DeviceConfig {
     pub units_at_once: usize,
     /// How long metadata counts as fresh, seconds (reference "Fuchsia device side" §7.2: 5 minutes).
     pub metadata_life_s: u64,
+    /// When this device's software was built: it will not be earlier, whatever its clock says.
+    pub built_at: UnixSeconds,
     /// When space is made by collection.
     pub space: Watermarks,
 }
@@ -49,6 +52,7 @@ impl Default for DeviceConfig {
             blobs_at_once: 8,
             units_at_once: 4,
             metadata_life_s: 300,
+            built_at: UnixSeconds(0),
             space: Watermarks { low_bytes: 32 << 20, high_bytes: 256 << 20 },
         }
     }

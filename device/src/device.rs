@@ -16,6 +16,7 @@ use colibri_store::{Disk, Documents, OsDisk, Store};
 use colibri_transport::{Client, ClientConfig};
 
 use crate::cache::Cache;
+use crate::clock_floor::FlooredClock;
 use crate::config::DeviceConfig;
 use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer, PackageFetch, blocking, read_meta_far};
@@ -43,6 +44,8 @@ struct Inner {
     rules: Rules,
     client: Client,
     clock: Arc<dyn Clock>,
+    /// The same clock, if it has a floor.
+    floor: Option<Arc<FlooredClock>>,
     config: Arc<DeviceConfig>,
     agent: String,
 }
@@ -105,7 +108,9 @@ impl Device {
         let repositories = Repositories::open(documents()?, TrustStore::new(documents()?), shipped)?;
         let cache = Cache::open(store.clone(), documents()?, dir)?;
         let store = Arc::new(store);
-        Ok((Self::with_cache(store.clone(), cache, repositories, rules, config, clock)?, store))
+        let floor = Arc::new(FlooredClock::open(clock, documents()?, config.built_at)?);
+        let (clock, floor) = (floor.clone(), Some(floor));
+        Ok((Self::with_cache(store.clone(), cache, repositories, rules, config, (clock, floor))?, store))
     }
 
     /// A device over any keep and any set of repositories. It cannot collect.
@@ -115,7 +120,7 @@ impl Device {
         config: DeviceConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DeviceError> {
-        Self::with_cache(keep, Cache::without_home(), repositories, Rules::in_memory(), config, clock)
+        Self::with_cache(keep, Cache::without_home(), repositories, Rules::in_memory(), config, (clock, None))
     }
 
     fn with_cache(
@@ -124,7 +129,7 @@ impl Device {
         repositories: Repositories,
         rules: Rules,
         config: DeviceConfig,
-        clock: Arc<dyn Clock>,
+        (clock, floor): (Arc<dyn Clock>, Option<Arc<FlooredClock>>),
     ) -> Result<Self, DeviceError> {
         let client_config = ClientConfig { trust: config.tls.clone(), http3: config.http3, ..ClientConfig::default() };
         let client = Client::new(client_config)?;
@@ -132,7 +137,7 @@ impl Device {
         let config = Arc::new(config);
         let writers = Arc::default();
         let (committed, cache) = (AtomicBool::new(cache.is_committed()), Arc::new(cache));
-        let inner = Inner { keep, cache, committed, writers, repositories, rules, client, clock, config, agent };
+        let inner = Inner { keep, cache, committed, writers, repositories, rules, client, clock, floor, config, agent };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -177,6 +182,10 @@ impl Device {
         let fetched = match fetched {
             Ok(set) => {
                 inner.repositories.trust(&repository, set, Some(now))?;
+                // The set is trusted either way.
+                if let Some(Err(error)) = inner.floor.as_ref().map(|floor| floor.trusted(now)) {
+                    tracing::warn!(%error, "how late it is at least could not be written down");
+                }
                 Ok(())
             }
             Err(unfinished) => {

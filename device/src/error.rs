@@ -7,6 +7,7 @@ use colibri_release::RolloutError;
 use colibri_store::StoreError;
 use colibri_transport::TransportError;
 
+use crate::clock_floor::FloorError;
 use crate::keep::KeepError;
 use crate::rewrite::RewriteError;
 use crate::sets::{CannotFit, SetError};
@@ -152,6 +153,9 @@ pub enum DeviceError {
         "this device keeps to the repositories and rewrite rules that it was shipped with: its config/config.json says so"
     )]
     StaticOnly,
+    /// How late it was at least.
+    #[error(transparent)]
+    Clock(#[from] FloorError),
     /// A rewrite rule, or a list of them.
     #[error(transparent)]
     Rewrite(#[from] RewriteError),

@@ -4,6 +4,7 @@
 //! keeps goes through [`keep::Keep`]: the durable store of a real device, or a tally in a synthetic fleet.
 
 mod cache;
+mod clock_floor;
 mod collect;
 pub mod config;
 mod device;
@@ -24,6 +25,7 @@ mod verify;
 mod writers;
 
 pub use cache::{CollectionReport, Depth, Lease, LeaseInfo, Rank};
+pub use clock_floor::FloorError;
 pub use collect::Opened;
 pub use config::{DeviceConfig, Preference, Watermarks};
 pub use device::{Device, PackageContents, PackageStatus, Resolved};

@@ -39,6 +39,12 @@ pub const USE_AGAIN_S: u64 = 3600;
 /// Bytes of the document of what is kept and why.
 pub const KEPT_BYTES_MAX: u64 = 128 << 20;
 
+/// Bytes of the document that says how late it was at least.
+pub const FLOOR_BYTES_MAX: u64 = 4096;
+
+/// How much later than what is durable it must be before that is written down again, seconds.
+pub const FLOOR_STEP_S: u64 = 600;
+
 /// Rewrite rules in one list.
 pub const RULES_MAX: usize = 4096;
 
@@ -89,6 +95,8 @@ pub const ALL: &[(&str, u64)] = &[
     ("UPDATE_FILE_BYTES_MAX", UPDATE_FILE_BYTES_MAX),
     ("UPDATE_ATTEMPTS_MAX", UPDATE_ATTEMPTS_MAX as u64),
     ("UPDATE_RECORD_BYTES_MAX", UPDATE_RECORD_BYTES_MAX),
+    ("FLOOR_BYTES_MAX", FLOOR_BYTES_MAX),
+    ("FLOOR_STEP_S", FLOOR_STEP_S),
     ("RULES_MAX", RULES_MAX as u64),
     ("RULES_BYTES_MAX", RULES_BYTES_MAX),
     ("IMAGE_FILE_BYTES_MAX", IMAGE_FILE_BYTES_MAX),

@@ -8,6 +8,8 @@ use std::io::Read;
 use std::path::Path;
 
 use bytes::Bytes;
+use colibri_common::UnixSeconds;
+use colibri_device::DeviceConfig;
 use colibri_fetch::{BlobFetcher, FetchError, Source, SourceOrder, SourceUrl, Sources, Unverified};
 use colibri_metadata::limits::REPO_CONFIG_BYTES_MAX;
 use colibri_metadata::repo_config::{Mirror, RootKey};
@@ -104,6 +106,15 @@ impl ConfigurationError {
     pub const fn is_usage(&self) -> bool {
         matches!(self, Self::NoPath(_) | Self::Name { .. })
     }
+}
+
+/// 2026-01-01: this program was written after that. Builds that know better say so in SOURCE_DATE_EPOCH.
+const WRITTEN_AFTER: UnixSeconds = UnixSeconds(1_767_225_600);
+
+/// The configuration of a device, before arguments.
+pub(crate) fn defaults() -> DeviceConfig {
+    let built_at = option_env!("SOURCE_DATE_EPOCH").and_then(|seconds| seconds.parse().ok()).map(UnixSeconds);
+    DeviceConfig { built_at: built_at.unwrap_or(WRITTEN_AFTER).max(WRITTEN_AFTER), ..DeviceConfig::default() }
 }
 
 /// Reads a configuration file, as far as one may be long.

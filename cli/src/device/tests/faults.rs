@@ -24,6 +24,26 @@ fn expired_metadata() {
     assert!(error.contains("expired at"), "{error}");
 }
 
+/// It is not frozen for ever, because it goes on from what it knows; and not fooled, because it never goes below that.
+#[test]
+fn a_device_that_boots_in_1970() {
+    let site = Site::start(1).ready();
+    site.device(&["resolve", HELLO]).ok();
+    let early = Surroundings { disk: Arc::new(OsDisk), clock: Arc::new(ManualClock::new(UnixSeconds(0))) };
+    site.publish("more", &[("file", b"more")]);
+    site.device_in(&early, &["resolve", "fuchsia-pkg://devhost/more"]).ok();
+    let floor = site.path("device/state/clock.json");
+    let known: serde_json::Value = serde_json::from_slice(&std::fs::read(&floor).unwrap()).unwrap();
+    assert!(known["trusted_unix_s"].as_u64().unwrap() > 1_767_225_600, "{known}");
+    // It knows that it was a year later: what is served has expired since.
+    let later = SystemClock.now().0 + A_YEAR_S;
+    std::fs::write(&floor, serde_json::json!({ "version": 1, "trusted_unix_s": later }).to_string()).unwrap();
+    for clock in [&early, &Surroundings::machine()] {
+        let error = site.device_in(clock, &["get-hash", HELLO]).failed(1);
+        assert!(error.contains("expired at"), "{error}");
+    }
+}
+
 #[test]
 fn keys_that_did_not_sign() {
     let (site, other) = (Site::start(1), Site::start(1));
