@@ -18,6 +18,7 @@ use colibri_transport::{Client, ClientConfig};
 use crate::cache::Cache;
 use crate::clock_floor::FlooredClock;
 use crate::config::DeviceConfig;
+use crate::context::ContextKey;
 use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer, PackageFetch, blocking, read_meta_far};
 use crate::keep::{Keep, KeepError};
@@ -46,6 +47,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     /// The same clock, if it has a floor.
     floor: Option<Arc<FlooredClock>>,
+    /// What contexts are authenticated with; another one in each process.
+    context_key: ContextKey,
     config: Arc<DeviceConfig>,
     agent: String,
 }
@@ -137,7 +140,21 @@ impl Device {
         let config = Arc::new(config);
         let writers = Arc::default();
         let (committed, cache) = (AtomicBool::new(cache.is_committed()), Arc::new(cache));
-        let inner = Inner { keep, cache, committed, writers, repositories, rules, client, clock, floor, config, agent };
+        let context_key = ContextKey::fresh()?;
+        let inner = Inner {
+            keep,
+            cache,
+            committed,
+            writers,
+            repositories,
+            rules,
+            client,
+            clock,
+            floor,
+            context_key,
+            config,
+            agent,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -149,6 +166,11 @@ impl Device {
     /// Its rewrite rules.
     pub fn rules(&self) -> &Rules {
         &self.inner.rules
+    }
+
+    /// What contexts are authenticated with.
+    pub(crate) fn context_key(&self) -> &ContextKey {
+        &self.inner.context_key
     }
 
     /// Its connections.

@@ -153,6 +153,20 @@ pub enum DeviceError {
         "this device keeps to the repositories and rewrite rules that it was shipped with: its config/config.json says so"
     )]
     StaticOnly,
+    /// A context for subpackages that is none.
+    #[error("the context for a subpackage cannot be used: {0}")]
+    InvalidContext(String),
+    /// A subpackage is resolved while its package is open, or not at all.
+    #[error("package {0} is not open any more: its subpackages are resolved while it is")]
+    SuperpackageClosed(BlobId),
+    /// A package without such a subpackage.
+    #[error("package {package} has no subpackage `{name}`")]
+    SubpackageNotFound {
+        /// The package hash.
+        package: BlobId,
+        /// The name.
+        name: String,
+    },
     /// How late it was at least.
     #[error(transparent)]
     Clock(#[from] FloorError),
@@ -183,7 +197,8 @@ impl DeviceError {
             Self::InvalidUrl { .. } => "InvalidUrl",
             Self::StaticRepository(_) | Self::StaticOnly => "AccessDenied",
             Self::RepositoryNotFound(_) => "RepoNotFound",
-            Self::PackageNotFound { .. } | Self::Set(_) => "PackageNotFound",
+            Self::PackageNotFound { .. } | Self::SubpackageNotFound { .. } | Self::Set(_) => "PackageNotFound",
+            Self::InvalidContext(_) => "InvalidContext",
             Self::NotOnDevice(_) => "BlobNotFound",
             Self::Blob(_) => "UnavailableBlob",
             Self::Keep(KeepError::NoSpace(_)) | Self::CannotFit(_) => "NoSpace",
@@ -200,7 +215,7 @@ impl DeviceError {
             "PackageNotFound" | "RepoNotFound" | "BlobNotFound" => "NOT_FOUND",
             "NoSpace" => "NO_SPACE",
             "UnavailableBlob" => "UNAVAILABLE",
-            "InvalidUrl" => "INVALID_ARGS",
+            "InvalidUrl" | "InvalidContext" => "INVALID_ARGS",
             _ => "INTERNAL",
         }
     }
