@@ -11,9 +11,11 @@ mod packages;
 mod repo;
 mod resolve;
 mod rule;
+mod sets;
 #[cfg(test)]
 pub(crate) mod tests;
 mod update;
+mod verify;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -74,6 +76,27 @@ pub enum Verb {
     /// Packages that were resolved and belong to no set of the running release go too: they are fetched again when somebody
     /// wants them. Prints nothing; --json says what went.
     Gc,
+    /// Makes a product release the running one: fetches its permanent packages, then the automatic ones
+    ///
+    /// From then on the release says what is kept here and what may be resolved.
+    ///
+    /// Example: colibri device provision --release release.json
+    Provision(sets::Provision),
+    /// Shows the package sets of the running release: what may be here, and what is
+    Sets,
+    /// Says what taking a release would cost: bytes to fetch, peak space, what would be given up, or why it cannot fit
+    ///
+    /// Sizes are stored logical bytes; what a file system adds is the margin. Nothing is changed.
+    ///
+    /// Exit status: 0 it fits; 3 it does not; 1 any other failure.
+    Plan {
+        /// The release document, as `release create` writes it
+        release: PathBuf,
+    },
+    /// Reads and verifies every blob that is here, and fetches again what is damaged
+    ///
+    /// Exit status: 0 all is well, or well again; 1 something is damaged and was not repaired.
+    Verify(verify::Verify),
     /// Installs, commits and lists systems: updates into two slots
     Update(update::Args),
     /// Says whether a package is in its repository and on the device
@@ -153,6 +176,10 @@ async fn verb(
         Verb::Repo(verb) => repo::run(verb, args, open, console).await,
         Verb::Rule(verb) => rule::run(verb, open, console),
         Verb::Gc => packages::gc(open, console).await,
+        Verb::Provision(verb) => sets::provision(verb, open, console).await,
+        Verb::Sets => sets::sets(open, console).await,
+        Verb::Plan { release } => sets::plan(release, open, console).await,
+        Verb::Verify(verb) => verify::run(verb, open, console).await,
         Verb::Resolve(verb) => resolve::run(verb, &args.dir, open, console).await,
         Verb::Update(verb) => update::run(verb, &args.dir, surroundings, open, console).await,
         Verb::GetHash { url } => packages::get_hash(url, open, console).await,

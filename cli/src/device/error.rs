@@ -54,6 +54,14 @@ pub enum DeviceVerbError {
         /// What is wrong with it.
         error: RewriteError,
     },
+    /// A release document.
+    #[error("{}: {error}", path.display())]
+    ReleaseFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: colibri_release::ReleaseError,
+    },
     /// A file that was given.
     #[error(transparent)]
     Files(#[from] FilesError),

@@ -31,14 +31,14 @@ pub struct Resolve {
 
 /// How far a resolve is: blobs known and done, and bytes of content that were verified.
 #[derive(Debug, Default)]
-struct Counts {
+pub(super) struct Counts {
     known: AtomicU64,
     done: AtomicU64,
     verified_bytes: AtomicU64,
 }
 
 impl Counts {
-    fn observer(self: &Arc<Self>) -> Observer {
+    pub(super) fn observer(self: &Arc<Self>) -> Observer {
         let counts = self.clone();
         Arc::new(move |event| {
             match event {
@@ -51,7 +51,7 @@ impl Counts {
         })
     }
 
-    fn show(&self, step: &Step) -> (u64, u64) {
+    pub(super) fn show(&self, step: &Step) -> (u64, u64) {
         step.note(&bytes(self.verified_bytes.load(Ordering::Relaxed)));
         (self.done.load(Ordering::Relaxed), self.known.load(Ordering::Relaxed))
     }

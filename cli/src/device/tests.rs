@@ -3,6 +3,9 @@
 mod faults;
 mod repositories;
 mod rules;
+// Releases are made by verbs on repositories.
+#[cfg(feature = "repo")]
+mod sets;
 pub(crate) mod site;
 mod updates;
 

@@ -1,0 +1,95 @@
+//! `provision`, `sets`, `plan`, `verify`: a release on a device, and what is at rest.
+
+use std::fs;
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde_json::json;
+
+use super::site::Site;
+use super::{HELLO, answers};
+use crate::release;
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    args: release::Args,
+}
+
+/// A release of `hello`, permanent, and `other`, automatic, as `release create` writes it.
+fn release(site: &Site) -> String {
+    let (description, file) = (site.path("lamp.toml"), site.path("release.json"));
+    let package = |name, availability| {
+        format!(
+            "[[package]]\nurl = \"fuchsia-pkg://devhost/{name}\"\navailability = \"{availability}\"\nversioning = \"anchored\"\n"
+        )
+    };
+    let text =
+        ["product = \"lamp\"\nversion = \"1.2\"\n", &package("hello", "permanent"), &package("other", "automatic")];
+    fs::write(&description, text.concat()).unwrap();
+    let repository = format!("devhost={}", site.path("repository").display());
+    let (description, file) = (description.display().to_string(), file.display().to_string());
+    let line = ["release", "create", &description, "--repo", &repository, "-o", &file];
+    let created = release::run(&Line::try_parse_from(line).unwrap().args, &mut Vec::new()).unwrap();
+    assert_eq!(created, ExitCode::SUCCESS);
+    file
+}
+
+#[test]
+fn a_release_is_planned_taken_and_shown() {
+    let site = Site::start(1).ready();
+    let file = release(&site);
+    assert!(site.device(&["sets"]).failed(1).contains("follows no product release"));
+    let plan = site.device(&["plan", &file, "--json"]).json();
+    assert_eq!(
+        (&plan["fits"], &plan["before_commit"]["blobs"], &plan["evicted"]),
+        (&json!(true), &json!(4), &json!([]))
+    );
+    let lines = site.device(&["plan", &file]).ok();
+    let stored = plan["before_commit"]["stored_bytes"].as_u64().unwrap();
+    assert!(lines.contains(&format!("peak before the commit: {stored} stored bytes")), "{lines}");
+
+    let taken = site.device(&["provision", "--release", &file]).ok();
+    assert!(taken.starts_with("running lamp 1.2.0.0: 1 permanent packages here, 3.0 MB fetched now\n"), "{taken}");
+    assert!(taken.ends_with("automatic packages: 1 here, 0 wait for space, 0 to be tried again\n"), "{taken}");
+    let sets = site.device(&["sets", "--json"]).json();
+    assert_eq!(sets["sets"].as_array().unwrap().len(), 7);
+    let first = &sets["sets"][0];
+    assert_eq!(
+        (&first["set"], &first["eligible"], &first["delivered"]),
+        (&json!("permanent & anchored"), &json!(1), &json!(1))
+    );
+    assert_eq!((&first["packages"][0]["url"], &first["packages"][0]["delivered"]), (&json!(HELLO), &json!(true)));
+    let lines = site.device(&["sets"]).ok();
+    assert!(lines.contains("automatic & anchored: 1 of 1 delivered\n  fuchsia-pkg://devhost/other  "), "{lines}");
+    // What the release names stays.
+    assert_eq!(site.device(&["gc", "--json"]).json()["blobs_removed"], json!([]));
+    let stranger = site.device(&["get-hash", "fuchsia-pkg://devhost/stranger"]).failed(1);
+    assert!(stranger.contains("names no `fuchsia-pkg://devhost/stranger`"), "{stranger}");
+    let none = site.device(&["plan", "/nowhere/release.json"]).failed(1);
+    assert!(none.contains("/nowhere/release.json"), "{none}");
+    fs::write(&file, b"{}").unwrap();
+    assert!(site.device(&["provision", "--release", &file]).failed(1).contains("release.json"));
+}
+
+#[test]
+fn what_is_at_rest_is_verified_and_repaired() {
+    let site = Site::start(1).ready();
+    site.device(&["resolve", HELLO]).ok();
+    assert!(site.device(&["verify"]).ok().starts_with("4 blobs verified ("));
+    let hash = site.device(&["get-hash", HELLO]).ok();
+    let blob = site.path("device/store/blobs").join(hash.trim_end());
+    let mut content = fs::read(&blob).unwrap();
+    content[9000] ^= 1;
+    fs::write(&blob, content).unwrap();
+    let looked = site.device(&["verify", "--only-look"]);
+    answers(&looked, 1);
+    assert!(
+        looked.out.starts_with(&format!("blob {} is damaged at byte 8192: not repaired: ", hash.trim_end())),
+        "{looked:?}"
+    );
+    let repaired = site.device(&["verify", "--rate", "100000000"]).ok();
+    assert!(repaired.contains(" is damaged at byte 8192: repaired\n"), "{repaired}");
+    let report = site.device(&["verify", "--json"]).json();
+    assert_eq!((&report["blobs"], &report["damaged"]), (&json!(4), &json!([])));
+}
