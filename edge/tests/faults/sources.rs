@@ -152,6 +152,7 @@ async fn warm_flights_become_demand_when_somebody_waits_for_them() {
         until(|| counts().waits > waits).await;
         let before = origin.asked_bytes(&path);
         whole(&edge, &path, &warmed).await;
+        assert_eq!(counts().failures, 0, "it waited until the others gave up");
         assert!(origin.asked_bytes(&path) > before, "warming had not got it");
         warming.await.unwrap().unwrap();
         assert_eq!(
