@@ -17,6 +17,8 @@ pub(crate) struct Change {
     upstreams: upstreams::Plan,
     tokens: Tokens,
     peers: Option<peers::change::Change>,
+    /// Its lifetimes are taken from here: nothing can be wrong with numbers.
+    config: EdgeConfig,
 }
 
 impl Edge {
@@ -29,18 +31,24 @@ impl Edge {
             // Joining a region and leaving it take a start.
             _ => None,
         };
-        Ok(Change { upstreams: upstreams::Plan::of(config)?, tokens: Tokens::new(&config.tokens)?, peers })
+        Ok(Change {
+            upstreams: upstreams::Plan::of(config)?,
+            tokens: Tokens::new(&config.tokens)?,
+            peers,
+            config: config.clone(),
+        })
     }
 
     /// Takes over what was checked.
     pub(crate) fn change(&self, change: Change) -> Result<(), EdgeError> {
-        let Change { upstreams, tokens, peers: members } = change;
+        let Change { upstreams, tokens, peers: members, config } = change;
         if let (Some(peers), Some(members)) = (&self.peers, members) {
             peers.change(members)?;
         }
         let current = self.fetcher.current_sources();
         current.replace(upstreams.sources(&current.get()));
         self.serve.tokens().replace(tokens);
+        self.serve.lifetimes().set(&config);
         Ok(())
     }
 

@@ -15,9 +15,9 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio_util::task::TaskTracker;
 
-use crate::config::EdgeConfig;
 use crate::forms::Forms;
 use crate::freshness::Freshness;
+use crate::lifetimes::Lifetimes;
 use crate::limits::{
     ABSENT_BYTES_MAX, ABSENT_FLOOR_MS, DOCUMENT_BYTES_MAX, DOCUMENTS_BYTES_MAX, FIRST_CONTACT_MS,
     FIRST_CONTACT_PAUSE_MS, NUMBERED_RECHECK_MS,
@@ -100,8 +100,7 @@ pub(crate) struct Documents {
     flights: Arc<SingleFlight<String, Arc<Document>>>,
     /// Coded forms of what is kept.
     pub forms: Forms,
-    life: Duration,
-    stale_max: Duration,
+    lifetimes: Lifetimes,
     numbered_recheck: Duration,
     /// Upstream has answered, with whatever.
     met: Arc<AtomicBool>,
@@ -109,14 +108,13 @@ pub(crate) struct Documents {
 }
 
 impl Documents {
-    pub fn new(config: &EdgeConfig, metrics: Metrics, tasks: &TaskTracker) -> Self {
+    pub fn new(lifetimes: Lifetimes, metrics: Metrics, tasks: &TaskTracker) -> Self {
         Self {
             kept: Arc::new(one_shard(ESTIMATED_ITEMS, DOCUMENTS_BYTES_MAX, ByBytes)),
             absent: Arc::new(one_shard(ESTIMATED_ITEMS, ABSENT_BYTES_MAX, ByBytes)),
             flights: Arc::new(SingleFlight::new(tasks.clone())),
             forms: Forms::new(),
-            life: Duration::from_secs(config.metadata_max_age_s),
-            stale_max: Duration::from_secs(config.metadata_stale_max_s),
+            lifetimes,
             numbered_recheck: Duration::from_millis(NUMBERED_RECHECK_MS),
             met: Arc::default(),
             metrics,
@@ -130,7 +128,7 @@ impl Documents {
         let life = match (&wish.life, wish.insists) {
             (Life::Hashed(_), _) | (Life::Numbered, false) => Duration::MAX,
             (Life::Numbered, true) => self.numbered_recheck,
-            (Life::Short, false) => self.life,
+            (Life::Short, false) => self.lifetimes.max_age(),
             (Life::Short, true) => Duration::ZERO,
         };
         if let Some(document) = kept.as_ref().filter(|document| document.checked_at.elapsed() < life) {
@@ -139,7 +137,7 @@ impl Documents {
         if let Some(absent) = self.absent(fetcher, &wish) {
             return (Err(absent), Freshness::Hit);
         }
-        let stale = kept.filter(|document| document.checked_at.elapsed() < self.stale_max);
+        let stale = kept.filter(|document| document.checked_at.elapsed() < self.lifetimes.stale_max());
         if let Some(document) = stale.as_ref().filter(|document| document.upstream_is_away()) {
             self.metrics.documents_stale.inc();
             return (Ok(document.clone()), Freshness::Stale);
@@ -162,7 +160,8 @@ impl Documents {
     /// may make what is missing now, but nobody can have every question passed on.
     fn absent(&self, fetcher: &BlobFetcher, wish: &Wish) -> Option<FetchError> {
         let floor = Duration::from_millis(ABSENT_FLOOR_MS);
-        let life = if wish.insists { self.life.min(floor) } else { self.life };
+        let life = self.lifetimes.max_age();
+        let life = if wish.insists { life.min(floor) } else { life };
         let since = self.absent.get(&wish.path)?;
         // The same words as from upstream: an answer must not depend on who asked before.
         let (what, asked) = (wish.path.clone(), fetcher.sources().names());
@@ -248,6 +247,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::config::EdgeConfig;
 
     /// A captive portal, a wrong file on a mirror: upstream sends something bad once. It is gone as soon as clients that
     /// cannot use it insist.
@@ -266,7 +266,7 @@ mod tests {
         let sources = Arc::new(Sources::new(vec![source], SourceOrder::Listed));
         let fetcher = BlobFetcher::new(Client::new(ClientConfig::default()).unwrap(), sources, "test");
         let metrics = Metrics::register(&Registry::new()).unwrap();
-        let mut documents = Documents::new(&EdgeConfig::default(), metrics, &TaskTracker::new());
+        let mut documents = Documents::new(Lifetimes::new(&EdgeConfig::default()), metrics, &TaskTracker::new());
         let wish = |insists| Wish { path: "/repo/1.root.json".to_owned(), life: Life::Numbered, insists };
         for (insists, recheck, expected) in [
             (false, NUMBERED_RECHECK_MS, "<html>"),

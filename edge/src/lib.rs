@@ -26,6 +26,7 @@ mod gauges;
 mod history;
 mod import;
 mod ledger;
+mod lifetimes;
 pub mod limits;
 mod memory;
 mod metadata;
@@ -62,6 +63,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cdn_loop::OwnHop;
+use crate::lifetimes::Lifetimes;
 
 pub use config::{
     Admission, DiskTierConfig, EdgeConfig, EndpointSlicesConfig, FollowedConfig, PeersConfig, UpstreamOrder, WarmConfig,
@@ -113,17 +115,19 @@ impl Edge {
         let quarantine = Arc::new(quarantine::Quarantine::new(clock.clone(), metrics.clone()));
         let seen = Arc::new(quarantine::Seen { history: history.clone(), quarantine });
         let fetcher = fetcher.with_witness(Some(seen.clone()));
-        let unknown = unknown::Unknown::new(Duration::from_secs(config.unknown_blob_s));
+        let lifetimes = Lifetimes::new(config);
+        let unknown = unknown::Unknown::new(lifetimes.clone());
         let cache =
             Arc::new(cache::Cache::new(config, disk.clone(), metrics.clone(), history, unknown.clone(), tasks.clone()));
         gauges::export(config, &cache, registry)?;
-        let documents = documents::Documents::new(config, metrics.clone(), &tasks);
+        let documents = documents::Documents::new(lifetimes.clone(), metrics.clone(), &tasks);
         let hop = OwnHop::new(&config.name);
         let own = fetcher.clone().with_headers(hop.via().headers());
         let common = metadata::Common {
             config,
             clock: clock.clone(),
             unknown: unknown.clone(),
+            lifetimes: lifetimes.clone(),
             fetcher: own.clone(),
             agent,
             patience,
@@ -149,6 +153,7 @@ impl Edge {
         );
         let parts = serve::Parts {
             access,
+            lifetimes,
             tokens: CurrentTokens::new(Tokens::new(&config.tokens)?),
             clock,
             relay,

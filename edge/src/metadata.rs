@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use colibri_api::RepositoryName;
@@ -33,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{EdgeConfig, FollowedConfig};
 use crate::error::EdgeError;
 use crate::forms::Forms;
+use crate::lifetimes::Lifetimes;
 use crate::limits::{EXTRA_BYTES_MAX, ROOTS_KEPT_MAX};
 use crate::metrics::Metrics;
 use crate::shapes::one_shard;
@@ -67,10 +68,8 @@ pub(crate) struct Followed {
     patience: Patience,
     forms: Forms,
     unknown: Unknown,
-    /// How long what is here is served before upstream is asked again.
-    life: Duration,
-    /// How old it may get when upstream cannot be asked.
-    stale_max: Duration,
+    /// How long what is here is served before upstream is asked again, and when it cannot be asked.
+    lifetimes: Lifetimes,
     /// How long upstream may sign nothing new before the operator is told, seconds; 0 for a part of the timestamp's life.
     frozen_after_s: u64,
     kept: Option<Kept>,
@@ -120,6 +119,7 @@ pub(crate) struct Common<'a> {
     pub forms: Forms,
     /// Forgotten with every new set.
     pub unknown: Unknown,
+    pub lifetimes: Lifetimes,
     pub metrics: Metrics,
     pub tasks: TaskTracker,
 }
@@ -169,7 +169,6 @@ impl Followed {
         state.roots.insert(root.root().version(), Arc::new(File::new(anchor.clone())));
         state.take_loaded(loaded, now);
         let version = state.current.as_ref().and_then(|current| current.version(Role::Timestamp));
-        let (life, stale_max) = (common.config.metadata_max_age_s, common.config.metadata_stale_max_s);
         Ok(Self {
             name: config.name.clone(),
             place: format!("/{}", config.name),
@@ -180,8 +179,7 @@ impl Followed {
             patience: common.patience,
             forms: common.forms.clone(),
             unknown: common.unknown.clone(),
-            life: Duration::from_secs(life),
-            stale_max: Duration::from_secs(stale_max),
+            lifetimes: common.lifetimes.clone(),
             frozen_after_s: common.config.metadata_frozen_after_s,
             kept,
             state: Mutex::new(state),

@@ -31,6 +31,7 @@ use crate::circle::Probes;
 use crate::config::EdgeConfig;
 use crate::documents::Documents;
 use crate::freshness::Freshness;
+use crate::lifetimes::Lifetimes;
 use crate::limits::ABSENT_FLOOR_MS;
 use crate::metadata::Repositories;
 use crate::metrics::Metrics;
@@ -47,7 +48,6 @@ pub(crate) struct ReadApi {
     name: String,
     parts: Parts,
     tasks: TaskTracker,
-    metadata_max_age_s: u64,
     /// Peers are told that it is about to stop.
     leaving: AtomicBool,
     probes: Probes,
@@ -63,6 +63,7 @@ impl std::fmt::Debug for ReadApi {
 pub(crate) struct Parts {
     pub access: Access,
     pub tokens: CurrentTokens,
+    pub lifetimes: Lifetimes,
     pub clock: Arc<dyn Clock>,
     pub relay: Relay,
     pub hop: OwnHop,
@@ -106,9 +107,9 @@ struct Asked {
 
 impl ReadApi {
     pub fn new(config: &EdgeConfig, parts: Parts, tasks: TaskTracker) -> Self {
-        let (name, metadata_max_age_s) = (config.name.clone(), config.metadata_max_age_s);
+        let name = config.name.clone();
         let leaving = AtomicBool::new(false);
-        Self { name, parts, tasks, metadata_max_age_s, leaving, probes: Probes::new() }
+        Self { name, parts, tasks, leaving, probes: Probes::new() }
     }
 
     /// Ends the streams of everybody who listens.
@@ -134,6 +135,11 @@ impl ReadApi {
     /// Tells peers from now on that this edge is about to stop.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// How long what upstream said is believed, to be changed.
+    pub const fn lifetimes(&self) -> &Lifetimes {
+        &self.parts.lifetimes
     }
 
     /// Who may read, to be replaced.
@@ -349,7 +355,7 @@ impl ReadApi {
     }
 
     fn problem(&self, error: &ApiError, method: &Method) -> Response {
-        let answer = error.respond(self.metadata_max_age_s);
+        let answer = error.respond(self.parts.lifetimes.max_age_s());
         let body = if *method == Method::HEAD { Body::empty() } else { Body::full(answer.body) };
         let mut response = Response::new(body);
         *response.status_mut() = answer.status;

@@ -9,6 +9,7 @@ use colibri_common::BlobId;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use crate::lifetimes::Lifetimes;
 use crate::limits::UNKNOWN_BYTES_MAX;
 use crate::shapes::one_shard;
 
@@ -46,26 +47,26 @@ pub(crate) struct Unknown {
     absent: Arc<Cache<Key, Seen, ByBytes>>,
     era: Arc<AtomicU64>,
     era_began: Arc<Mutex<Instant>>,
-    life: Duration,
+    lifetimes: Lifetimes,
 }
 
 impl Unknown {
-    pub fn new(life: Duration) -> Self {
+    pub fn new(lifetimes: Lifetimes) -> Self {
         let absent = Arc::new(one_shard(ESTIMATED_ITEMS, UNKNOWN_BYTES_MAX, ByBytes));
-        Self { absent, era: Arc::default(), era_began: Arc::new(Mutex::new(Instant::now())), life }
+        Self { absent, era: Arc::default(), era_began: Arc::new(Mutex::new(Instant::now())), lifetimes }
     }
 
     /// How long ago upstream said that it has no such blob, if it did so lately.
     pub fn since(&self, place: &str, id: BlobId, form: u32, life_max: Duration) -> Option<Duration> {
         let seen = self.absent.get(&(place.to_owned(), id, form)).filter(|seen| seen.era == self.era())?;
-        Some(seen.at.elapsed()).filter(|since| *since < self.life.min(life_max))
+        Some(seen.at.elapsed()).filter(|since| *since < self.lifetimes.unknown().min(life_max))
     }
 
     /// How long ago upstream may have said to another that it has no such blob: under the metadata that is served here, and no
     /// longer than it would count here; ms, rounded down.
     pub fn age_ms_max(&self) -> u64 {
         let era = self.era_began.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
-        u64::try_from(era.min(self.life).as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(era.min(self.lifetimes.unknown()).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// To be taken before upstream is asked.

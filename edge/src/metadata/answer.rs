@@ -98,7 +98,7 @@ impl Followed {
             let text = format!("the newest metadata of {name} that is known here has expired: {because}");
             return Err(ApiError::GatewayTimeout(text));
         }
-        let bound = self.life.max(self.stale_max);
+        let bound = self.lifetimes.max_age().max(self.lifetimes.stale_max());
         let Some(age) = age.filter(|age| *age < bound || freshness != Freshness::Stale) else {
             let text = format!("metadata of {name} is older than {} s: {because}", bound.as_secs());
             return Err(ApiError::GatewayTimeout(text));
@@ -142,9 +142,9 @@ impl Followed {
     async fn bring_up_to_date(self: &Arc<Self>, insists: bool) -> Freshness {
         let (known, fresh, away) = {
             let state = self.state();
-            let pause = Duration::from_millis(AWAY_MS).min(self.life);
+            let pause = Duration::from_millis(AWAY_MS).min(self.lifetimes.max_age());
             let away = state.failed.as_ref().is_some_and(|(at, _)| at.elapsed() < pause);
-            let fresh = state.checked_at.is_some_and(|at| at.elapsed() < self.life);
+            let fresh = state.checked_at.is_some_and(|at| at.elapsed() < self.lifetimes.max_age());
             (state.current.is_some(), fresh, away)
         };
         if known && fresh && !insists {
@@ -174,7 +174,7 @@ impl Followed {
         }
         if self.newest(role).is_none_or(|newest| version > newest) {
             let floor = Duration::from_millis(ABSENT_FLOOR_MS);
-            let lately = self.state().checked_at.is_some_and(|at| at.elapsed() < floor.min(self.life));
+            let lately = self.state().checked_at.is_some_and(|at| at.elapsed() < floor.min(self.lifetimes.max_age()));
             let freshness = self.bring_up_to_date(insists && !lately).await;
             if let Some(file) = self.held(role, version) {
                 return Ok(Answered { freshness, ..hit(file) });
@@ -235,7 +235,9 @@ impl Followed {
         let file = format!("{version}.{role}.json");
         match self.extras.get(&file) {
             Some(Extra::Found(file)) => return Ok(Answered { file, freshness: Freshness::Hit, age_s: None }),
-            Some(Extra::Absent(since)) if since.elapsed() < self.life => return Err(self.absent(role, Some(version))),
+            Some(Extra::Absent(since)) if since.elapsed() < self.lifetimes.max_age() => {
+                return Err(self.absent(role, Some(version)));
+            }
             _ => {}
         }
         let (this, fetcher, name) = (self.clone(), fetcher.clone(), file.clone());

@@ -185,7 +185,7 @@ impl Followed {
     }
 
     fn pause(&self, failures: u32) -> Duration {
-        let base = self.life.max(Duration::from_millis(REFRESH_MS_MIN));
+        let base = self.lifetimes.max_age().max(Duration::from_millis(REFRESH_MS_MIN));
         let ceiling = Duration::from_millis(REFRESH_MS_MAX).max(base);
         Backoff { base, ceiling }.delay(failures, fastrand::f64())
     }

@@ -43,6 +43,9 @@ pub const CHANGEABLE: &[&str] = &[
     "edge.peers.endpoint_slices",
     "edge.peers.refresh_s",
     "edge.tokens",
+    "edge.metadata_max_age_s",
+    "edge.metadata_stale_max_s",
+    "edge.unknown_blob_s",
 ];
 
 /// Reads the configuration of one process again. Clones are the same.

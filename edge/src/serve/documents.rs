@@ -76,7 +76,7 @@ impl ReadApi {
         let representation = Representation {
             length: form.len() as u64,
             etag: Some(ETag::coded(&sha256, coding)),
-            cache_control: cache_control::for_route(route, self.metadata_max_age_s),
+            cache_control: cache_control::for_route(route, self.parts.lifetimes.max_age_s()),
             content_type,
             accept_ranges: !is_metadata,
             coding,
@@ -110,7 +110,7 @@ impl ReadApi {
     }
 
     pub(super) fn send_plain(&self, text: &Bytes, asked: &Asked) -> Response {
-        let cache_control = cache_control::max_age(self.metadata_max_age_s);
+        let cache_control = cache_control::max_age(self.parts.lifetimes.max_age_s());
         let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
         self.send_built(text, &built(text.len() as u64, cache_control, content_type), asked)
     }

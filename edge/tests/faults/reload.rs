@@ -412,6 +412,29 @@ async fn members_of_the_region_change_with_a_reload() {
     edge.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_answers_are_believed_changes_with_a_reload() {
+    let upstream = Upstream::start().await;
+    upstream.put("/repo/timestamp.json", "first");
+    let ages = |max_age_s: u64, unknown_s: u64| {
+        let ages = format!("metadata_max_age_s = {max_age_s}\nunknown_blob_s = {unknown_s}\n");
+        over(&upstream).replace("unknown_blob_s = 0\n", &ages)
+    };
+    let edge = Running::start(&ages(1000, 1000));
+    let (client, blob) = (client(false), content(1000, 1));
+    let url = format!("https://{}/repo/timestamp.json", edge.address);
+    assert_eq!(get(&client, &url, &[]).await, (200, b"first".to_vec()));
+    assert_eq!(get(&client, &edge.url(&blob), &[]).await.0, 404);
+    upstream.put("/repo/timestamp.json", "second");
+    upstream.add(&blob);
+    assert_eq!(get(&client, &url, &[]).await.1, b"first");
+    assert_eq!(get(&client, &edge.url(&blob), &[]).await.0, 404);
+    assert_eq!(edge.reload(&ages(0, 0)).unwrap(), ["edge.metadata_max_age_s", "edge.unknown_blob_s"]);
+    assert_eq!(get(&client, &url, &[]).await.1, b"second");
+    assert!(get(&client, &edge.url(&blob), &[]).await == (200, blob));
+    edge.end().await;
+}
+
 /// Whoever runs an edge finds each of these keys in the page's table of what changes at once, and no other.
 #[test]
 fn the_operators_page_lists_the_keys_that_a_reload_changes() {
