@@ -10,6 +10,8 @@ mod kept;
 mod lease;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod power_loss;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
