@@ -216,9 +216,10 @@ fn history(updater: &Updater, console: &mut Console<'_>) -> Result<ExitCode, Dev
     let health = running.slot().map(|slot| updater.boot().health(slot)).transpose()?;
     let is_committed = health == Some(SlotHealth::Healthy);
     let attempts = updater.history();
+    let version = updater.running()?.map(|running| running.version);
     if console.json {
         console.print_json(&json!({
-            "running": running, "next": next, "committed": is_committed, "attempts": attempts,
+            "running": running, "next": next, "committed": is_committed, "version": version, "attempts": attempts,
         }))?;
         return Ok(ExitCode::SUCCESS);
     }

@@ -1,22 +1,22 @@
-//! `cargo xtask crash publish`: the real program, killed at random moments of publishes and collections.
+//! `cargo xtask crash`: the real program, killed at random moments, and what must hold after each kill.
 //!
-//! After each kill the repository must open, offer what the last acknowledged publish offered or what the killed one would
-//! have, and be whole to the last byte. Power loss is another matter: the tests of `origin/repository` lose it in memory.
+//! Here is what the checks share: numbers that a seed repeats, and a program that is killed. What is done and what must hold is
+//! said by each check. Power loss is another matter: tests lose it in memory, at every operation of a disk.
 
-use std::collections::BTreeMap;
+mod device;
+mod publish;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::run::{Failure, cargo, root, run};
+pub use device::device;
+pub use publish::publish;
 
-const RUNS: u64 = 200;
-/// Packages, and releases of each: enough for blobs to be shared, to come and to go.
-const PACKAGES: u64 = 3;
-const RELEASES: u64 = 4;
+use crate::run::{Failure, cargo, root, run};
 
 /// Random numbers that a seed repeats (SplitMix64).
 struct Random(u64);
@@ -35,26 +35,9 @@ impl Random {
     }
 }
 
-/// Runs the check.
-pub fn publish(arguments: &[&str]) -> Result<(), Failure> {
-    let (seed, runs) = options(arguments)?;
-    println!("crash publish: --seed {seed} --runs {runs}");
-    run(cargo("build --locked -p colibri --bin colibri"))?;
-    let dir = std::env::temp_dir().join(format!("colibri-crash-{}", std::process::id()));
-    fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    let outcome = Scene::new(&dir, seed).and_then(|mut scene| scene.play(runs));
-    match outcome {
-        Ok(()) => {
-            fs::remove_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-            Ok(())
-        }
-        Err(failure) => Err(format!("seed {seed}: {failure}\nwhat is left lies in {}", dir.display())),
-    }
-}
-
-fn options(arguments: &[&str]) -> Result<(u64, u64), Failure> {
-    // Another one each time; it is printed.
-    let (mut seed, mut runs) = (u64::from(std::process::id()), RUNS);
+/// Seed and number of runs; without a seed another one each time, which is printed.
+fn options(arguments: &[&str], runs: u64) -> Result<(u64, u64), Failure> {
+    let (mut seed, mut runs) = (u64::from(std::process::id()), runs);
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         let number = words.next().and_then(|text| text.parse().ok()).ok_or_else(|| format!("{word} needs a number"))?;
@@ -67,70 +50,40 @@ fn options(arguments: &[&str]) -> Result<(u64, u64), Failure> {
     Ok((seed, runs))
 }
 
-/// What a repository offers: package hash by name.
-type Offered = BTreeMap<String, String>;
+/// Builds the program, runs `check` in a new folder, and leaves the folder only after a failure, to be looked at.
+fn in_folder(seed: u64, check: impl FnOnce(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
+    run(cargo("build --locked -p colibri --bin colibri"))?;
+    let dir = std::env::temp_dir().join(format!("colibri-crash-{}", std::process::id()));
+    let failed = |error: std::io::Error| format!("{}: {error}", dir.display());
+    fs::create_dir_all(&dir).map_err(failed)?;
+    match check(&dir) {
+        Ok(()) => fs::remove_dir_all(&dir).map_err(failed),
+        Err(failure) => Err(format!("seed {seed}: {failure}\nwhat is left lies in {}", dir.display())),
+    }
+}
 
-struct Scene {
-    random: Random,
+/// The real program in a folder, and how often it was killed.
+struct Program {
     binary: PathBuf,
-    repository: PathBuf,
-    /// Manifest, name and hash of every release of every package.
-    releases: Vec<(PathBuf, String, String)>,
-    /// What the last acknowledged publish offered.
-    offered: Offered,
-    /// How long a publish takes when nobody kills it.
-    whole: Duration,
+    dir: PathBuf,
     killed: u64,
     survived: u64,
 }
 
-impl Scene {
-    fn new(dir: &Path, seed: u64) -> Result<Self, Failure> {
-        let mut scene = Self {
-            random: Random(seed),
-            binary: root().join(format!("target/debug/colibri{}", std::env::consts::EXE_SUFFIX)),
-            repository: dir.join("repo"),
-            releases: Vec::new(),
-            offered: Offered::new(),
-            whole: Duration::ZERO,
-            killed: 0,
-            survived: 0,
-        };
-        let mut shared = vec![0; 60_000];
-        shared.iter_mut().for_each(|byte| *byte = b'a' + (scene.random.below(20) as u8));
-        for package in 0..PACKAGES {
-            for release in 0..RELEASES {
-                scene.build(dir, package, release, &shared)?;
-            }
-        }
-        scene.tell(&["repo", "create", "--dev", &scene.path()])?;
-        let began = Instant::now();
-        let (manifest, name, hash) = scene.releases[0].clone();
-        scene.tell(&[
-            "repo",
-            "publish",
-            "--level",
-            "1",
-            "--package",
-            &manifest.display().to_string(),
-            &scene.path(),
-        ])?;
-        scene.whole = began.elapsed();
-        scene.offered.insert(name, hash);
-        Ok(scene)
-    }
-
-    fn path(&self) -> String {
-        self.repository.display().to_string()
+impl Program {
+    fn in_dir(dir: &Path) -> Self {
+        let binary = root().join(format!("target/debug/colibri{}", std::env::consts::EXE_SUFFIX));
+        Self { binary, dir: dir.to_owned(), killed: 0, survived: 0 }
     }
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(words).current_dir(&self.dir).env("COLIBRI_SERVERS_DIR", self.dir.join("servers"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
     }
 
-    /// Runs the program, which must end well, and gives what it prints.
+    /// Runs it; it must end well. What it prints.
     fn tell(&self, words: &[&str]) -> Result<String, Failure> {
         let output = self.command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).output();
         let output = output.map_err(|error| format!("{}: {error}", self.binary.display()))?;
@@ -147,83 +100,11 @@ impl Scene {
         serde_json::from_str(&text).map_err(|error| format!("`colibri {}`: {error}\n{text}", words.join(" ")))
     }
 
-    fn build(&mut self, dir: &Path, package: u64, release: u64, shared: &[u8]) -> Result<(), Failure> {
-        let name = format!("p{package}");
-        let (input, output) =
-            (dir.join(format!("in-{package}-{release}")), dir.join(format!("out-{package}-{release}")));
-        let write = |file: &str, bytes: &[u8]| {
-            fs::write(input.join(file), bytes).map_err(|error| format!("{}: {error}", input.display()))
-        };
-        fs::create_dir_all(&input).map_err(|error| format!("{}: {error}", input.display()))?;
-        write("shared", shared)?;
-        for file in 0..6 {
-            let length = 1 + self.random.below(40_000);
-            let bytes: Vec<u8> = (0..length).map(|_| b'a' + (self.random.below(20) as u8)).collect();
-            write(&format!("file{file}"), &bytes)?;
-        }
-        let [input, output_text] = [&input, &output].map(|path| path.display().to_string());
-        self.tell(&["package", "build", "--from-dir", &input, "--name", &name, "-o", &output_text])?;
-        let manifest = output.join("package_manifest.json");
-        let text = fs::read_to_string(&manifest).map_err(|error| format!("{}: {error}", manifest.display()))?;
-        let json: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", manifest.display()))?;
-        let blobs = json["blobs"].as_array().ok_or("a manifest has no blobs")?;
-        let meta = blobs.iter().find(|blob| blob["path"] == "meta/").and_then(|blob| blob["merkle"].as_str());
-        let hash = meta.ok_or("a manifest has no meta/")?.to_owned();
-        self.releases.push((manifest, format!("{name}/0"), hash));
-        Ok(())
-    }
-
-    fn play(&mut self, runs: u64) -> Result<(), Failure> {
-        for at in 0..runs {
-            self.one(at).map_err(|failure| format!("run {at}: {failure}"))?;
-            if (at + 1) % 20 == 0 {
-                println!("{} of {runs} runs: {} killed, {} ended before", at + 1, self.killed, self.survived);
-            }
-        }
-        println!("{runs} runs: {} killed, {} ended before; nothing was lost", self.killed, self.survived);
-        Ok(())
-    }
-
-    /// One publish or collection, killed or not, and what must hold after it.
-    fn one(&mut self, at: u64) -> Result<(), Failure> {
-        let path = self.path();
-        let choice = usize::try_from(self.random.below(self.releases.len() as u64)).unwrap_or(0);
-        let (manifest, name, hash) = self.releases[choice].clone();
-        let manifest = manifest.display().to_string();
-        let clean = self.random.below(4) == 0;
-        let mut after = if clean { Offered::new() } else { self.offered.clone() };
-        after.insert(name, hash);
-        let mut words = vec!["repo", "publish", "--level", "1", "--package", &manifest];
-        words.extend(clean.then_some("--clean"));
-        if self.random.below(3) == 0 {
-            words = vec!["repo", "gc", "--keep-sets", "1", "--grace-hours", "0"];
-            after = self.offered.clone();
-        }
-        words.push(&path);
-        let shown = words.join(" ");
-        let acknowledged = self.killed_within(&words).map_err(|failure| format!("`colibri {shown}`: {failure}"))?;
-        let found = self.check().map_err(|failure| {
-            format!(
-                "after `colibri {shown}`, {acknowledged}: {failure}",
-                acknowledged = if acknowledged { "acknowledged" } else { "killed" }
-            )
-        })?;
-        let fits = found == after || (!acknowledged && found == self.offered);
-        if !fits {
-            let before = &self.offered;
-            return Err(format!(
-                "run {at}, `colibri {shown}`, acknowledged: {acknowledged}: {found:?} is offered, after {before:?} it must be {after:?}"
-            ));
-        }
-        self.offered = found;
-        Ok(())
-    }
-
-    /// Runs the program and kills it at a random moment; true if it had ended well before.
-    fn killed_within(&mut self, words: &[&str]) -> Result<bool, Failure> {
+    /// Runs it and kills it at a random moment `within` this time; true if it had ended well before.
+    fn killed_within(&mut self, words: &[&str], random: &mut Random, within: Duration) -> Result<bool, Failure> {
         let mut child = self.command(words).spawn().map_err(|error| error.to_string())?;
-        let micros = u64::try_from(self.whole.as_micros()).unwrap_or(u64::MAX);
-        std::thread::sleep(Duration::from_micros(self.random.below(micros - micros / 3)));
+        let micros = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
+        std::thread::sleep(Duration::from_micros(random.below(micros)));
         // What has ended cannot be killed any more, which is no failure.
         let _ = child.kill();
         let status = child.wait().map_err(|error| error.to_string())?;
@@ -240,18 +121,25 @@ impl Scene {
         }
     }
 
-    /// The repository opens, and is whole; what it offers.
-    fn check(&self) -> Result<Offered, Failure> {
-        let path = self.path();
-        self.json(&["repo", "list", "--json", &path])?;
-        self.tell(&["repo", "verify", "--json", &path])?;
-        let listed = self.json(&["repo", "package", "list", "--json", "--repo-path", &path])?;
-        let entries = listed.as_array().ok_or("the list of packages is no list")?;
-        let entry = |entry: &Value| {
-            let name = entry["name"].as_str()?;
-            let name = if name.contains('/') { name.to_owned() } else { format!("{name}/0") };
-            Some((name, entry["hash"].as_str()?.to_owned()))
-        };
-        entries.iter().map(|listed| entry(listed).ok_or_else(|| format!("{listed} has no name and hash"))).collect()
+    /// Builds a package of these files in its own folder: its manifest, relative to this program's, and its package hash.
+    fn build(&self, folder: &str, name: &str, files: &[(&str, Vec<u8>)]) -> Result<(String, String), Failure> {
+        let input = self.dir.join("files").join(folder);
+        fs::create_dir_all(&input).map_err(|error| format!("{}: {error}", input.display()))?;
+        for (file, content) in files {
+            fs::write(input.join(file), content).map_err(|error| format!("{}: {error}", input.display()))?;
+        }
+        let (from, output) = (format!("files/{folder}"), format!("built/{folder}"));
+        self.tell(&["package", "build", "--from-dir", &from, "--name", name, "-o", &output])?;
+        let manifest = format!("{output}/package_manifest.json");
+        let text = fs::read_to_string(self.dir.join(&manifest)).map_err(|error| format!("{manifest}: {error}"))?;
+        let json: Value = serde_json::from_str(&text).map_err(|error| format!("{manifest}: {error}"))?;
+        let blobs = json["blobs"].as_array().ok_or("a manifest has no blobs")?;
+        let meta = blobs.iter().find(|blob| blob["path"] == "meta/").and_then(|blob| blob["merkle"].as_str());
+        Ok((manifest, meta.ok_or("a manifest has no meta/")?.to_owned()))
     }
+}
+
+/// Letters, so many.
+fn letters(random: &mut Random, bytes: u64) -> Vec<u8> {
+    (0..bytes).map(|_| b'a' + (random.below(20) as u8)).collect()
 }

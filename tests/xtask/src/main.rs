@@ -29,6 +29,7 @@ cargo xtask COMMAND
   bench NAME   measures against a stated base: metadata, ingest, scale, cache
   crash publish
                kills publishes and collections at random moments and checks what is left: [--seed S] [--runs N]
+  crash device the same for resolves, updates, commits and collections of a device
   edge-start   how long an edge with a large disk tier takes to its first byte after a kill; five million files of 4 KiB unless
                told otherwise: [--files N] [--dir DIR]
   conformance DIR
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         ["fuzz", ref arguments @ ..] => fuzz::fuzz(arguments),
         ["bench", ref words @ ..] if !words.is_empty() => bench::bench(words),
         ["crash", "publish", ref arguments @ ..] => crash::publish(arguments),
+        ["crash", "device", ref arguments @ ..] => crash::device(arguments),
         ["edge-start", ref words @ ..] => bench::edge_start(words),
         ["conformance", checkout] => conformance::conformance(checkout),
         [] | ["help" | "--help" | "-h"] => {
