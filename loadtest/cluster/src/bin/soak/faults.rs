@@ -27,8 +27,9 @@ enum Fault {
 
 /// In the first round in this order, so that a short run has each; then by chance.
 const ALL: [Fault; 8] = [
-    Fault::OriginKilled,
+    // Before anything else has made that upstream the last to be asked.
     Fault::UpstreamLies,
+    Fault::OriginKilled,
     Fault::DiskWiped,
     Fault::Drain,
     Fault::UpstreamStalls,
