@@ -95,10 +95,15 @@ impl Device {
     ) -> Result<Opened, DeviceError> {
         let meant = self.rules().rewrite(url);
         let work = async {
-            let hash = self.pinned_or_listed(&meant).await?;
+            let hash = self.update_hash(url).await?;
             self.fetch_open(&meant, hash, holder, observer).await
         };
         told(url, &meant, work, |opened| opened.resolved.hash).await
+    }
+
+    /// The update package that a URL means.
+    pub(crate) async fn update_hash(&self, url: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
+        self.pinned_or_listed(&self.rules().rewrite(url)).await
     }
 
     async fn fetch_open(

@@ -184,7 +184,7 @@ impl Updater {
     /// # Errors
     /// As [`Device::get_hash`].
     pub async fn offered(&self, url: &AbsolutePackageUrl) -> Result<BlobId, UpdateError> {
-        Ok(self.device.get_hash(url).await?)
+        Ok(self.device.update_hash(url).await?)
     }
 
     /// The boot control.
@@ -271,6 +271,8 @@ impl Updater {
         }
         let target = running.slot().map_or(Slot::A, Slot::other);
         let now = self.device.now();
+        // First of all: a slot that could start must not be one whose system the record has forgotten.
+        self.boot.set_unbootable(target)?;
         self.change(|record| record.begin(url.to_string(), target, now))?;
         let installed = install::Install::new(self, target, observer).run(url).await;
         let now = self.device.now();

@@ -135,6 +135,7 @@ async fn recovery_is_written_and_started_where_that_is_allowed() {
     drop(device);
     let device = bench.start_with("1", DeviceConfig::default(), |config| config.writes_recovery = true).await;
     assert_eq!(device.updater.boot().running().unwrap(), System::Recovery);
+    assert_eq!(device.updater.history().last().unwrap().state, AttemptState::Complete, "nobody commits recovery");
     assert!(matches!(device.updater.commit(async { Ok(()) }).await, Err(UpdateError::Recovery)));
     bench.release(&Release::new("1"));
     device.device.refresh(scene::HOST, true).await.unwrap();

@@ -175,9 +175,14 @@ async fn install(url: &str, updater: &Updater, console: &mut Console<'_>) -> Res
     if console.json {
         console.print_json(&json!(attempt))?;
     } else {
-        let Attempt { to_version, slot, .. } = &attempt;
-        writeln!(console.out, "installed version {to_version} in slot {}: it starts next", slot.name())?;
-        writeln!(console.out, "next: start the machine anew, then colibri device update commit")?;
+        let Attempt { to_version, slot, recovery, .. } = &attempt;
+        if *recovery {
+            writeln!(console.out, "installed version {to_version} as recovery: it starts next")?;
+            writeln!(console.out, "next: start the machine anew")?;
+        } else {
+            writeln!(console.out, "installed version {to_version} in slot {}: it starts next", slot.name())?;
+            writeln!(console.out, "next: start the machine anew, then colibri device update commit")?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -224,10 +229,10 @@ fn history(updater: &Updater, console: &mut Console<'_>) -> Result<ExitCode, Dev
         return Ok(ExitCode::SUCCESS);
     }
     for attempt in &attempts {
-        let Attempt { url, slot, to_version, state, .. } = attempt;
+        let Attempt { url, slot, recovery, to_version, state, .. } = attempt;
         let version = if to_version.is_empty() { "version not known" } else { to_version };
-        let slot = slot.name();
-        writeln!(console.out, "{url} ({version}) into slot {slot}: {}", said(state))?;
+        let place = if *recovery { "recovery".to_owned() } else { format!("slot {}", slot.name()) };
+        writeln!(console.out, "{url} ({version}) into {place}: {}", said(state))?;
     }
     let committed = if is_committed { "committed" } else { "not committed" };
     writeln!(console.out, "running: {}, {committed}; next: {}", running.name(), next.name())?;

@@ -86,10 +86,10 @@ impl<'a> Install<'a> {
         self.commit(hash, &update).await
     }
 
-    fn enter(&self, phase: Phase, to_version: &str) -> Result<(), UpdateError> {
+    fn enter(&self, phase: Phase, update: Option<&UpdatePackage>) -> Result<(), UpdateError> {
         let now = self.updater.device.now();
         self.progress.change(|progress| progress.phase = phase);
-        self.updater.change(|record| record.enter(phase, to_version, now))
+        self.updater.change(|record| record.enter(phase, update, now))
     }
 
     fn observer(&self) -> Observer {
@@ -102,11 +102,10 @@ impl<'a> Install<'a> {
         })
     }
 
-    /// The other slot cannot start any more; the update package is here, and is for this device.
+    /// The update package is here, and is for this device.
     async fn prepare(&self, url: &AbsolutePackageUrl) -> Result<(BlobId, UpdatePackage), UpdateError> {
         let updater = self.updater;
-        self.enter(Phase::Prepare, "")?;
-        updater.boot.set_unbootable(self.slot)?;
+        self.enter(Phase::Prepare, None)?;
         // What an earlier attempt retained is of no use to this one, unless it is asked for again.
         updater.device.retain([], []).await?;
         let opened = updater.device.resolve_update(url, "system update", self.observer()).await?;
@@ -145,7 +144,7 @@ impl<'a> Install<'a> {
     /// Every image of the update is in its place, read back and right. Image packages are needed only here.
     async fn stage(&self, hash: BlobId, update: &UpdatePackage) -> Result<(), UpdateError> {
         let updater = self.updater;
-        self.enter(Phase::Stage, &update.version)?;
+        self.enter(Phase::Stage, Some(update))?;
         let total = update.images.iter().map(|image| image.bytes).sum();
         self.progress.change(|progress| progress.image_bytes_total = total);
         let mut absent = Vec::new();
@@ -211,7 +210,7 @@ impl<'a> Install<'a> {
     /// Every package of the new system is here, whole. Image packages are given up before.
     async fn fetch(&self, hash: BlobId, update: &UpdatePackage) -> Result<(), UpdateError> {
         let updater = self.updater;
-        self.enter(Phase::Fetch, &update.version)?;
+        self.enter(Phase::Fetch, Some(update))?;
         self.progress.change(|progress| progress.packages_total = update.packages.len() as u64);
         updater.device.retain(packages_of(update).chain([hash]), []).await?;
         updater.device.collect(Depth::Unused).await?;
@@ -235,7 +234,7 @@ impl<'a> Install<'a> {
     /// The new system starts next. Before that the record says what it needs, so that it is protected from its first start on.
     async fn commit(&self, hash: BlobId, update: &UpdatePackage) -> Result<(), UpdateError> {
         let updater = self.updater;
-        self.enter(Phase::Commit, &update.version)?;
+        self.enter(Phase::Commit, Some(update))?;
         match update.mode {
             UpdateMode::ForceRecovery => updater.boot.activate_recovery()?,
             UpdateMode::Normal => {

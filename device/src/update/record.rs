@@ -1,6 +1,7 @@
 //! [`Record`]: what each slot holds, and every attempt at an update, in one document that is replaced as a whole.
 
 use colibri_common::{BlobId, UnixSeconds};
+use colibri_release::update_package::{UpdateMode, UpdatePackage};
 use colibri_store::{DocumentName, Documents};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,9 @@ pub struct Attempt {
     pub url: String,
     /// The slot that it writes.
     pub slot: Slot,
+    /// It writes recovery and starts that, instead of the slot.
+    #[serde(default)]
+    pub recovery: bool,
     /// Version before; empty if unknown.
     pub from_version: String,
     /// Version after; empty until it is known.
@@ -152,13 +156,25 @@ impl Record {
         }
         let state = AttemptState::Running(Phase::Prepare);
         let to_version = String::new();
-        self.attempts.push(Attempt { url, slot, from_version, to_version, state, started: now, changed: now });
+        let recovery = false;
+        self.attempts.push(Attempt {
+            url,
+            slot,
+            recovery,
+            from_version,
+            to_version,
+            state,
+            started: now,
+            changed: now,
+        });
     }
 
-    pub fn enter(&mut self, phase: Phase, to_version: &str, now: UnixSeconds) {
+    /// `update` is what is installed, once that is known.
+    pub fn enter(&mut self, phase: Phase, update: Option<&UpdatePackage>, now: UnixSeconds) {
         self.set_state(AttemptState::Running(phase), now);
-        if let Some(attempt) = self.attempts.last_mut() {
-            to_version.clone_into(&mut attempt.to_version);
+        if let (Some(attempt), Some(update)) = (self.attempts.last_mut(), update) {
+            update.version.clone_into(&mut attempt.to_version);
+            attempt.recovery = update.mode == UpdateMode::ForceRecovery;
         }
     }
 
@@ -193,15 +209,22 @@ impl Record {
     ) -> Result<bool, UpdateError> {
         let Some(attempt) = self.attempts.last() else { return Ok(false) };
         let slot = attempt.slot;
+        let goal = if attempt.recovery { System::Recovery } else { slot.into() };
         let state = match &attempt.state {
+            // Recovery is not committed: that it runs is all there is.
+            AttemptState::Running(Phase::Commit) | AttemptState::WaitToReboot
+                if attempt.recovery && running == System::Recovery =>
+            {
+                AttemptState::Complete
+            }
             AttemptState::Running(_) | AttemptState::WaitToReboot if running == slot.into() => AttemptState::Rebooted,
             // Made the next to start, and stopped before that was written here.
-            AttemptState::Running(_) if next == slot.into() => AttemptState::WaitToReboot,
+            AttemptState::Running(Phase::Commit) if next == goal => AttemptState::WaitToReboot,
             AttemptState::Running(phase) => {
                 let reason = format!("the device stopped in phase {}", phase.name());
                 AttemptState::Failed { phase: *phase, reason }
             }
-            AttemptState::WaitToReboot | AttemptState::Rebooted if running != slot.into() && next != slot.into() => {
+            AttemptState::WaitToReboot | AttemptState::Rebooted if running != goal && next != goal => {
                 AttemptState::FellBack
             }
             AttemptState::Rebooted if health(slot)? == SlotHealth::Healthy => AttemptState::Complete,
