@@ -7,6 +7,7 @@ mod dial;
 mod http1;
 mod http2;
 mod http3;
+pub mod unix;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

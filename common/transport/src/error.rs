@@ -53,6 +53,20 @@ pub enum TransportError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Another server answers at a socket.
+    #[error("{}: a server answers there already: stop it or choose another place", path.display())]
+    SocketInUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// A socket in the file system cannot be made.
+    #[error("socket {}: {source}", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A file of certificates or keys cannot be read or written.
     #[error("cannot use file {path}: {source}")]
     File {

@@ -28,6 +28,8 @@ mod tls;
 pub use backoff::Backoff;
 pub use body::{Body, BodySender};
 #[cfg(feature = "client")]
+pub use client::unix::UnixClient;
+#[cfg(feature = "client")]
 pub use client::{Client, ClientConfig, RequestCounts};
 pub use error::{BodyError, ClientError, ClientErrorKind, CodingError, ReaderGone, TransportError};
 pub use handler::{
@@ -43,6 +45,8 @@ pub use server::admission::ShareLimits;
 pub use server::counters::{Segments, ServerCounters};
 #[cfg(feature = "server")]
 pub use server::identity::TlsHandle;
+#[cfg(feature = "server")]
+pub use server::unix::{UnixConnection, UnixPeer, UnixServer, UnixServerConfig};
 #[cfg(feature = "server")]
 pub use server::{BoundsHandle, Server, ServerConfig, ServerLimits};
 #[cfg(feature = "server")]

@@ -12,6 +12,8 @@ pub const HEADER_FIELDS_MAX: usize = 100;
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Connections of one client (IPv4 address or IPv6 /64) by default: half of all.
 pub const CLIENT_CONNECTIONS_MAX: usize = CONNECTIONS_MAX / 2;
+/// Connections over a Unix socket of one user other than root and the server's own.
+pub const UNIX_PEER_CONNECTIONS_MAX: usize = 32;
 /// Clients of a server whose use is remembered; those that use nothing are forgotten first.
 pub const CLIENTS_MAX: usize = 65_536;
 /// Requests that a client may give up per second on one connection; more are an attack.
@@ -73,6 +75,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("HEADER_FIELDS_MAX", HEADER_FIELDS_MAX as u64),
     ("CONNECTIONS_MAX", CONNECTIONS_MAX as u64),
     ("CLIENT_CONNECTIONS_MAX", CLIENT_CONNECTIONS_MAX as u64),
+    ("UNIX_PEER_CONNECTIONS_MAX", UNIX_PEER_CONNECTIONS_MAX as u64),
     ("CLIENTS_MAX", CLIENTS_MAX as u64),
     ("RESETS_PER_S_MAX", RESETS_PER_S_MAX),
     ("SOCKETS_MAX", SOCKETS_MAX as u64),

@@ -9,6 +9,7 @@ pub mod identity;
 mod patience;
 mod refusal;
 mod tcp;
+pub mod unix;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -111,7 +111,7 @@ async fn connection(
 }
 
 /// Serves one connection; `http2` is what ALPN chose, `None` finds out from the first bytes.
-async fn serve<S>(
+pub(super) async fn serve<S>(
     stream: S,
     (origin, seat): (Origin, Seat),
     http2: Option<bool>,

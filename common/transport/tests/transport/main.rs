@@ -16,3 +16,4 @@ mod reload;
 mod support;
 mod trust;
 mod udp_blocked;
+mod unix;
