@@ -34,7 +34,7 @@ pub(crate) use eviction::Holdings;
 pub use eviction::{Depth, Rank};
 pub(crate) use indices::{Contents, Protection};
 use indices::{IndexError, Indices, WriterId};
-pub(crate) use kept::{Current, Kept};
+pub(crate) use kept::{Current, Kept, Named};
 pub use lease::{Lease, LeaseInfo};
 
 /// What a collection did.
@@ -191,6 +191,11 @@ impl Cache {
     /// The versions of upgradable packages that are in use, by unpinned URL.
     pub fn upgrades(&self) -> BTreeMap<String, Upgrade> {
         upgrades_of(&self.lock().kept().upgradable)
+    }
+
+    /// What a system image says about URLs.
+    pub fn named(&self) -> Named {
+        self.lock().kept().named.clone()
     }
 
     /// Adds to base; what base was before.

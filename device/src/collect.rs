@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use colibri_common::BlobId;
+use colibri_fetch::FetchError;
 use colibri_package::url::AbsolutePackageUrl;
 
+use crate::authority::{Lookup, ResolvedBy, told};
 use crate::cache::{CollectionReport, Depth, Lease, LeaseInfo, Protection};
-use crate::device::{Device, Resolved, told};
+use crate::device::{Device, Resolved};
 use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer};
 use crate::keep::KeepError;
@@ -78,12 +80,8 @@ impl Device {
         holder: &str,
         observer: Observer,
     ) -> Result<Opened, DeviceError> {
-        let meant = self.meant(url);
-        let work = async {
-            let hash = self.wanted_hash(&meant).await?;
-            self.fetch_open(&meant, hash, holder, observer).await
-        };
-        told(url, &meant, work, |opened| opened.resolved.hash).await
+        let open = async |found: &Lookup| self.fetch_open(found, holder, observer).await;
+        told(self, url, self.look_up(url).await, open).await
     }
 
     /// [`Device::resolve_open`] for the updater: an update package is in no package set of the running release.
@@ -94,11 +92,9 @@ impl Device {
         observer: Observer,
     ) -> Result<Opened, DeviceError> {
         let meant = self.rules().rewrite(url);
-        let work = async {
-            let hash = self.update_hash(url).await?;
-            self.fetch_open(&meant, hash, holder, observer).await
-        };
-        told(url, &meant, work, |opened| opened.resolved.hash).await
+        tracing::info!("attempting to resolve {url} as {meant} with {}", ResolvedBy::Tuf);
+        let found = self.pinned_or_listed(&meant).await.map(|hash| Lookup { url: meant, hash, by: ResolvedBy::Tuf });
+        told(self, url, found, async |found: &Lookup| self.fetch_open(found, holder, observer).await).await
     }
 
     /// The update package that a URL means.
@@ -106,17 +102,12 @@ impl Device {
         self.pinned_or_listed(&self.rules().rewrite(url)).await
     }
 
-    async fn fetch_open(
-        &self,
-        meant: &AbsolutePackageUrl,
-        hash: BlobId,
-        holder: &str,
-        observer: Observer,
-    ) -> Result<Opened, DeviceError> {
+    async fn fetch_open(&self, found: &Lookup, holder: &str, observer: Observer) -> Result<Opened, DeviceError> {
+        let Lookup { url: meant, hash, by } = found.clone();
         let (report, fetching) = self.fetch_tracked(meant.repository().host(), hash, observer).await?;
         let lease = fetching.finish_open(hash, holder, self.now())?;
         self.cache().used(hash, self.now()).await;
-        Ok(Opened { resolved: Resolved { url: meant.clone(), hash, report }, lease })
+        Ok(Opened { resolved: Resolved { url: meant, hash, by, report }, lease })
     }
 
     /// Opens a package that is on the device.
@@ -156,6 +147,7 @@ impl Device {
                 if !follows_release {
                     // What the device was made with is replaced by its first update.
                     kept.base.clear();
+                    kept.named.base.clear();
                 }
             }
         };
@@ -185,10 +177,14 @@ impl Device {
         package: BlobId,
         observer: Observer,
     ) -> Result<(FetchReport, crate::cache::Fetching), DeviceError> {
-        let repository = self.repositories().get(host)?;
+        let repository = self.repositories().get(host);
         self.make_room().await?;
         let fetching = self.cache().start(package, Protection::Tracking).await?;
-        let fetch = self.package_fetch(&repository, observer);
+        let fetch = match &repository {
+            Ok(repository) => self.package_fetch(repository, observer),
+            // What is here needs none.
+            Err(_) => self.package_fetch_of_nobody(observer),
+        };
         let report = match fetch.package(package, &fetching).await {
             Err(full @ DeviceError::Keep(KeepError::NoSpace(_))) => {
                 let freed = self.collect(Depth::Free { bytes: self.config().space.high_bytes }).await;
@@ -196,6 +192,9 @@ impl Device {
                     return Err(full);
                 }
                 fetch.package(package, &fetching).await?
+            }
+            Err(DeviceError::Blob(FetchError::NoSource(_))) if repository.is_err() => {
+                return Err(DeviceError::RepositoryNotFound(host.to_owned()));
             }
             fetched => fetched?,
         };

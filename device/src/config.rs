@@ -19,6 +19,9 @@ pub struct DeviceConfig {
     pub units_at_once: usize,
     /// How long metadata counts as fresh, seconds (reference "Fuchsia device side" §7.2: 5 minutes).
     pub metadata_life_s: u64,
+    /// How long whoever asks for an upgradable package waits, after a start, for the first word of its authority, seconds; 0
+    /// where nobody is going to say it: then the version to fall back to is used at once.
+    pub upgradable_wait_s: u64,
     /// When this device's software was built: it will not be earlier, whatever its clock says.
     pub built_at: UnixSeconds,
     /// When space is made by collection.
@@ -52,6 +55,7 @@ impl Default for DeviceConfig {
             blobs_at_once: 8,
             units_at_once: 4,
             metadata_life_s: 300,
+            upgradable_wait_s: 0,
             built_at: UnixSeconds(0),
             space: Watermarks { low_bytes: 32 << 20, high_bytes: 256 << 20 },
         }

@@ -7,14 +7,13 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use colibri_common::{BlobId, Clock, UnixSeconds};
-use colibri_fetch::metadata::{self, Mirrors};
 use colibri_fetch::trust_store::TrustStore;
-use colibri_fetch::{BlobFetcher, FetchError};
-use colibri_metadata::{Found, Search, Step, TargetName, TrustedSet};
+use colibri_fetch::{BlobFetcher, SourceOrder, Sources};
 use colibri_package::url::AbsolutePackageUrl;
 use colibri_store::{Disk, Documents, OsDisk, Store};
 use colibri_transport::{Client, ClientConfig};
 
+use crate::authority::{Authorities, Lookup, ResolvedBy, told};
 use crate::cache::Cache;
 use crate::clock_floor::FlooredClock;
 use crate::config::DeviceConfig;
@@ -22,9 +21,7 @@ use crate::context::ContextKey;
 use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer, PackageFetch, blocking, read_meta_far};
 use crate::keep::{Keep, KeepError};
-use crate::limits::REFRESH_AGAIN_S;
 use crate::repositories::{Repositories, Repository};
-use crate::rollout::{self, ROLLOUT};
 use crate::rules::Rules;
 use crate::static_config::StaticConfig;
 use crate::writers::Writers;
@@ -43,6 +40,7 @@ struct Inner {
     writers: Arc<Writers>,
     repositories: Repositories,
     rules: Rules,
+    authorities: Authorities,
     client: Client,
     clock: Arc<dyn Clock>,
     /// The same clock, if it has a floor.
@@ -66,6 +64,8 @@ pub struct Resolved {
     pub url: AbsolutePackageUrl,
     /// The package hash.
     pub hash: BlobId,
+    /// Who said so.
+    pub by: ResolvedBy,
     /// What had to be done for it.
     pub report: FetchReport,
 }
@@ -73,7 +73,7 @@ pub struct Resolved {
 /// Answer of `pkg-status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackageStatus {
-    /// The hash that the repository lists, if it lists the package.
+    /// The hash that the repository lists, if it lists the package; or that somebody says who goes before repositories.
     pub in_repository: Option<BlobId>,
     /// Whether all blobs of that hash, or of the one that the URL pins, are on the device.
     pub on_disk: bool,
@@ -148,6 +148,7 @@ impl Device {
             writers,
             repositories,
             rules,
+            authorities: Authorities::default(),
             client,
             clock,
             floor,
@@ -168,6 +169,11 @@ impl Device {
         &self.inner.rules
     }
 
+    /// What the chain of authorities remembers.
+    pub(crate) fn authorities(&self) -> &Authorities {
+        &self.inner.authorities
+    }
+
     /// What contexts are authenticated with.
     pub(crate) fn context_key(&self) -> &ContextKey {
         &self.inner.context_key
@@ -178,148 +184,22 @@ impl Device {
         &self.inner.client
     }
 
-    /// Refreshes a repository's metadata if it is stale, or in any case if `force`d. When a refresh fails for want of a
-    /// mirror, trusted metadata that is here goes on being used; when mirrors serve metadata that must be refused, that is
-    /// an error.
-    pub async fn refresh(&self, host: &str, force: bool) -> Result<Arc<TrustedSet>, DeviceError> {
-        let inner = &self.inner;
-        let repository = inner.repositories.get(host)?;
-        let _one_at_a_time = repository.refreshing.lock().await;
-        let now = inner.clock.now();
-        let life_s = inner.config.metadata_life_s;
-        // A clock that was set back makes nothing fresh.
-        let is_fresh = repository.checked_at().is_some_and(|at| at <= now && now < at.plus(life_s));
-        if let Some(set) = repository.trusted().filter(|set| !force && is_fresh && now < set.earliest_expiry()) {
-            return Ok(set);
-        }
-        if let Some(set) = repository.trusted().filter(|set| {
-            // Mirrors that were all away a moment ago are not walked again for every lookup.
-            let failed_just_now = repository.failed_at().is_some_and(|at| at <= now && now < at.plus(REFRESH_AGAIN_S));
-            !force && failed_just_now && now < set.earliest_expiry()
-        }) {
-            return Ok(set);
-        }
-        let start = repository.start()?;
-        let fetched = metadata::refresh(&inner.client, repository.sources(), "", &inner.agent, start, now).await;
-        let fetched = match fetched {
-            Ok(set) => {
-                inner.repositories.trust(&repository, set, Some(now))?;
-                // The set is trusted either way.
-                if let Some(Err(error)) = inner.floor.as_ref().map(|floor| floor.trusted(now)) {
-                    tracing::warn!(%error, "how late it is at least could not be written down");
-                }
-                Ok(())
-            }
-            Err(unfinished) => {
-                if let Some(floor) = unfinished.floor {
-                    inner.repositories.trust(&repository, floor, None)?;
-                }
-                Err(unfinished.error)
-            }
-        };
-        match (fetched, repository.trusted()) {
-            (Ok(()), _) => {}
-            (Err(error @ (FetchError::AllFailed { .. } | FetchError::NotFound { .. })), Some(old))
-                if now < old.earliest_expiry() =>
-            {
-                repository.failed(now);
-                tracing::warn!(%host, %error, "metadata could not be refreshed: using what is trusted already");
-            }
-            (Err(error), _) => return Err(DeviceError::Metadata { repository: host.to_owned(), error }),
-        }
-        repository.trusted().ok_or_else(|| DeviceError::RepositoryNotFound(host.to_owned()))
-    }
-
-    /// The package hash that is wanted. If a release is running, what that says of the package; else the URL's pin, else what
-    /// the repository lists, and then the name must be listed in any case.
+    /// The package hash that is wanted, and nothing is fetched: what the chain of [`crate::authority`] says.
     pub async fn get_hash(&self, url: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
-        self.wanted_hash(&self.meant(url)).await
+        Ok(self.look_up(url).await?.hash)
     }
 
-    /// What a URL stands for: itself, if the running release says which version it means, else what the rules make of it.
-    pub(crate) fn meant(&self, url: &AbsolutePackageUrl) -> AbsolutePackageUrl {
-        match self.hash_in_release(url) {
-            Ok(Some(_)) => url.clone(),
-            Ok(None) | Err(_) => self.rules().rewrite(url),
-        }
-    }
-
-    /// [`Device::get_hash`] of a URL that no rule applies to any more.
-    pub(crate) async fn wanted_hash(&self, meant: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
-        match self.hash_in_release(meant)? {
-            Some(hash) => Ok(hash),
-            None => self.pinned_or_listed(meant).await,
-        }
-    }
-
-    /// What the URL pins, else what its repository lists, whatever a release says.
-    pub(crate) async fn pinned_or_listed(&self, meant: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
-        let listed = self.listed_hash(meant).await?;
-        Ok(meant.hash().unwrap_or(listed))
-    }
-
-    /// The hash that the repository lists for the name in a URL, whatever the URL pins.
-    async fn listed_hash(&self, url: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
-        let host = url.repository().host();
-        let package = url.path().to_string();
-        let name: TargetName = package
-            .parse()
-            .map_err(|error| DeviceError::InvalidUrl { url: url.to_string(), reason: format!("{error}") })?;
-        let set = self.refresh(host, false).await?;
-        let delegates = set.targets().is_some_and(|targets| targets.delegations().is_some());
-        // What an online role may name is a document to be checked, never a package.
-        let found = match url.name().as_str() == ROLLOUT {
-            true => None,
-            false if delegates => self.search(host, set, &name).await?.1.and_then(rollout::unless_of_rollout),
-            false => set.find(&name),
-        };
-        let repository = host.to_owned();
-        let Some(target) = found else { return Err(DeviceError::PackageNotFound { repository, package }) };
-        target.merkle().ok_or(DeviceError::TargetWithoutHash { repository, package })
-    }
-
-    /// Looks through delegated roles; those that are not here yet are fetched, and stay for the next lookup. Gives the set with
-    /// all that were met.
-    pub(crate) async fn search(
-        &self,
-        host: &str,
-        set: Arc<TrustedSet>,
-        name: &TargetName,
-    ) -> Result<(TrustedSet, Option<Found>), DeviceError> {
-        let inner = &self.inner;
-        let now = inner.clock.now();
-        let mut local = Search::start((*set).clone(), name.clone(), now);
-        let searched = match local.next() {
-            Step::Done => local.finish().map_err(|error| FetchError::Metadata {
-                source_name: "what is trusted here".to_owned(),
-                error: Arc::new(error),
-            }),
-            Step::Want(_) => {
-                let repository = inner.repositories.get(host)?;
-                let sources = repository.sources();
-                let mirrors = Mirrors { client: &inner.client, sources, place: "", agent: &inner.agent };
-                let searched = mirrors.search((*set).clone(), name, now).await;
-                if let Ok((grown, _)) = &searched {
-                    repository.keep_delegated(&set, grown);
-                }
-                searched.map_err(|unfinished| unfinished.error)
-            }
-        };
-        searched.map_err(|error| DeviceError::Metadata { repository: host.to_owned(), error })
-    }
-
-    /// Resolves a URL: what it stands for, metadata, package hash, then everything that is missing.
+    /// Resolves a URL: which version it means, then everything that is missing of that.
     pub async fn resolve(&self, url: &AbsolutePackageUrl, observer: Observer) -> Result<Resolved, DeviceError> {
-        let meant = self.meant(url);
-        let work = async {
-            let hash = self.wanted_hash(&meant).await?;
+        let fetch = async |found: &Lookup| {
+            let Lookup { url: meant, hash, by } = found.clone();
             let (report, fetching) = self.fetch_tracked(meant.repository().host(), hash, observer).await?;
             // Before the fetch ends, so that something protects the package without a gap.
             self.inner.cache.used(hash, self.now()).await;
             fetching.finish()?;
-            Ok(Resolved { url: meant.clone(), hash, report })
+            Ok(Resolved { url: meant, hash, by, report })
         };
-        told(url, &meant, work, |resolved| resolved.hash).await
+        told(self, url, self.look_up(url).await, fetch).await
     }
 
     /// Fetches from a repository's mirrors.
@@ -338,6 +218,16 @@ impl Device {
         &self.inner.cache
     }
 
+    /// The same clock, if it has a floor.
+    pub(crate) fn floor(&self) -> Option<&FlooredClock> {
+        self.inner.floor.as_deref()
+    }
+
+    /// How it calls itself to servers.
+    pub(crate) fn agent(&self) -> &str {
+        &self.inner.agent
+    }
+
     /// Its configuration.
     pub(crate) fn config(&self) -> &DeviceConfig {
         &self.inner.config
@@ -349,19 +239,32 @@ impl Device {
     }
 
     pub(crate) fn package_fetch(&self, repository: &Repository, observer: Observer) -> PackageFetch {
+        self.package_fetch_with(self.fetcher(repository), observer)
+    }
+
+    /// Finds what is here, and has nobody to ask for the rest.
+    pub(crate) fn package_fetch_of_nobody(&self, observer: Observer) -> PackageFetch {
+        let nobody = Arc::new(Sources::new(Vec::new(), SourceOrder::Listed));
+        self.package_fetch_with(BlobFetcher::new(self.inner.client.clone(), nobody, &self.inner.agent), observer)
+    }
+
+    fn package_fetch_with(&self, fetcher: BlobFetcher, observer: Observer) -> PackageFetch {
         let inner = &self.inner;
-        let fetcher = self.fetcher(repository);
         let (keep, writers) = (inner.keep.clone(), inner.writers.clone());
         PackageFetch { fetcher, keep, writers, config: inner.config.clone(), observer }
     }
 
     /// Whether the repository lists the package, and whether it is on the device.
     pub async fn package_status(&self, url: &AbsolutePackageUrl) -> Result<PackageStatus, DeviceError> {
+        let known = self.known_here(url).await?;
         let url = &self.rules().rewrite(url);
-        let in_repository = match self.listed_hash(url).await {
-            Ok(hash) => Some(hash),
-            Err(DeviceError::PackageNotFound { .. }) => None,
-            Err(error) => return Err(error),
+        let in_repository = match known {
+            Some(hash) => Some(hash),
+            None => match self.listed_hash(url).await {
+                Ok(hash) => Some(hash),
+                Err(DeviceError::PackageNotFound { .. }) => None,
+                Err(error) => return Err(error),
+            },
         };
         let on_disk = match in_repository {
             Some(listed) => self.is_on_device(url.hash().unwrap_or(listed)).await?,
@@ -422,21 +325,4 @@ impl Device {
         let inline = inline.collect();
         Ok(PackageContents { blobs, inline })
     }
-}
-
-/// Does the work of resolving `url` as `meant`, and tells the log what came of it, in the words of real devices.
-pub(crate) async fn told<T>(
-    url: &AbsolutePackageUrl,
-    meant: &AbsolutePackageUrl,
-    work: impl Future<Output = Result<T, DeviceError>>,
-    hash: impl Fn(&T) -> BlobId,
-) -> Result<T, DeviceError> {
-    tracing::info!("attempting to resolve {url} as {meant} with TUF");
-    let outcome = work.await;
-    match &outcome {
-        Ok(resolved) => tracing::info!("resolved {url} as {meant} to {} with TUF", hash(resolved)),
-        // Whoever asked is told by the error; this is for the log alone.
-        Err(error) => tracing::info!("failed to resolve {url} as {meant} with TUF: {}: {error}", error.kind()),
-    }
-    outcome
 }

@@ -47,6 +47,9 @@ pub enum DeviceError {
         /// `NAME/VARIANT`.
         package: String,
     },
+    /// An eager package without an answer.
+    #[error("no verified answer says which version of the eager package `{0}` to use")]
+    EagerNotFound(String),
     /// The target's `custom` has no merkle root.
     #[error("repository `{repository}`: target `{package}` carries no merkle root")]
     TargetWithoutHash {
@@ -194,10 +197,12 @@ impl DeviceError {
     /// The name of the resolver's error.
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::InvalidUrl { .. } => "InvalidUrl",
+            Self::InvalidUrl { .. } | Self::Set(SetError::PinnedUpgradable(_)) => "InvalidUrl",
             Self::StaticRepository(_) | Self::StaticOnly => "AccessDenied",
             Self::RepositoryNotFound(_) => "RepoNotFound",
-            Self::PackageNotFound { .. } | Self::SubpackageNotFound { .. } | Self::Set(_) => "PackageNotFound",
+            Self::PackageNotFound { .. } | Self::EagerNotFound(_) | Self::SubpackageNotFound { .. } | Self::Set(_) => {
+                "PackageNotFound"
+            }
             Self::InvalidContext(_) => "InvalidContext",
             Self::NotOnDevice(_) => "BlobNotFound",
             Self::Blob(_) => "UnavailableBlob",

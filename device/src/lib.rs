@@ -3,6 +3,7 @@
 //! A library first: it takes paths, a clock and configuration as arguments, prints nothing and reads no environment. What it
 //! keeps goes through [`keep::Keep`]: the durable store of a real device, or a tally in a synthetic fleet.
 
+pub mod authority;
 mod cache;
 mod clock_floor;
 mod collect;
@@ -14,6 +15,7 @@ mod fetch;
 pub mod keep;
 pub mod limits;
 pub mod materialise;
+mod metadata;
 pub mod repositories;
 pub mod rewrite;
 mod rollout;
@@ -25,6 +27,7 @@ pub mod update;
 mod verify;
 mod writers;
 
+pub use authority::{EagerAnswer, EagerPackages, ResolvedBy};
 pub use cache::{CollectionReport, Depth, Lease, LeaseInfo, Rank};
 pub use clock_floor::FloorError;
 pub use collect::Opened;

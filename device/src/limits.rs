@@ -12,6 +12,12 @@ pub const REPOSITORIES_MAX: usize = 256;
 /// How long after a refresh that no mirror answered the next one is put off, if there is trusted metadata, seconds.
 pub const REFRESH_AGAIN_S: u64 = 10;
 
+/// A fallback to the cache packages that took so long is told, seconds.
+pub const SLOW_FALLBACK_S: u64 = 10;
+
+/// But not again before so long, seconds.
+pub const SLOW_FALLBACK_AGAIN_S: u64 = 600;
+
 /// Packages that can be fetched at a time.
 pub const WRITING_MAX: usize = 4096;
 
@@ -81,6 +87,8 @@ pub const ALL: &[(&str, u64)] = &[
     ("BLOBS_PER_RESOLVE_MAX", BLOBS_PER_RESOLVE_MAX as u64),
     ("REPOSITORIES_MAX", REPOSITORIES_MAX as u64),
     ("REFRESH_AGAIN_S", REFRESH_AGAIN_S),
+    ("SLOW_FALLBACK_S", SLOW_FALLBACK_S),
+    ("SLOW_FALLBACK_AGAIN_S", SLOW_FALLBACK_AGAIN_S),
     ("WRITING_MAX", WRITING_MAX as u64),
     ("LEASES_MAX", LEASES_MAX as u64),
     ("LEASE_HOLDER_BYTES_MAX", LEASE_HOLDER_BYTES_MAX as u64),

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use colibri_common::BlobId;
-use colibri_package::url::{AbsolutePackageUrl, UnpinnedPackageUrl};
+use colibri_package::url::UnpinnedPackageUrl;
 use colibri_release::{Availability, Release};
 
-use crate::cache::{Current, Depth, Protection};
+use crate::cache::{Current, Depth, Named, Protection};
 use crate::device::Device;
 use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer};
@@ -26,6 +26,9 @@ pub use plan::{CannotFit, Cost, Plan};
 pub(crate) use plan::{Situation, margin_of, plan};
 pub(crate) use table::key;
 pub use table::{Authority, Chosen, SetError, SetPackage, SetRow, Table, Upgrade};
+
+/// The repository of the packages that `data/static_packages` of a system image lists.
+pub const BASE_HOST: &str = "fuchsia.com";
 
 /// What became of the automatic packages.
 #[derive(Debug, Default)]
@@ -82,8 +85,9 @@ impl Device {
         let anchored = [Availability::OnDemand, Availability::Automatic].into_iter();
         let anchored = anchored.flat_map(|availability| of(availability).map(move |hash| (hash, availability)));
         let anchored = anchored.collect();
+        let named = named_by(image);
         let change = |kept: &mut crate::cache::Kept| {
-            (kept.base, kept.cache, kept.anchored) = (base, cache, anchored);
+            (kept.base, kept.cache, kept.anchored, kept.named) = (base, cache, anchored, named);
         };
         self.cache().change(change).await
     }
@@ -207,15 +211,17 @@ impl Device {
         }
         Ok(self.free_bytes().await? >= needed)
     }
+}
 
-    /// Which version a URL means under the running release; nothing if the repository is to be asked.
-    pub(crate) fn hash_in_release(&self, url: &AbsolutePackageUrl) -> Result<Option<BlobId>, DeviceError> {
-        let Some(release) = self.release() else { return Ok(None) };
-        let upgrades = self.cache().upgrades();
-        Ok(match Table::new(&release, &upgrades).authority(url)? {
-            Authority::Here(hash) => Some(hash),
-            Authority::Upgradable | Authority::Discoverable => None,
-        })
+/// What an image says about URLs. Its list of base packages has no hosts: they are all of [`BASE_HOST`].
+fn named_by(image: &ImageSets) -> Named {
+    let by_url =
+        |availability| image.anchored.get(&availability).into_iter().flatten().map(|(url, hash)| (key(url), *hash));
+    let base = image.base.iter().map(|(path, hash)| (format!("fuchsia-pkg://{BASE_HOST}/{path}"), *hash));
+    Named {
+        base: base.chain(by_url(Availability::Permanent)).collect(),
+        anchored: by_url(Availability::OnDemand).chain(by_url(Availability::Automatic)).collect(),
+        cache: image.cache.iter().map(|url| (key(url.as_unpinned()), url.hash())).collect(),
     }
 }
 

@@ -89,6 +89,7 @@ pub(super) async fn run(
             "url": url.to_string(),
             "resolved_url": resolved.url.to_string(),
             "hash": resolved.hash,
+            "version_by": resolved.by.as_str(),
             "dir": dir.display().to_string(),
             "packages": report.packages,
             "blobs": report.blobs,
@@ -100,8 +101,8 @@ pub(super) async fn run(
         return Ok(ExitCode::SUCCESS);
     }
     match resolved.url == url {
-        true => writeln!(console.out, "resolved {url} to {} with TUF", resolved.hash)?,
-        false => writeln!(console.out, "resolved {url} as {} to {} with TUF", resolved.url, resolved.hash)?,
+        true => writeln!(console.out, "resolved {url} to {} with {}", resolved.hash, resolved.by)?,
+        false => writeln!(console.out, "resolved {url} as {} to {} with {}", resolved.url, resolved.hash, resolved.by)?,
     }
     let (blobs, fetched, content) = (report.blobs, report.fetched, bytes(report.content_bytes));
     writeln!(console.out, "{blobs} blobs in {}, {fetched} fetched now ({content})", dir.display())?;

@@ -46,6 +46,27 @@ pub(crate) struct Kept {
     pub retained_blobs: BTreeSet<BlobId>,
     /// When packages that are there on demand were last used.
     pub uses: BTreeMap<BlobId, UnixSeconds>,
+    /// What a system image says about URLs.
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    pub named: Named,
+}
+
+/// The packages of a system image by unpinned URL with a variant: what a URL means on a device that follows no release.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Named {
+    /// Permanent & anchored.
+    pub base: BTreeMap<String, BlobId>,
+    /// The other anchored packages.
+    pub anchored: BTreeMap<String, BlobId>,
+    /// The deprecated cache set: what to fall back to.
+    pub cache: BTreeMap<String, BlobId>,
+}
+
+impl Named {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The version of an upgradable package that is in use.

@@ -37,8 +37,14 @@ pub enum Chosen {
 /// Who says which version a URL means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authority {
-    /// This device knows: the version.
-    Here(BlobId),
+    /// The release, of a package that is permanent & anchored.
+    Base(BlobId),
+    /// The release, of another anchored package.
+    Anchored(BlobId),
+    /// The last word of the package's own authority.
+    Upgraded(BlobId),
+    /// The release, of an upgradable package whose authority gave no version that is new enough.
+    Fallback(BlobId),
     /// The repository of the URL, for a package that the release names.
     Upgradable,
     /// The repository of the URL, for a package that the release does not name.
@@ -84,6 +90,9 @@ pub enum SetError {
         /// The release's bound.
         minimum: ProductVersion,
     },
+    /// Its authority says the version, nobody else.
+    #[error("`{0}` names a version of an upgradable package, whose version its authority says: leave out the hash")]
+    PinnedUpgradable(String),
     /// A minimum cannot be checked where no version is told.
     #[error("`{url}` must be version {minimum} or newer, and its authority has not given one yet")]
     NoVersionYet {
@@ -180,6 +189,9 @@ impl<'a> Table<'a> {
         kept.base = self.before_commit().into_iter().map(|(_, hash)| hash).collect();
         kept.anchored.clear();
         kept.upgradable.clear();
+        // What a system image said of these it says no more; the cache set is still what to fall back to.
+        kept.named.base.clear();
+        kept.named.anchored.clear();
         for package in self.release.packages() {
             let availability = package.availability;
             match self.chosen(package) {
@@ -201,7 +213,8 @@ impl<'a> Table<'a> {
     }
 
     /// Who says which version a URL means: the release for what it anchors, the authority's last word or the fallback for
-    /// what is upgradable, and the repository only where nothing is known here. A pin must be the version in use.
+    /// what is upgradable, and the repository only where nothing is known here. A pin of what is anchored must be the version in
+    /// use; what is upgradable cannot be pinned.
     ///
     /// # Errors
     /// The release does not let this be resolved.
@@ -217,11 +230,24 @@ impl<'a> Table<'a> {
                 false => Err(SetError::NotEligible { url: url.to_string(), release: self.name() }),
             };
         };
-        match (self.chosen(package).hash(), package.minimum_version) {
-            (Some(hash), _) if url.hash().is_none_or(|pin| pin == hash) => Ok(Authority::Here(hash)),
-            (Some(allowed), _) => Err(SetError::OtherVersion { url: url.to_string(), release: self.name(), allowed }),
-            (None, Some(minimum)) => Err(SetError::NoVersionYet { url: url.to_string(), minimum }),
-            (None, None) => Ok(Authority::Upgradable),
+        if package.versioning == Versioning::Upgradable && url.hash().is_some() {
+            return Err(SetError::PinnedUpgradable(url.to_string()));
+        }
+        match (self.chosen(package), package.minimum_version) {
+            (Chosen::Anchored(allowed), _) if url.hash().is_some_and(|pin| pin != allowed) => {
+                Err(SetError::OtherVersion { url: url.to_string(), release: self.name(), allowed })
+            }
+            // In two sets it is as permanent as the stronger one says.
+            (Chosen::Anchored(hash), _)
+                if named.iter().any(|package| package.availability == Availability::Permanent) =>
+            {
+                Ok(Authority::Base(hash))
+            }
+            (Chosen::Anchored(hash), _) => Ok(Authority::Anchored(hash)),
+            (Chosen::Upgraded(hash), _) => Ok(Authority::Upgraded(hash)),
+            (Chosen::Fallback(hash), _) => Ok(Authority::Fallback(hash)),
+            (Chosen::Nothing, Some(minimum)) => Err(SetError::NoVersionYet { url: url.to_string(), minimum }),
+            (Chosen::Nothing, None) => Ok(Authority::Upgradable),
         }
     }
 

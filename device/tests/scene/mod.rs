@@ -9,10 +9,15 @@ use std::sync::Arc;
 use colibri_cluster::{Cluster, ClusterConfig};
 use colibri_common::{BlobId, Clock, SystemClock, merkle};
 use colibri_device::{Device, DeviceConfig, Observer};
-use colibri_metadata::RepoConfig;
+use colibri_metadata::{RepoConfig, Role};
+use colibri_package::delivery::{DeliveryType, Identity};
 use colibri_package::manifest::{META_FAR_PATH, ManifestBlob, ManifestSubpackage, PackageManifest, PathsRelative};
 use colibri_package::url::AbsolutePackageUrl;
-use colibri_package::{AbiRevision, MetaPackage, PackageBuild, PackageVariant};
+use colibri_package::{AbiRevision, MetaFar, MetaPackage, PackageBuild, PackageVariant};
+use colibri_release::{
+    Availability, EncodedForm, Missing, PackageContents, Release, ReleaseBlob, ReleaseBuilder, ReleasePackage,
+    Versioning,
+};
 use colibri_repository::{CreateOptions, Profile, Publish, Repository};
 use colibri_store::Store;
 use tempfile::TempDir;
@@ -100,6 +105,51 @@ impl Scene {
         let built = self.build(name, files, &[]);
         self.publish(&[&built]);
         built.hash
+    }
+
+    /// A release with this one package, upgradable and there on demand, or permanent with a version to fall back to, of at least
+    /// this version; what it needs was built here with the one file `a`.
+    pub fn upgradable_release(&self, name: &str, fallback: Option<BlobId>, minimum: &str) -> Release {
+        let availability = if fallback.is_some() { Availability::Permanent } else { Availability::OnDemand };
+        let minimum_version = Some(minimum.parse().unwrap());
+        let url = format!("fuchsia-pkg://{HOST}/{name}").parse().unwrap();
+        let versioning = Versioning::Upgradable;
+        let package = ReleasePackage { url, availability, versioning, hash: fallback, minimum_version };
+        self.product_release("1", vec![package], |_| ())
+    }
+
+    /// A release of packages that lie as they were built last; `more` adds to it.
+    pub fn product_release(
+        &self,
+        version: &str,
+        packages: Vec<ReleasePackage>,
+        more: impl FnOnce(&mut ReleaseBuilder),
+    ) -> Release {
+        let mut builder = ReleaseBuilder::new("lamp", version.parse().unwrap());
+        let trusted = self.repository.metadata().unwrap();
+        let root = trusted.files().find(|(name, _)| *name == Role::Root.file()).unwrap().1.to_vec();
+        builder.repository(format!("fuchsia-pkg://{HOST}").parse().unwrap(), String::from_utf8(root).unwrap());
+        packages.into_iter().for_each(|package| builder.package(package));
+        more(&mut builder);
+        let built =
+            fs::read_dir(self.path("built")).unwrap().flat_map(|dir| fs::read_dir(dir.unwrap().path()).unwrap());
+        let files = built.map(|file| fs::read(file.unwrap().path()).unwrap());
+        let files: BTreeMap<_, _> = files.map(|bytes| (merkle::build(&bytes).id, bytes)).collect();
+        while let Some(missing) = builder.missing() {
+            match missing {
+                Missing::Contents(hash) => {
+                    let meta_far = MetaFar::parse(files[&hash].clone().into()).unwrap();
+                    builder.contents(PackageContents::of(hash, &meta_far));
+                }
+                Missing::Blob(hash) => {
+                    let raw_bytes = files[&hash].len() as u64;
+                    let identity = Identity::of_unit_h(hash.as_bytes());
+                    let form = EncodedForm { ty: DeliveryType::Type1, bytes: raw_bytes + 100, identity };
+                    builder.blob(ReleaseBlob { hash, raw_bytes, encoded: vec![form] });
+                }
+            }
+        }
+        builder.finish().unwrap()
     }
 
     /// The repository behind an origin and this many edges.

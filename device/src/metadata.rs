@@ -1,0 +1,123 @@
+//! Metadata of repositories, as a device uses it: refreshed when it is stale, the last trusted set where no mirror answers, and
+//! the package hash that it lists for a name, also through delegated roles.
+
+use std::sync::Arc;
+
+use colibri_common::BlobId;
+use colibri_fetch::FetchError;
+use colibri_fetch::metadata::{self, Mirrors};
+use colibri_metadata::{Found, Search, Step, TargetName, TrustedSet};
+use colibri_package::url::AbsolutePackageUrl;
+
+use crate::device::Device;
+use crate::error::DeviceError;
+use crate::limits::REFRESH_AGAIN_S;
+use crate::rollout::{self, ROLLOUT};
+
+impl Device {
+    /// Refreshes a repository's metadata if it is stale, or in any case if `force`d. When a refresh fails for want of a
+    /// mirror, trusted metadata that is here goes on being used; when mirrors serve metadata that must be refused, that is
+    /// an error.
+    pub async fn refresh(&self, host: &str, force: bool) -> Result<Arc<TrustedSet>, DeviceError> {
+        let repository = self.repositories().get(host)?;
+        let _one_at_a_time = repository.refreshing.lock().await;
+        let now = self.now();
+        let life_s = self.config().metadata_life_s;
+        // A clock that was set back makes nothing fresh.
+        let is_fresh = repository.checked_at().is_some_and(|at| at <= now && now < at.plus(life_s));
+        if let Some(set) = repository.trusted().filter(|set| !force && is_fresh && now < set.earliest_expiry()) {
+            return Ok(set);
+        }
+        if let Some(set) = repository.trusted().filter(|set| {
+            // Mirrors that were all away a moment ago are not walked again for every lookup.
+            let failed_just_now = repository.failed_at().is_some_and(|at| at <= now && now < at.plus(REFRESH_AGAIN_S));
+            !force && failed_just_now && now < set.earliest_expiry()
+        }) {
+            return Ok(set);
+        }
+        let start = repository.start()?;
+        let fetched = metadata::refresh(self.client(), repository.sources(), "", self.agent(), start, now).await;
+        let fetched = match fetched {
+            Ok(set) => {
+                self.repositories().trust(&repository, set, Some(now))?;
+                // The set is trusted either way.
+                if let Some(Err(error)) = self.floor().map(|floor| floor.trusted(now)) {
+                    tracing::warn!(%error, "how late it is at least could not be written down");
+                }
+                Ok(())
+            }
+            Err(unfinished) => {
+                if let Some(floor) = unfinished.floor {
+                    self.repositories().trust(&repository, floor, None)?;
+                }
+                Err(unfinished.error)
+            }
+        };
+        match (fetched, repository.trusted()) {
+            (Ok(()), _) => {}
+            (Err(error @ (FetchError::AllFailed { .. } | FetchError::NotFound { .. })), Some(old))
+                if now < old.earliest_expiry() =>
+            {
+                repository.failed(now);
+                tracing::warn!(%host, %error, "metadata could not be refreshed: using what is trusted already");
+            }
+            (Err(error), _) => return Err(DeviceError::Metadata { repository: host.to_owned(), error }),
+        }
+        repository.trusted().ok_or_else(|| DeviceError::RepositoryNotFound(host.to_owned()))
+    }
+
+    /// What the URL pins, else what its repository lists, whatever a release says.
+    pub(crate) async fn pinned_or_listed(&self, meant: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
+        let listed = self.listed_hash(meant).await?;
+        Ok(meant.hash().unwrap_or(listed))
+    }
+
+    /// The hash that the repository lists for the name in a URL, whatever the URL pins.
+    pub(crate) async fn listed_hash(&self, url: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
+        let host = url.repository().host();
+        let package = url.path().to_string();
+        let name: TargetName = package
+            .parse()
+            .map_err(|error| DeviceError::InvalidUrl { url: url.to_string(), reason: format!("{error}") })?;
+        let set = self.refresh(host, false).await?;
+        let delegates = set.targets().is_some_and(|targets| targets.delegations().is_some());
+        // What an online role may name is a document to be checked, never a package.
+        let found = match url.name().as_str() == ROLLOUT {
+            true => None,
+            false if delegates => self.search(host, set, &name).await?.1.and_then(rollout::unless_of_rollout),
+            false => set.find(&name),
+        };
+        let repository = host.to_owned();
+        let Some(target) = found else { return Err(DeviceError::PackageNotFound { repository, package }) };
+        target.merkle().ok_or(DeviceError::TargetWithoutHash { repository, package })
+    }
+
+    /// Looks through delegated roles; those that are not here yet are fetched, and stay for the next lookup. Gives the set with
+    /// all that were met.
+    pub(crate) async fn search(
+        &self,
+        host: &str,
+        set: Arc<TrustedSet>,
+        name: &TargetName,
+    ) -> Result<(TrustedSet, Option<Found>), DeviceError> {
+        let now = self.now();
+        let mut local = Search::start((*set).clone(), name.clone(), now);
+        let searched = match local.next() {
+            Step::Done => local.finish().map_err(|error| FetchError::Metadata {
+                source_name: "what is trusted here".to_owned(),
+                error: Arc::new(error),
+            }),
+            Step::Want(_) => {
+                let repository = self.repositories().get(host)?;
+                let sources = repository.sources();
+                let mirrors = Mirrors { client: self.client(), sources, place: "", agent: self.agent() };
+                let searched = mirrors.search((*set).clone(), name, now).await;
+                if let Ok((grown, _)) = &searched {
+                    repository.keep_delegated(&set, grown);
+                }
+                searched.map_err(|unfinished| unfinished.error)
+            }
+        };
+        searched.map_err(|error| DeviceError::Metadata { repository: host.to_owned(), error })
+    }
+}
