@@ -3,6 +3,8 @@
 //!
 //! What it adds to the plain mapping: reset on drop, [`FrameWatch`] on everything received, a way to learn that the peer lost interest or has everything ([`StreamState::stopped`]), and notice of GOAWAY.
 
+#[cfg(feature = "server")]
+mod filter;
 mod frames;
 #[cfg(feature = "server")]
 pub(crate) mod keys;

@@ -65,6 +65,8 @@ pub struct ServerConfig {
     /// UDP sockets on the port, each with a part of the connections; at most [`limits::SOCKETS_MAX`]. With more than one, another
     /// process of the same user can open the same port.
     pub sockets: usize,
+    /// Whether the system brings datagrams to their socket by connection id, as far as it can; else user space does it all.
+    pub steered_by_system: bool,
     /// What is counted; several servers of a process may share it.
     pub counters: Arc<ServerCounters>,
 }
@@ -82,6 +84,7 @@ impl ServerConfig {
             early: None,
             keys: None,
             sockets: 1,
+            steered_by_system: true,
             counters: Arc::default(),
         }
     }
@@ -197,8 +200,9 @@ impl Server {
         let sessions = Sessions::new(config.early.is_some(), tickets);
         let tls = config.tls.map(|tls| TlsHandle::new(tls, &sessions, make_quic)).transpose()?;
         let quic = tls.as_ref().and_then(TlsHandle::quic);
+        let sockets = socket::Sockets { count: config.sockets, steered_by_system: config.steered_by_system };
         let open = |address| match &quic {
-            Some(quic) => socket::server_endpoints(address, config.sockets, &quic.config, keys, &config.counters),
+            Some(quic) => socket::server_endpoints(address, sockets, &quic.config, keys, &config.counters),
             None => Ok(Vec::new()),
         };
         let (listener, address, endpoints) = bind_both(config.address, open)?;

@@ -11,6 +11,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits;
 #[cfg(feature = "server")]
+use crate::quic::filter;
+#[cfg(feature = "server")]
 use crate::quic::keys::QuicKeys;
 #[cfg(feature = "server")]
 use crate::quic::steer::{Steered, Steering};
@@ -47,25 +49,43 @@ pub(crate) fn endpoint(socket: std::net::UdpSocket) -> std::io::Result<quinn::En
     quinn::Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
 }
 
-/// QUIC endpoints that answer at `address`, one for each of so many sockets. Must be called inside a tokio runtime.
+/// How many sockets there are on a port, and who brings datagrams to the right one.
+#[cfg(feature = "server")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sockets {
+    pub count: usize,
+    pub steered_by_system: bool,
+}
+
+/// QUIC endpoints that answer at `address`, one for each socket. Must be called inside a tokio runtime.
 #[cfg(feature = "server")]
 pub(crate) fn server_endpoints(
     address: SocketAddr,
-    sockets: usize,
+    sockets: Sockets,
     server: &quinn::ServerConfig,
     keys: Option<&QuicKeys>,
     counters: &Arc<ServerCounters>,
 ) -> std::io::Result<Vec<quinn::Endpoint>> {
-    let sockets = sockets.clamp(1, limits::SOCKETS_MAX);
+    let Sockets { count, steered_by_system } = sockets;
+    let sockets = count.clamp(1, limits::SOCKETS_MAX) as u8;
     // Several sockets tell connections apart by the index in their ids.
     let keys = if sockets > 1 { keys.cloned().or_else(QuicKeys::fresh) } else { keys.cloned() };
-    let steering = Steering::new(sockets, counters.clone());
+    let steering = Steering::new(sockets.into(), counters.clone());
     let endpoint = |index: u8| {
         let mut config = EndpointConfig::default();
         if let Some(keys) = keys.clone() {
             config.reset_key(keys.reset_key()).cid_generator(move || Box::new(keys.ids(index)));
         }
-        let socket = TokioRuntime.wrap_udp_socket(bind_beside(address, sockets > 1)?)?;
+        let socket = bind_beside(address, sockets > 1)?;
+        // The program counts sockets in the order in which they were bound, and there is one for all of them.
+        if sockets > 1
+            && steered_by_system
+            && index + 1 == sockets
+            && let Err(error) = filter::attach(&socket, sockets)
+        {
+            tracing::info!(%error, "the system does not steer datagrams by connection id: done in user space");
+        }
+        let socket = TokioRuntime.wrap_udp_socket(socket)?;
         counters.watch(&socket);
         let socket = match sockets {
             1 => socket,
@@ -73,7 +93,7 @@ pub(crate) fn server_endpoints(
         };
         quinn::Endpoint::new_with_abstract_socket(config, Some(server.clone()), socket, Arc::new(TokioRuntime))
     };
-    (0..sockets as u8).map(endpoint).collect()
+    (0..sockets).map(endpoint).collect()
 }
 
 fn base(idle_timeout: Duration) -> TransportConfig {

@@ -1,10 +1,9 @@
 //! Several UDP sockets on one port, each with an endpoint of its own, and each datagram brought to the endpoint that knows its
 //! connection.
 //!
-//! The system spreads datagrams over the sockets by addresses and ports. When a client's address changes, its datagrams may
-//! arrive at another socket; their connection id says where they belong, and they are passed on through a bounded queue. What
-//! the system could do itself with a program attached to the sockets, this does in user space: attaching one takes code that
-//! is not memory-safe by construction, which this project does not have.
+//! The system spreads datagrams over the sockets, by connection id where [`super::filter`] could be attached, else by addresses
+//! and ports. Where a client's address changes its datagrams may then arrive at another socket; their connection id says where
+//! they belong, and they are passed on through a bounded queue.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
@@ -21,7 +20,7 @@ use crate::limits::PASSED_ON_MAX;
 use crate::server::counters::{ServerCounters, count};
 
 /// First bit of long headers (RFC 8999 §5.1).
-const LONG_HEADER: u8 = 0x80;
+pub(super) const LONG_HEADER: u8 = 0x80;
 
 /// Datagrams that arrived at another socket.
 #[derive(Default)]
