@@ -131,7 +131,7 @@ impl Cache {
         unknown: Unknown,
         tasks: TaskTracker,
     ) -> Self {
-        let shapes = Arc::new(Shapes::new());
+        let shapes = Arc::new(Shapes::beside(config.memory_bytes));
         let share = |shares: u64| config.memory_bytes / SHARES * shares;
         let held = |shares| share(shares).max(PIN_BYTES_MIN);
         let room_permits = share(FILL_SHARES).max(FILL_BYTES_MIN) / FILL_PERMIT_BYTES;

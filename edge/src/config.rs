@@ -42,7 +42,8 @@ pub struct EdgeConfig {
     /// Bytes per second from the origin, all together; 0 for any number.
     pub origin_bytes_per_s: u64,
     /// Budget for all units in memory: two thirds for those that are kept, the rest for those that come in and for what readers
-    /// still hold. Fills and readers have 16 MiB however small it is.
+    /// still hold. Fills and readers have 16 MiB however small it is. Leaves and seek tables of opened blobs have a quarter of it
+    /// besides, from 16 MiB to 1 GiB.
     pub memory_bytes: u64,
     /// The other edges of the region, if any.
     pub peers: Option<PeersConfig>,

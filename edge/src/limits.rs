@@ -3,8 +3,15 @@
 use colibri_fetch::limits::SEGMENT_BYTES_MAX;
 use colibri_transport::limits::BODY_CHANNEL_CHUNKS;
 
-/// Budget for leaves and seek tables of opened blobs, bytes; and besides the newest that is too large for it.
-pub const SHAPES_BYTES_MAX: u64 = 64 << 20;
+/// Leaves and seek tables of opened blobs have a budget of one byte for so many of units in memory; and besides there is the newest
+/// that is too large for it.
+pub const SHAPES_SHARE: u64 = 4;
+
+/// The least that budget is, bytes.
+pub const SHAPES_BYTES_MIN: u64 = 16 << 20;
+
+/// The most that budget is, bytes.
+pub const SHAPES_BYTES_MAX: u64 = 1 << 30;
 
 /// Budget for metadata documents, bytes.
 pub const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
@@ -277,6 +284,8 @@ pub const QUOTA_SUBJECTS_MAX: usize = 65_536;
 
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
+    ("SHAPES_SHARE", SHAPES_SHARE),
+    ("SHAPES_BYTES_MIN", SHAPES_BYTES_MIN),
     ("SHAPES_BYTES_MAX", SHAPES_BYTES_MAX),
     ("DOCUMENTS_BYTES_MAX", DOCUMENTS_BYTES_MAX),
     ("FORMS_BYTES_MAX", FORMS_BYTES_MAX),

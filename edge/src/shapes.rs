@@ -10,14 +10,14 @@ use colibri_package::delivery::{Encoding, Layout, VerifiedPieces};
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use crate::limits::SHAPES_BYTES_MAX;
+use crate::limits::{SHAPES_BYTES_MAX, SHAPES_BYTES_MIN, SHAPES_SHARE};
 use crate::unit::UnitKey;
 
 /// Bytes an entry costs besides its leaves and unit H.
 const ENTRY_OVERHEAD_BYTES: u64 = 512;
 
-/// Items the index is sized for.
-const ESTIMATED_ITEMS: usize = 16_384;
+/// Bytes of an entry as the index is sized for.
+const ESTIMATED_ITEM_BYTES: u64 = 4096;
 
 /// A blob whose shape and length are proven.
 #[derive(Debug)]
@@ -88,6 +88,8 @@ where
 /// Leaves and layouts of recently opened blobs.
 #[derive(Debug)]
 pub(crate) struct Shapes {
+    /// An entry that weighs more is too large for the caches.
+    entry_bytes_max: u64,
     leaves: Cache<BlobId, Leaves, ByBytes>,
     opened: Cache<(BlobId, Encoding), Arc<Opened>, ByBytes>,
     large: Mutex<Large>,
@@ -100,16 +102,16 @@ struct Large {
     opened: Option<Arc<Opened>>,
 }
 
-/// Whether an entry that is kept in a cache of half the budget may be so heavy.
-const fn is_large(weight: u64) -> bool {
-    weight > SHAPES_BYTES_MAX / 4
-}
-
 impl Shapes {
-    pub fn new() -> Self {
+    /// Shapes for units of so many bytes in memory: where more blobs are hot, the shapes of more have to be at hand.
+    pub fn beside(memory_bytes: u64) -> Self {
+        let budget_bytes = (memory_bytes / SHAPES_SHARE).clamp(SHAPES_BYTES_MIN, SHAPES_BYTES_MAX);
+        let items = usize::try_from(budget_bytes / ESTIMATED_ITEM_BYTES).unwrap_or(usize::MAX);
         Self {
-            leaves: one_shard(ESTIMATED_ITEMS, SHAPES_BYTES_MAX / 2, ByBytes),
-            opened: one_shard(ESTIMATED_ITEMS, SHAPES_BYTES_MAX / 2, ByBytes),
+            // Half of one of the two caches.
+            entry_bytes_max: budget_bytes / 4,
+            leaves: one_shard(items, budget_bytes / 2, ByBytes),
+            opened: one_shard(items, budget_bytes / 2, ByBytes),
             large: Mutex::default(),
         }
     }
@@ -123,7 +125,7 @@ impl Shapes {
     }
 
     pub fn keep_leaves(&self, leaves: Leaves) {
-        if is_large(ByBytes.weight(&leaves.id(), &leaves)) {
+        if ByBytes.weight(&leaves.id(), &leaves) > self.entry_bytes_max {
             self.large().leaves = Some(leaves);
         } else {
             self.leaves.insert(leaves.id(), leaves);
@@ -137,7 +139,7 @@ impl Shapes {
 
     pub fn keep(&self, opened: Arc<Opened>) {
         let key = key_of(&opened);
-        if is_large(ByBytes.weight(&key, &opened)) {
+        if ByBytes.weight(&key, &opened) > self.entry_bytes_max {
             self.large().opened = Some(opened);
         } else {
             self.opened.insert(key, opened);
@@ -186,7 +188,7 @@ mod tests {
 
     #[test]
     fn every_size_is_kept_and_a_replaced_shape_is_not_forgotten() {
-        let shapes = Shapes::new();
+        let shapes = Shapes::beside(256 << 20);
         for size in [64, 1 << 20] {
             let (one, again) = (opened(size, 1), opened(size, 1));
             let id = one.layout.id();
@@ -205,7 +207,7 @@ mod tests {
 
     #[test]
     fn of_those_too_large_for_the_cache_the_newest_is_kept() {
-        let shapes = Shapes::new();
+        let shapes = Shapes::beside(0);
         let (one, two) = (opened(64, 1), opened(96, 2));
         *shapes.large() = Large { leaves: Some(one.layout.leaves().clone()), opened: Some(one.clone()) };
         assert!(shapes.leaves(one.layout.id()).is_some() && shapes.leaves(two.layout.id()).is_none());
@@ -213,6 +215,12 @@ mod tests {
         assert!(shapes.opened(two.layout.id(), Encoding::Raw).is_none());
         shapes.forget(&one);
         assert!(shapes.opened(one.layout.id(), Encoding::Raw).is_none());
-        assert!(!is_large(1 << 20) && is_large(SHAPES_BYTES_MAX));
+    }
+    #[test]
+    fn the_budget_follows_that_of_the_units() {
+        let entry_bytes_max = |memory_bytes| Shapes::beside(memory_bytes).entry_bytes_max;
+        assert_eq!(entry_bytes_max(0), SHAPES_BYTES_MIN / 4);
+        assert_eq!(entry_bytes_max(256 << 20), 16 << 20);
+        assert_eq!(entry_bytes_max(u64::MAX), SHAPES_BYTES_MAX / 4);
     }
 }
