@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Edge, EdgeConfig, EdgeError};
 use reload::Ports;
-pub use reload::{CHANGEABLE, Reloader};
+pub use reload::{Reloader, changeable};
 
 /// Configuration of an edge process. The edge's own keys stand in the table `edge`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -31,5 +31,5 @@ pub use error::OriginError;
 pub use observe::{Count, Counters, ObservedRequest, RequestObserver};
 pub use origin::Origin;
 pub use refresher::{RefreshMetrics, Refresher};
-pub use reload::{CHANGEABLE, Reloader};
+pub use reload::{Reloader, changeable};
 pub use serve::{OriginServer, OriginServerConfig, run};

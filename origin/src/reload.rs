@@ -7,25 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use colibri_service::telemetry::Filter;
-use colibri_service::{Changes, LogFilter, Registry, Reload, ReloadError, Reloading, ServiceError, reload};
+use colibri_service::{Changes, LogFilter, Registry, Reload, ReloadError, Reloading, ServiceError, listener, reload};
 use colibri_transport::BoundsHandle;
 
 use crate::error::OriginError;
 use crate::serve::OriginServerConfig;
 
 /// The keys that can change while an origin runs. A key stands for what is below it, too.
-pub const CHANGEABLE: &[&str] = &[
-    "log",
-    "listener.connections_max",
-    "listener.client_connections_max",
-    "listener.requests_max",
-    "listener.requests_per_s",
-    "listener.bytes_per_s",
-    "listener.client_requests_max",
-    "listener.client_requests_per_s",
-    "listener.client_bytes_per_s",
-    "listener.retry_from_connections",
-];
+pub fn changeable() -> Vec<&'static str> {
+    [&["log"], listener::CHANGEABLE].concat()
+}
 
 /// Reads the configuration of one process again. Clones are the same.
 #[derive(Debug, Clone)]
@@ -47,7 +38,7 @@ impl Reloader {
         registry: &Registry,
     ) -> Result<Self, OriginError> {
         let Reloading { sources, log } = reloading;
-        let config = Reload::new(sources, running, CHANGEABLE, registry)?;
+        let config = Reload::new(sources, running, changeable(), registry)?;
         Ok(Self(Arc::new(Inner { config, log, bounds })))
     }
 

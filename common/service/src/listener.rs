@@ -19,6 +19,19 @@ use crate::certificates::TlsFiles;
 use crate::error::ServiceError;
 use crate::metrics::{MetricsError, Registry};
 
+/// The keys of a [`ListenerConfig`] at `listener` that can change while a process runs.
+pub const CHANGEABLE: &[&str] = &[
+    "listener.connections_max",
+    "listener.client_connections_max",
+    "listener.requests_max",
+    "listener.requests_per_s",
+    "listener.bytes_per_s",
+    "listener.client_requests_max",
+    "listener.client_requests_per_s",
+    "listener.client_bytes_per_s",
+    "listener.retry_from_connections",
+];
+
 /// What is chosen about the ports of the read API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -76,7 +76,7 @@ impl ReloadMetrics {
 pub struct Reload<T> {
     sources: Sources,
     /// The keys that can change at run time; a key stands for what is below it, too.
-    changeable: &'static [&'static str],
+    changeable: Vec<&'static str>,
     started: Value,
     applied: Mutex<Value>,
     metrics: ReloadMetrics,
@@ -91,7 +91,7 @@ impl<T: DeserializeOwned + Serialize + Default> Reload<T> {
     pub fn new(
         sources: Sources,
         running: &T,
-        changeable: &'static [&'static str],
+        changeable: Vec<&'static str>,
         registry: &Registry,
     ) -> Result<Self, MetricsError> {
         let started = to_value(running);

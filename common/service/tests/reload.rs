@@ -35,7 +35,7 @@ fn running(file: &Path, registry: &Registry) -> Reload<Config> {
     let overrides = json!({ "log": "flag" });
     let sources = Sources { file: Some(file.to_owned()), overrides, ..Sources::default() };
     let config = colibri_service::load(sources.clone()).unwrap().value;
-    Reload::new(sources, &config, CHANGEABLE, registry).unwrap()
+    Reload::new(sources, &config, CHANGEABLE.to_vec(), registry).unwrap()
 }
 
 fn rendered(registry: &Registry, line: &str) -> bool {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use colibri_service::telemetry::Filter;
 use colibri_service::{
     Changes, LogFilter, MetricsError, Registry, Reload, ReloadError, ReloadMetrics, Reloading, TlsFiles, certificates,
+    listener,
 };
 use colibri_transport::{Body, BoundsHandle, Handler, Response, TlsHandle, handler};
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -16,19 +17,9 @@ use tokio::runtime::Handle;
 use super::{EdgeProcessError, EdgeServerConfig};
 use crate::Edge;
 
-/// The keys of [`EdgeServerConfig`] that can change while the process runs, in the order of the operator's page. A key stands for
-/// what is below it, too. The certificate's files are read again besides (`tls_dir`, `listener.client_ca_file`).
-pub const CHANGEABLE: &[&str] = &[
-    "log",
-    "listener.connections_max",
-    "listener.client_connections_max",
-    "listener.requests_max",
-    "listener.requests_per_s",
-    "listener.bytes_per_s",
-    "listener.client_requests_max",
-    "listener.client_requests_per_s",
-    "listener.client_bytes_per_s",
-    "listener.retry_from_connections",
+/// The keys of [`EdgeServerConfig`] besides logging's and the listener's that can change while the process runs. A key stands for what
+/// is below it, too. The certificate's files are read again besides (`tls_dir`, `listener.client_ca_file`).
+const OWN: &[&str] = &[
     "edge.upstreams",
     "edge.upstream_order",
     "edge.upstream_in_flight_max",
@@ -47,6 +38,11 @@ pub const CHANGEABLE: &[&str] = &[
     "edge.metadata_stale_max_s",
     "edge.unknown_blob_s",
 ];
+
+/// All keys that can change while an edge runs, in the order of the operator's page.
+pub fn changeable() -> Vec<&'static str> {
+    [&["log"], listener::CHANGEABLE, OWN].concat()
+}
 
 /// Reads the configuration of one process again. Clones are the same.
 #[derive(Debug, Clone)]
@@ -78,7 +74,7 @@ impl Reloader {
         registry: &Registry,
     ) -> Result<Self, MetricsError> {
         let Reloading { sources, log } = reloading;
-        let config = Reload::new(sources, running, CHANGEABLE, registry)?;
+        let config = Reload::new(sources, running, changeable(), registry)?;
         let Ports { bounds, certificates, certificate_reloads } = ports;
         Ok(Self(Arc::new(Inner { config, log, edge, bounds, certificates, certificate_reloads })))
     }

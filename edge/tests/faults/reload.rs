@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use colibri_edge::process::{CHANGEABLE, EdgeProcess, EdgeServerConfig, Reloader};
+use colibri_edge::process::{EdgeProcess, EdgeServerConfig, Reloader, changeable};
 use colibri_service::{Reloading, Sources};
 use colibri_transport::{Body, Client, ClientConfig, ServerTls, Trust};
 use tempfile::TempDir;
@@ -443,7 +443,7 @@ fn the_operators_page_lists_the_keys_that_a_reload_changes() {
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     let mut listed: Vec<&str> =
         rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2)).collect();
-    let mut keys = CHANGEABLE.to_vec();
+    let mut keys = changeable();
     listed.sort_unstable();
     keys.sort_unstable();
     assert_eq!(listed, keys);

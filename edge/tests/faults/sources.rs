@@ -96,7 +96,8 @@ async fn the_origin_gives_no_more_than_it_may_and_its_share_is_exported() {
     let began = Instant::now();
     whole(&edge, &path, &content).await;
     // One second's worth is there at once, and the last unit is not waited for after it was asked for.
-    assert!(began.elapsed() >= Duration::from_millis(450), "{:?}", began.elapsed());
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(450), "{took:?}");
     whole(&edge, &path, &content).await;
     let text = registry.render();
     let value = |name: &str, tier: &str| {
@@ -108,7 +109,9 @@ async fn the_origin_gives_no_more_than_it_may_and_its_share_is_exported() {
     let received = value("colibri_edge_upstream_bytes_total", "origin");
     assert!((8_388_608.0..8_388_608.0 * 1.01).contains(&received), "{received}");
     assert_eq!(value("colibri_edge_served_bytes_total", ""), 2.0 * 8_388_608.0);
-    assert!(value("colibri_edge_upstream_waited_ms_total", "origin") >= 400.0);
+    // On a machine that is slower than the bound nobody has to wait.
+    let waited_ms = value("colibri_edge_upstream_waited_ms_total", "origin");
+    assert!(waited_ms >= 400.0 || took > Duration::from_secs(1), "waited {waited_ms} ms of {took:?}");
     assert!(value("colibri_edge_upstream_requests_total", "\"upstream\"") >= 1.0);
     assert_eq!(value("colibri_edge_upstream_bytes_total", "\"upstream\""), 0.0);
 }
