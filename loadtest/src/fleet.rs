@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use colibri_common::Clock;
 use colibri_device::{Device, DeviceConfig, DeviceError, Repositories};
@@ -12,8 +12,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::limits::{DEVICES_AT_ONCE_MAX, FAILURE_TEXTS_MAX};
-use crate::plan::{Plan, PlanConfig, Wake};
+use crate::plan::{Plan, PlannedWake};
 use crate::report::{FleetReport, Latencies, new_latencies};
+use crate::scenario::{Arrivals, Popularity, Scenario, System};
 use crate::tally::{MetaFars, TallyKeep};
 
 /// A fleet and where it goes.
@@ -48,13 +49,7 @@ struct DeviceOutcome {
 
 /// Runs the fleet. `done` counts devices that have finished, for progress.
 pub async fn run(config: FleetConfig, clock: Arc<dyn Clock>, done: Arc<AtomicU64>) -> FleetReport {
-    let plan = Plan::draw(&PlanConfig {
-        devices: config.devices,
-        arrivals_per_s: config.arrivals_per_s,
-        packages: config.packages.len(),
-        packages_per_device: config.packages_per_device,
-        seed: config.seed,
-    });
+    let plan = Plan::of(&scenario(&config));
     let mut report = FleetReport::new(config.seed);
     let mut latencies = new_latencies();
     let config = Arc::new(config);
@@ -62,15 +57,16 @@ pub async fn run(config: FleetConfig, clock: Arc<dyn Clock>, done: Arc<AtomicU64
     let places = Arc::new(Semaphore::new(DEVICES_AT_ONCE_MAX));
     let start = Instant::now();
     let mut devices = JoinSet::new();
-    for wake in plan.wakes {
+    for PlannedWake { wake, wants, .. } in plan {
+        let at = Duration::from_micros(wake.at_us);
         let (config, clock, meta_fars) = (config.clone(), clock.clone(), meta_fars.clone());
         let (places, done) = (places.clone(), done.clone());
         devices.spawn(async move {
-            tokio::time::sleep(wake.at.saturating_sub(start.elapsed())).await;
+            tokio::time::sleep(at.saturating_sub(start.elapsed())).await;
             let _place = places.acquire().await;
-            let mut outcome = one_device(&config, &wake, clock, meta_fars).await;
+            let mut outcome = one_device(&config, &wants, clock, meta_fars).await;
             // Open loop: the clock started when the device meant to start.
-            let since_intended = start.elapsed().saturating_sub(wake.at);
+            let since_intended = start.elapsed().saturating_sub(at);
             outcome.latency_us = u64::try_from(since_intended.as_micros()).unwrap_or(u64::MAX);
             done.fetch_add(1, Ordering::Relaxed);
             outcome
@@ -87,9 +83,23 @@ pub async fn run(config: FleetConfig, clock: Arc<dyn Clock>, done: Arc<AtomicU64
     report
 }
 
+/// Devices that wake once, each choosing among all packages with equal chances.
+fn scenario(config: &FleetConfig) -> Scenario {
+    let on_demand = config.packages_per_device.clamp(1, config.packages.len().max(1));
+    Scenario {
+        seed: config.seed,
+        devices: config.devices,
+        duration_s: f64::INFINITY,
+        arrivals: Arrivals::Cold { rate_per_s: config.arrivals_per_s.max(f64::MIN_POSITIVE) },
+        popularity: Popularity { base: false, on_demand, zipf: 0.0 },
+        system: System { packages: config.packages.len(), ..System::default() },
+        ..Scenario::empty()
+    }
+}
+
 async fn one_device(
     config: &FleetConfig,
-    wake: &Wake,
+    wants: &[u16],
     clock: Arc<dyn Clock>,
     meta_fars: Arc<MetaFars>,
 ) -> DeviceOutcome {
@@ -110,8 +120,9 @@ async fn one_device(
             return outcome;
         }
     };
-    for package in &wake.packages {
-        match device.resolve(&config.packages[*package], Arc::new(|_| ())).await {
+    // Package 0 of a plan is a release, which this fleet does not have.
+    for package in wants.iter().filter_map(|package| config.packages.get(usize::from(*package).checked_sub(1)?)) {
+        match device.resolve(package, Arc::new(|_| ())).await {
             Ok(_) => outcome.packages += 1,
             Err(error) => outcome.failures.push(error.to_string()),
         }

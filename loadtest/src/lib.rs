@@ -1,15 +1,20 @@
 //! Synthetic fleets: the device's real work, done by the thousand, with a store that keeps hashes and counts.
 //!
-//! A [`plan::Plan`] is pure and seeded; [`fleet::run`] does it open-loop (latency counts from the intended start, so a slow
-//! system cannot hide behind devices that wait); [`report::FleetReport`] is what came out. Deliberately absent: any shortcut
-//! around the device's code — every leaf is verified — and any figure that was not measured in the run.
+//! A [`scenario::Scenario`] says what is to happen; its [`plan::Plan`] is pure and seeded; [`fleet::run`] does one open-loop
+//! (latency counts from the intended start, so a slow system cannot hide behind devices that wait); a [`record::Record`] is what was
+//! measured, and rules of [`slo`] judge it. Deliberately absent: any shortcut around the device's code — every leaf is
+//! verified — and any figure that was not measured in the run.
 
+mod draw;
 pub mod fleet;
 pub mod limits;
 pub mod plan;
+pub mod record;
 pub mod report;
+pub mod scenario;
+pub mod slo;
 mod tally;
 
 pub use fleet::{FleetConfig, run};
-pub use plan::{Plan, PlanConfig};
 pub use report::FleetReport;
+pub use scenario::Scenario;
