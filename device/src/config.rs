@@ -1,6 +1,9 @@
 //! What a device's owner can choose. Plain values with defaults; nothing here reads a file.
 
+use std::time::Duration;
+
 use colibri_common::UnixSeconds;
+use colibri_fetch::{Patience, Persistence};
 use colibri_package::delivery::DeliveryType;
 use colibri_transport::Trust;
 
@@ -17,6 +20,10 @@ pub struct DeviceConfig {
     pub blobs_at_once: usize,
     /// Units of one blob fetched at once, from as many sources as there are.
     pub units_at_once: usize,
+    /// How slow a source of blobs may be before another is asked.
+    pub patience: Patience,
+    /// How often and how long one unit of a blob is asked for before giving up.
+    pub persistence: Persistence,
     /// How long metadata counts as fresh, seconds (reference "Fuchsia device side" §7.2: 5 minutes).
     pub metadata_life_s: u64,
     /// How long whoever asks for an upgradable package waits, after a start, for the first word of its authority, seconds; 0
@@ -54,6 +61,13 @@ impl Default for DeviceConfig {
             preference: Preference::Delivery(DeliveryType::Type1),
             blobs_at_once: 8,
             units_at_once: 4,
+            patience: Patience::default(),
+            persistence: Persistence {
+                passes_max: 4,
+                attempts_max: 50,
+                time_max: Duration::from_secs(120),
+                pause_max: Duration::from_secs(32),
+            },
             metadata_life_s: 300,
             upgradable_wait_s: 0,
             built_at: UnixSeconds(0),

@@ -205,7 +205,9 @@ impl Device {
     /// Fetches from a repository's mirrors.
     pub(crate) fn fetcher(&self, repository: &Repository) -> BlobFetcher {
         let inner = &self.inner;
-        BlobFetcher::new(inner.client.clone(), repository.sources().clone(), &inner.agent)
+        let (client, sources) = (inner.client.clone(), repository.sources().clone());
+        let fetcher = BlobFetcher::new(client, sources, &inner.agent).with_patience(inner.config.patience);
+        fetcher.with_persistence(inner.config.persistence)
     }
 
     /// The time.

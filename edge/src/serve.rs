@@ -413,9 +413,10 @@ pub(crate) fn api_error(error: &FetchError) -> ApiError {
     match error {
         FetchError::NotFound { .. } => ApiError::NotFound(text),
         FetchError::Circle { .. } => ApiError::Circle(text),
-        FetchError::AllFailed { .. } | FetchError::NoSource(_) | FetchError::Metadata { .. } => {
-            ApiError::BadGateway(text)
-        }
+        FetchError::AllFailed { .. }
+        | FetchError::NoSource(_)
+        | FetchError::Metadata { .. }
+        | FetchError::SignedSize { .. } => ApiError::BadGateway(text),
         FetchError::Url { .. } | FetchError::Local(_) => ApiError::Internal(text),
     }
 }

@@ -23,6 +23,7 @@ use crate::error::AttemptError;
 use crate::limits::{CODED_EXTRA_BYTES_MAX, SKIPPED_BYTES_MAX};
 use crate::nearby::{ABSENT_ABOVE, LEAVING};
 use crate::patience::Pace;
+use crate::signed_size::SignedSize;
 use crate::source::Source;
 use crate::urgency::Urgency;
 use crate::witness::Witness;
@@ -52,6 +53,8 @@ pub struct Attempt<'a> {
     pub memory: &'a Semaphore,
     /// Who is told of answers.
     pub witness: Option<&'a dyn Witness>,
+    /// What is signed about the size of the blob that is asked for.
+    pub signed: Option<SignedSize>,
 }
 
 /// What a source answered, head checked, body still unverified.
@@ -208,7 +211,7 @@ impl<'a> Attempt<'a> {
     /// Reads all of a body, which must not be longer than `bytes_max`, into memory of its own.
     pub async fn read_all(&self, answer: Answer, bytes_max: u64) -> Result<Bytes, AttemptError> {
         let promised = answer.promised;
-        let too_long = || AttemptError::Unexpected(format!("sent more than {bytes_max} bytes"));
+        let too_long = || AttemptError::TooLong { bytes_max };
         if promised.is_some_and(|promised| promised > bytes_max) {
             return Err(too_long());
         }

@@ -15,7 +15,9 @@ use crate::error::FetchError;
 use crate::limits::UNVERIFIED_BYTES_MAX;
 use crate::nearby::{Nearby, Part};
 use crate::patience::Patience;
+use crate::persistence::Persistence;
 use crate::round::{Round, Subject};
+use crate::signed_size::SignedSize;
 use crate::source::{CurrentSources, Source, Sources};
 use crate::urgency::Urgency;
 use crate::witness::{Given, Witness};
@@ -37,6 +39,8 @@ pub struct BlobFetcher {
     absence_age_ms_max: u64,
     memory: Arc<Semaphore>,
     witness: Option<Arc<dyn Witness>>,
+    persistence: Persistence,
+    signed: Option<SignedSize>,
 }
 
 /// A blob whose shape and length are proven.
@@ -78,6 +82,8 @@ impl BlobFetcher {
             absence_age_ms_max: 0,
             memory,
             witness: None,
+            persistence: Persistence::default(),
+            signed: None,
         }
     }
 
@@ -85,6 +91,20 @@ impl BlobFetcher {
     #[must_use]
     pub const fn with_patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// The same fetcher, which gives up sooner or later.
+    #[must_use]
+    pub const fn with_persistence(mut self, persistence: Persistence) -> Self {
+        self.persistence = persistence;
+        self
+    }
+
+    /// The same fetcher for one blob of which so much is signed: who sends more is to blame.
+    #[must_use]
+    pub const fn with_signed_size(mut self, signed: Option<SignedSize>) -> Self {
+        self.signed = signed;
         self
     }
 
@@ -182,6 +202,7 @@ impl BlobFetcher {
             urgency: &self.urgency,
             memory: &self.memory,
             witness: self.witness.as_deref(),
+            signed: self.signed,
         }
     }
 
@@ -193,7 +214,7 @@ impl BlobFetcher {
 
     /// A walk over the sources, `nearby` first.
     pub(crate) fn round<'a>(&'a self, sources: &'a Sources, subject: Subject, nearby: Option<&'a Source>) -> Round<'a> {
-        let round = Round::new(sources, subject).with_urgency(&self.urgency);
+        let round = Round::new(sources, subject).with_urgency(&self.urgency).with_persistence(self.persistence);
         round.nearby_first(nearby).believing_absence(self.absence_age_ms_max).seen_by(self.witness.as_deref())
     }
 
@@ -237,10 +258,23 @@ impl BlobFetcher {
     /// From sources without leaves the whole blob is fetched and verified.
     pub async fn open(&self, place: &str, id: BlobId, encoding: Encoding) -> Result<OpenedBlob, FetchError> {
         let leaves = match self.leaves_if_any(place, id, encoding).await? {
-            Some(ProvenLeaves { shown: Some(shown), .. }) if shown.layout.encoding() == encoding => return Ok(shown),
+            Some(ProvenLeaves { shown: Some(shown), .. }) if shown.layout.encoding() == encoding => {
+                return self.as_signed(id, shown);
+            }
             found => found.map(|proven| proven.leaves),
         };
         self.open_with(place, id, encoding, leaves).await
+    }
+
+    /// The blob, unless what is signed says that it has another length than its hash proves.
+    fn as_signed(&self, id: BlobId, opened: OpenedBlob) -> Result<OpenedBlob, FetchError> {
+        let proven_bytes = opened.length.bytes();
+        match self.signed {
+            Some(SignedSize { content_bytes, .. }) if content_bytes != proven_bytes => {
+                Err(FetchError::SignedSize { blob: id, signed_bytes: content_bytes, proven_bytes })
+            }
+            _ => Ok(opened),
+        }
     }
 
     /// [`Self::open`] for a caller that has looked for the leaves already and found these, or none.
@@ -264,7 +298,7 @@ impl BlobFetcher {
             match opened {
                 Ok(opened) => {
                     self.succeeded(source, Given::Head(id));
-                    return Ok(opened);
+                    return self.as_signed(id, opened);
                 }
                 Err(error) => round.failed(source, &error),
             }

@@ -22,7 +22,7 @@ pub enum AttemptError {
         above_ms: Option<u64>,
     },
     /// The source asks for patience or is in trouble (429, 5xx).
-    #[error("answered {status}")]
+    #[error("answered {status}{}", after(*.retry_after))]
     Busy {
         /// Its status code.
         status: u16,
@@ -38,6 +38,26 @@ pub enum AttemptError {
     /// It answers a request for a range with the whole: to be used only when nobody better is left.
     #[error("ignores ranges")]
     IgnoresRanges,
+    /// More bytes than were asked for, or than we take of such a thing.
+    #[error("has more than {bytes_max} bytes")]
+    TooLong {
+        /// Bytes that may be there.
+        bytes_max: u64,
+    },
+    /// More bytes than a signature or a hash says there are: bad bytes.
+    #[error("bad bytes: more than the {signed_bytes} that were signed")]
+    OverSigned {
+        /// Bytes that there are.
+        signed_bytes: u64,
+    },
+    /// It says that the whole has another length than was proven: bad bytes.
+    #[error("bad bytes: says a length of {claimed_bytes} bytes, proven are {proven}")]
+    OtherLength {
+        /// What it says.
+        claimed_bytes: u64,
+        /// What there is, as far as it is proven.
+        proven: String,
+    },
     /// Too few bytes in too long a time.
     #[error("sent {bytes} bytes in {} ms", .within.as_millis())]
     Slow {
@@ -94,6 +114,10 @@ pub enum AttemptError {
     },
 }
 
+fn after(retry_after: Option<Duration>) -> String {
+    retry_after.map_or(String::new(), |pause| format!(" and asked for {} s", pause.as_secs()))
+}
+
 impl AttemptError {
     /// True if the source served bytes that are provably not what it was asked for.
     pub const fn is_bad_bytes(&self) -> bool {
@@ -103,10 +127,13 @@ impl AttemptError {
             | Self::BadForm(_)
             | Self::WrongContent { .. }
             | Self::WrongHash(_)
+            | Self::OverSigned { .. }
+            | Self::OtherLength { .. }
             | Self::Shown { .. } => true,
             Self::NotFound { .. }
             | Self::Busy { .. }
             | Self::Unexpected(_)
+            | Self::TooLong { .. }
             | Self::Loop
             | Self::IgnoresRanges
             | Self::Slow { .. }
@@ -115,6 +142,21 @@ impl AttemptError {
             | Self::Client(_)
             | Self::Coding(_)
             | Self::Body(_) => false,
+        }
+    }
+
+    /// True if there was more than may be.
+    pub(crate) const fn is_too_long(&self) -> bool {
+        matches!(self, Self::TooLong { .. } | Self::Coding(CodingError::TooLong { .. }))
+    }
+
+    /// The same for something whose length is known beforehand from what is signed: to have more is bad.
+    pub(crate) fn if_signed(self, signed_bytes: Option<u64>) -> Self {
+        match (self, signed_bytes) {
+            (Self::TooLong { bytes_max }, Some(signed_bytes)) if bytes_max == signed_bytes => {
+                Self::OverSigned { signed_bytes }.shown(signed_bytes, &[])
+            }
+            (error, _) => error,
         }
     }
 
@@ -139,8 +181,8 @@ pub struct Blame {
     pub encoding: Option<Encoding>,
     /// What was wrong and where, with the expected and the found hash when a leaf failed.
     pub detail: String,
-    /// What was sent, for a [`Witness`](crate::Witness) that hears of it at once; the blames that a set of sources keeps are
-    /// without.
+    /// Where it was, and which hash was expected and found. A [`Witness`](crate::Witness) that hears of it at once sees what was
+    /// sent as well; the blames that a set of sources keeps are without these bytes.
     pub piece: Option<Box<BadPiece>>,
 }
 
@@ -185,6 +227,18 @@ pub enum FetchError {
         what: String,
         /// The sources' authorities.
         asked: String,
+    },
+    /// Two signed statements contradict each other: no source is to blame, whoever published it is.
+    #[error(
+        "blob {blob} has {proven_bytes} bytes by its hash, and was signed as one of {signed_bytes}: publish it anew"
+    )]
+    SignedSize {
+        /// The blob.
+        blob: BlobId,
+        /// What was signed.
+        signed_bytes: u64,
+        /// What its hash proves.
+        proven_bytes: u64,
     },
     /// There is nobody to ask.
     #[error("{0}: no source is configured")]

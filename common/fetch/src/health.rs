@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::class::Class;
 use crate::limits::{
     BLAME_DEMOTION, BLAME_DEMOTION_MAX, DEMOTION_HALF_LIFE, FAILURE_DEMOTION, FAILURE_DEMOTION_MAX, LATENCIES_KEPT,
     LATENCIES_MIN, LATENCY_LIFE, LEAVING_MEMORY,
@@ -89,6 +90,8 @@ pub(crate) struct Health {
     blame: Demotion,
     failure: Demotion,
     leaving_until: Option<Instant>,
+    /// When it may be asked again for something as urgent as each class.
+    resting_until: [Option<Instant>; 3],
     head_s: Mean,
     bytes_per_s: Mean,
     measured_at: Option<Instant>,
@@ -103,6 +106,7 @@ impl Default for Health {
             blame: Demotion::new(BLAME_DEMOTION, BLAME_DEMOTION_MAX),
             failure: Demotion::new(FAILURE_DEMOTION, FAILURE_DEMOTION_MAX),
             leaving_until: None,
+            resting_until: [None; 3],
             head_s: Mean::default(),
             bytes_per_s: Mean::default(),
             measured_at: None,
@@ -138,6 +142,18 @@ impl Health {
     /// It said that it is about to stop.
     pub fn leaving(&mut self, now: Instant) {
         self.leaving_until = Some(now + LEAVING_MEMORY);
+    }
+
+    /// It asked to be left alone for so long by who is as urgent as `class`; those who are less urgent are meant, too.
+    pub fn rests(&mut self, class: Class, until: Instant) {
+        for resting in &mut self.resting_until[class as usize..] {
+            *resting = Some(resting.map_or(until, |was| was.max(until)));
+        }
+    }
+
+    /// For how long it may not be asked for something of this class.
+    pub fn rest(&self, class: Class, now: Instant) -> Duration {
+        self.resting_until[class as usize].map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
     /// The head of an answer took this long.
@@ -231,6 +247,16 @@ mod tests {
         assert_eq!(health.standing(now + BLAME_DEMOTION), Standing::Good);
         health.leaving(now + BLAME_DEMOTION);
         assert_eq!(health.standing(now + BLAME_DEMOTION), Standing::Failing);
+    }
+
+    #[test]
+    fn who_asks_to_be_left_alone_rests_for_the_less_urgent_too() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        health.rests(Class::Warm, now + s(9));
+        health.rests(Class::Background, now + s(3));
+        let rests = [Class::Demand, Class::Warm, Class::Background].map(|class| health.rest(class, now));
+        assert_eq!(rests, [s(0), s(9), s(9)]);
+        assert_eq!(health.rest(Class::Warm, now + s(9)), s(0));
     }
 
     #[test]

@@ -74,8 +74,18 @@ pub const UNVERIFIED_BYTES_MAX: u64 = 512 << 20;
 const _: () = assert!(BLOB_WITHOUT_LEAVES_BYTES_MAX <= UNVERIFIED_BYTES_MAX, "the largest body finds room");
 const _: () = assert!(LEAVES_LIST_BYTES_MAX <= UNVERIFIED_BYTES_MAX, "the largest body finds room");
 
-/// Largest pause between passes, whatever a source's `Retry-After` says.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+/// Attempts at one thing, at all sources together, unless configured otherwise.
+pub const ATTEMPTS_MAX: u32 = 256;
+
+/// How long one thing is asked for without any progress, unless configured otherwise.
+pub const PERSISTENCE_MAX: Duration = Duration::from_secs(300);
+
+/// Largest pause before a source that asked for one (`Retry-After`) is asked for the same thing again, unless configured
+/// otherwise: who asks for more is not asked for it again.
+pub const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// For how long a source that asks to be left alone is not asked at all, at most: nobody is silenced for ever by an answer.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// Largest TUF target that is fetched, bytes: it is held in memory until its hashes are checked.
 pub const TARGET_BYTES_MAX: u64 = 256 << 20;
@@ -113,6 +123,9 @@ pub const ALL: &[(&str, u64)] = &[
     ("SKIPPED_BYTES_MAX", SKIPPED_BYTES_MAX),
     ("CODED_EXTRA_BYTES_MAX", CODED_EXTRA_BYTES_MAX),
     ("UNVERIFIED_BYTES_MAX", UNVERIFIED_BYTES_MAX),
+    ("ATTEMPTS_MAX", ATTEMPTS_MAX as u64),
+    ("PERSISTENCE_MAX", PERSISTENCE_MAX.as_millis() as u64),
+    ("PAUSE_MAX", PAUSE_MAX.as_millis() as u64),
     ("RETRY_AFTER_MAX", RETRY_AFTER_MAX.as_millis() as u64),
     ("TARGET_BYTES_MAX", TARGET_BYTES_MAX),
     ("ROLES_AT_ONCE", ROLES_AT_ONCE as u64),

@@ -235,7 +235,8 @@ impl Mirrors<'_> {
             let pace = round.pace(&terms.patience);
             let client = self.client;
             let (urgency, agent, headers, memory) = (&urgency, &agent, &headers, &memory);
-            let attempt = Attempt { client, agent, headers, source, pace, urgency, memory, witness: None };
+            let attempt =
+                Attempt { client, agent, headers, source, pace, urgency, memory, witness: None, signed: None };
             let mirror = HttpMirror { attempt, place: self.place, hear: terms.hear };
             let unfinished = match task.attempt(&mirror, now).await {
                 Ok(done) => {
@@ -249,6 +250,10 @@ impl Mirrors<'_> {
                 floor = Some(proven);
             }
             match unfinished.error {
+                // Every file has a largest length, most of them a signed one.
+                RefreshError::Attempt { name, error } if error.is_too_long() => {
+                    round.refused(source, format!("{name} {error}"), true);
+                }
                 RefreshError::Attempt { name, error } => {
                     tracing::debug!(source = %source.url, file = %name, %error, "metadata could not be fetched");
                     round.failed(source, &error);

@@ -20,6 +20,7 @@ use crate::blob::{OpenedBlob, ProvenLeaves};
 use crate::error::AttemptError;
 use crate::evidence::Refused;
 use crate::limits::{BLOB_WITHOUT_LEAVES_BYTES_MAX, CONTENT_WITHOUT_LEAVES_BYTES_MAX, OPEN_WHOLE_BYTES_MAX};
+use crate::signed_size::SignedSize;
 
 impl Attempt<'_> {
     /// The address of a form of a blob. `place` is `/REPO` for sources that serve several repositories, else empty.
@@ -51,7 +52,9 @@ impl Attempt<'_> {
     ) -> Result<ProvenLeaves, AttemptError> {
         let answer = self.part(&self.join(place, &format!("/leaves/{id}")), None).await?;
         let promised = answer.promised;
-        let list = self.read_all(answer, LEAVES_LIST_BYTES_MAX).await?;
+        let signed_bytes = self.signed.map(SignedSize::leaves_bytes).filter(|bytes| *bytes <= LEAVES_LIST_BYTES_MAX);
+        let list = self.read_all(answer, signed_bytes.unwrap_or(LEAVES_LIST_BYTES_MAX)).await;
+        let list = list.map_err(|error| error.if_signed(signed_bytes))?;
         let leaves = Leaves::check(id, list.clone());
         let leaves = leaves.map_err(|error| AttemptError::from(error).shown(0, &list).or_cut_short(promised))?;
         if leaves.count() > 1 {
@@ -87,7 +90,7 @@ impl Attempt<'_> {
                 // It says at once that the blob has one leaf and that it has more: the list of none is what is bad.
                 return Err(AttemptError::from(LeavesError::Count { count: 1, claimed }).shown(0, &[]));
             }
-            let content = self.read_all(answer, capacity).await?;
+            let content = self.read_all(answer, capacity).await.map_err(|error| error.if_signed(Some(capacity)))?;
             let proven = Layout::raw(leaves.clone(), ClaimedLength(content.len() as u64))
                 .map_err(|error| Refused::new(0, &content, error))
                 .and_then(|layout| Ok((verify_all(&layout, 0..layout.piece_count(), &content)?, layout)));
@@ -96,10 +99,14 @@ impl Attempt<'_> {
         }
         let last = ByteRange::new(capacity - LEAF_BYTES, capacity);
         let answer = self.part(&url, Some(last)).await?;
+        if let Some(claimed) = answer.total_claimed.filter(|claimed| leaves.fits(ClaimedLength(*claimed)).is_err()) {
+            return Err(other_length(claimed, format!("{} leaves", leaves.count())));
+        }
         let promised = answer.promised.ok_or_else(|| ended_early(0, None))?;
         let bytes = self.read_exactly(answer, promised.min(LEAF_BYTES)).await?;
         if bytes.is_empty() || promised > LEAF_BYTES {
-            return Err(AttemptError::Unexpected("says a length that does not fit the blob's leaves".to_owned()));
+            let why = "says a length that does not fit the blob's leaves";
+            return Err(AttemptError::Unexpected(why.to_owned()));
         }
         let layout = Layout::raw(leaves.clone(), ClaimedLength(last.start() + bytes.len() as u64))?;
         let pieces = verify_all(&layout, layout.piece_count() - 1..layout.piece_count(), &bytes)?;
@@ -125,6 +132,7 @@ impl Attempt<'_> {
         if Form::named(&layout, etag.as_deref()) == Some(false) {
             return Err(AttemptError::Unexpected("its entity tag names another form than its header has".to_owned()));
         }
+        self.not_over_signed(&layout)?;
         let pieces = layout.piece_count();
         let in_hand = head.len() as u64;
         let first = layout.piece_range(0).start();
@@ -150,6 +158,16 @@ impl Attempt<'_> {
         }
     }
 
+    /// The form that a source has may be no longer than the one that was signed.
+    fn not_over_signed(&self, layout: &Layout) -> Result<(), AttemptError> {
+        match self.signed.and_then(|signed| signed.encoded_bytes) {
+            Some(signed_bytes) if layout.encoded_length().0 > signed_bytes => {
+                Err(AttemptError::OverSigned { signed_bytes }.shown(signed_bytes, &[]))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The whole blob, then the whole check. On a thread for blocking work: it may take a second.
     pub(crate) async fn open_whole(
         &self,
@@ -159,7 +177,10 @@ impl Attempt<'_> {
     ) -> Result<OpenedBlob, AttemptError> {
         let answer = self.part(&self.url(place, id, encoding), None).await?;
         let promised = answer.promised;
-        let blob = self.read_all(answer, BLOB_WITHOUT_LEAVES_BYTES_MAX).await?;
+        let signed_bytes = self.signed.and_then(|signed| signed.of(encoding));
+        let signed_bytes = signed_bytes.filter(|bytes| *bytes <= BLOB_WITHOUT_LEAVES_BYTES_MAX);
+        let blob = self.read_all(answer, signed_bytes.unwrap_or(BLOB_WITHOUT_LEAVES_BYTES_MAX)).await;
+        let blob = blob.map_err(|error| error.if_signed(signed_bytes))?;
         let proven = tokio::task::spawn_blocking(move || prove_whole(id, encoding, &blob)).await;
         let proven = proven.map_err(|error| AttemptError::Unexpected(error.to_string()))?;
         proven.map_err(|error| error.or_cut_short(promised))
@@ -198,14 +219,14 @@ impl Form {
     /// Bytes of one encoded form must all come from that form; an answer that says it comes from another is refused.
     pub fn of(layout: &Layout, answer: &Answer) -> Result<Self, AttemptError> {
         let length = layout.encoded_length().0;
-        let other_length = answer.total_claimed.filter(|total| *total != length);
+        let claimed = answer.total_claimed.filter(|total| *total != length);
         match (layout.encoding(), Self::named(layout, answer.etag.as_deref())) {
-            (Encoding::Raw, _) | (_, Some(true)) => match other_length {
-                Some(total) => Err(AttemptError::Unexpected(format!("says {total} bytes, there are {length}"))),
+            (Encoding::Raw, _) | (_, Some(true)) => match claimed {
+                Some(total) => Err(other_length(total, length.to_string())),
                 None => Ok(Self::Same),
             },
             (Encoding::Delivery(_), Some(false)) => Err(AttemptError::OtherIdentity),
-            (Encoding::Delivery(_), None) if other_length.is_some() => Err(AttemptError::OtherIdentity),
+            (Encoding::Delivery(_), None) if claimed.is_some() => Err(AttemptError::OtherIdentity),
             (Encoding::Delivery(_), None) => Ok(Self::Unknown),
         }
     }
@@ -216,6 +237,10 @@ impl Form {
         let identity = layout.identity()?;
         Some(tag.id == layout.id() && identity.as_bytes().starts_with(&tag.identity_prefix))
     }
+}
+
+fn other_length(claimed_bytes: u64, proven: String) -> AttemptError {
+    AttemptError::OtherLength { claimed_bytes, proven }.shown(0, &[])
 }
 
 fn prove_whole(id: BlobId, encoding: Encoding, blob: &Bytes) -> Result<OpenedBlob, AttemptError> {

@@ -8,11 +8,13 @@ use colibri_common::BlobId;
 use colibri_metadata::MetadataError;
 use colibri_package::delivery::Encoding;
 use colibri_transport::Backoff;
+use tokio::time::{Instant, sleep};
 
+use crate::class::Class;
 use crate::error::{AttemptError, Blame, FetchError};
 use crate::health::Standing;
-use crate::limits::RETRY_AFTER_MAX;
 use crate::patience::{Pace, Patience};
+use crate::persistence::Persistence;
 use crate::source::{Source, Sources};
 use crate::urgency::Urgency;
 use crate::witness::Witness;
@@ -54,7 +56,10 @@ pub(crate) struct Round<'a> {
     queue: VecDeque<&'a Source>,
     failures: Vec<Failure<'a>>,
     passes: u32,
-    pause: Duration,
+    attempts: u32,
+    persistence: Persistence,
+    /// When something came of it last.
+    progress_at: Instant,
 }
 
 impl<'a> Round<'a> {
@@ -71,13 +76,21 @@ impl<'a> Round<'a> {
             queue: VecDeque::new(),
             failures: Vec::new(),
             passes: 0,
-            pause: Duration::ZERO,
+            attempts: 0,
+            persistence: Persistence::default(),
+            progress_at: Instant::now(),
         }
     }
 
     /// The same walk for a fetch that is as urgent as this.
     pub fn with_urgency(mut self, urgency: &Urgency) -> Self {
         self.urgency = urgency.clone();
+        self
+    }
+
+    /// The same walk, which ends after so much.
+    pub const fn with_persistence(mut self, persistence: Persistence) -> Self {
+        self.persistence = persistence;
         self
     }
 
@@ -99,34 +112,84 @@ impl<'a> Round<'a> {
         self
     }
 
-    /// The next source to try; between passes this waits.
+    /// The next source to try; between passes this waits, and for sources that asked for it.
     pub async fn next(&mut self) -> Option<&'a Source> {
-        if self.is_settled {
-            return None;
-        }
-        if self.queue.is_empty() {
-            let settled = |source: &Source| {
-                self.failures.iter().any(|failure| failure.final_here && std::ptr::eq(failure.source, source))
-            };
-            let candidates = self.sources.candidates(self.subject.blob.as_ref(), self.subject.unit);
-            let mut candidates: VecDeque<_> = candidates.into_iter().filter(|source| !settled(source)).collect();
-            if let Some(nearby) = self.nearby.filter(|_| !self.nearby_asked) {
-                candidates.push_front(nearby);
-                self.nearby_asked = true;
-            }
-            if self.passes >= self.urgency.class().passes_max() || candidates.is_empty() {
+        loop {
+            if self.is_settled || self.attempts >= self.persistence.attempts_max {
                 return None;
             }
-            if self.passes > 0 {
-                let backoff = Backoff::default().delay(self.passes - 1, fastrand::f64());
-                tokio::time::sleep(self.pause.max(backoff).min(RETRY_AFTER_MAX)).await;
+            if self.queue.is_empty() {
+                self.queue = self.next_pass().await?;
             }
-            self.failures.retain(|failure| failure.final_here);
-            self.passes += 1;
-            self.pause = Duration::ZERO;
-            self.queue = candidates;
+            let source = self.queue.pop_front()?;
+            let rest = source.rest(self.urgency.class());
+            if rest > Duration::ZERO && self.queue.iter().any(|other| self.is_ready(other)) {
+                // It is its turn when the others have had theirs.
+                self.queue.push_back(source);
+            } else if rest > self.persistence.pause_max || !self.has_time(rest) {
+                self.let_alone(source, rest);
+            } else {
+                sleep(rest).await;
+                self.attempts += 1;
+                return Some(source);
+            }
         }
-        self.queue.pop_front()
+    }
+
+    /// The sources of another pass, after a pause.
+    async fn next_pass(&mut self) -> Option<VecDeque<&'a Source>> {
+        let settled = |source: &Source| {
+            self.failures.iter().any(|failure| failure.final_here && std::ptr::eq(failure.source, source))
+        };
+        let candidates = self.sources.candidates(self.subject.blob.as_ref(), self.subject.unit);
+        let mut candidates: VecDeque<_> = candidates.into_iter().filter(|source| !settled(source)).collect();
+        if let Some(nearby) = self.nearby.filter(|_| !self.nearby_asked) {
+            candidates.push_front(nearby);
+            self.nearby_asked = true;
+        }
+        let passes_max = match self.urgency.class() {
+            Class::Demand => self.persistence.passes_max,
+            class => self.persistence.passes_max.min(class.passes_max()),
+        };
+        if self.passes >= passes_max.max(1) || candidates.is_empty() {
+            return None;
+        }
+        if self.passes > 0 {
+            let pause = Backoff::default().delay(self.passes - 1, fastrand::f64());
+            if !self.has_time(pause) {
+                return None;
+            }
+            sleep(pause).await;
+        }
+        self.failures.retain(|failure| failure.final_here);
+        self.passes += 1;
+        Some(candidates)
+    }
+
+    fn is_ready(&self, source: &Source) -> bool {
+        source.rest(self.urgency.class()) == Duration::ZERO
+    }
+
+    fn has_time(&self, pause: Duration) -> bool {
+        self.progress_at.elapsed() + pause <= self.persistence.time_max
+    }
+
+    /// Does not ask a source that asked to be left alone, not even in another pass.
+    fn let_alone(&mut self, source: &'a Source, rest: Duration) {
+        let cause = format!("asked to be left alone for another {} s", rest.as_secs().max(1));
+        let failure = Failure {
+            source,
+            cause,
+            not_found: false,
+            bad_bytes: false,
+            other_form: false,
+            circle: false,
+            final_here: true,
+        };
+        let known = self.failures.iter().any(|failure| failure.final_here && std::ptr::eq(failure.source, source));
+        if !known {
+            self.failures.push(failure);
+        }
     }
 
     /// How slow the source that came last may be: less so while there are others in reserve.
@@ -143,7 +206,7 @@ impl<'a> Round<'a> {
     /// A source of good standing that can be asked besides `slow`, which came last; it is taken out of this pass.
     pub fn rival(&mut self, slow: &Source) -> Option<&'a Source> {
         let is_good = |source: &Source| source.standing() == Standing::Good && source.may_rival(slow);
-        let is_good = self.queue.front().is_some_and(|source| is_good(source));
+        let is_good = self.queue.front().is_some_and(|source| is_good(source) && self.is_ready(source));
         if is_good { self.queue.pop_front() } else { None }
     }
 
@@ -155,6 +218,7 @@ impl<'a> Round<'a> {
     /// Records that some of the thing was verified: giving up is counted from here. Things are finite.
     pub fn progressed(&mut self) {
         self.passes = self.passes.min(1);
+        self.progress_at = Instant::now();
     }
 
     /// Records how an attempt ended badly.
@@ -177,22 +241,36 @@ impl<'a> Round<'a> {
             AttemptError::IgnoresRanges => source.found_to_ignore_ranges(),
             _ => source.failed(),
         }
+        let mut over_patience = false;
         if let AttemptError::Busy { retry_after: Some(pause), .. } = error {
-            self.pause = self.pause.max(*pause);
+            source.rests(self.urgency.class(), *pause);
+            over_patience = *pause > self.persistence.pause_max;
         }
         let other_form = matches!(error, AttemptError::OtherIdentity);
         let circle = matches!(error, AttemptError::Loop);
-        let final_here = not_found || other_form || circle;
+        let final_here = not_found || other_form || circle || over_patience;
         let cause = error.to_string();
         self.failures.push(Failure { source, cause, not_found, bad_bytes, other_form, circle, final_here });
     }
 
     /// Records that metadata cannot be believed: asking that source again now is pointless. One that only lags behind is
-    /// blamed, but keeps its place for all else.
+    /// blamed, but keeps its place for all else; one that has not got it is not even blamed.
     pub fn refused_metadata(&mut self, source: &'a Source, error: &MetadataError) {
-        let (authority, detail) = (source.url.authority().to_owned(), error.to_string());
+        match error.is_missing() {
+            true => self.failed_for_good(source, error.to_string()),
+            false => self.refused(source, error.to_string(), !error.is_lagging()),
+        }
+    }
+
+    /// Records metadata that is refused for this reason.
+    pub fn refused(&mut self, source: &'a Source, detail: String, demote: bool) {
+        let authority = source.url.authority().to_owned();
         let blame = Blame { source: authority, blob: None, encoding: None, detail: detail.clone(), piece: None };
-        self.blame(source, blame, !error.is_lagging());
+        self.blame(source, blame, demote);
+        self.failed_for_good(source, detail);
+    }
+
+    fn failed_for_good(&mut self, source: &'a Source, detail: String) {
         self.failed(source, &AttemptError::Unexpected(detail));
         if let Some(failure) = self.failures.last_mut() {
             failure.final_here = true;

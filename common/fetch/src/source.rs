@@ -11,16 +11,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use colibri_common::BlobId;
 use colibri_transport::Client;
 use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::budget::{Budget, BudgetLimits};
+use crate::class::Class;
 use crate::error::{Blame, FetchError};
+use crate::evidence::BadPiece;
 use crate::health::{Health, Standing};
 use crate::hedge::{HedgeShare, Hedging};
-use crate::limits::{BLAMES_KEPT_MAX, SOURCES_MAX};
+use crate::limits::{BLAMES_KEPT_MAX, RETRY_AFTER_MAX, SOURCES_MAX};
 
 /// Base URL of a source, `http(s)://AUTHORITY[/PATH]`, without a trailing slash. With a repository's path it is a TUF mirror.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -309,6 +312,16 @@ impl Source {
         lock(&self.health).failed(Instant::now());
     }
 
+    /// It asked to be left alone for so long.
+    pub(crate) fn rests(&self, class: Class, pause: Duration) {
+        lock(&self.health).rests(class, Instant::now() + pause.min(RETRY_AFTER_MAX));
+    }
+
+    /// For how long it may not be asked for something of this class.
+    pub(crate) fn rest(&self, class: Class) -> Duration {
+        lock(&self.health).rest(class, Instant::now())
+    }
+
     /// It said that it is about to stop.
     pub(crate) fn found_leaving(&self) {
         lock(&self.health).leaving(Instant::now());
@@ -421,7 +434,8 @@ impl Sources {
         if blames.len() == BLAMES_KEPT_MAX {
             blames.pop_front();
         }
-        blames.push_back(Blame { piece: None, ..blame });
+        let piece = blame.piece.map(|piece| Box::new(BadPiece { bytes: Bytes::new(), ..*piece }));
+        blames.push_back(Blame { piece, ..blame });
     }
 
     /// The newest blames, oldest first.

@@ -178,6 +178,11 @@ impl MetadataError {
         matches!(self.rule, Rule::Rollback { .. } | Rule::Disappeared(_) | Rule::Expired { .. } | Rule::Missing)
     }
 
+    /// Whether the source has not got the file. It may have none of this repository: that is no lie.
+    pub fn is_missing(&self) -> bool {
+        matches!(self.rule, Rule::Missing)
+    }
+
     /// Whether another source could have a better answer. Not for a bad anchor, a bad call or a chain that is too long.
     pub fn can_retry_elsewhere(&self) -> bool {
         !matches!(self.rule, Rule::Anchor(_) | Rule::OutOfStep(_) | Rule::ChainTooLong(_))

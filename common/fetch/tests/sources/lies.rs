@@ -184,7 +184,8 @@ fn of_connections(encoding: Encoding, length: usize) -> Vec<Row> {
         row("never ends a unit", at(Stage::Pieces, |part, response, _| goes_on(part, response))).harmless(),
         row("never ends leaves", at(Stage::Leaves, |_, response, _| goes_on(vec![1; 1 << 20].into(), response)))
             .hasty(),
-        Row::new("never ends a small blob", RAW, 50_000, at(Stage::Whole, |part, response, _| goes_on(part, response))),
+        Row::new("never ends a small blob", RAW, 50_000, at(Stage::Whole, |part, response, _| goes_on(part, response)))
+            .blamed(),
         row(
             "breaks off in the last piece",
             at(Stage::LastPiece, |part, response, _| {
@@ -261,11 +262,13 @@ fn of_ranges(encoding: Encoding, length: usize) -> Vec<Row> {
         row(
             "says another total",
             at(Stage::Pieces, |_, response, asked| says_range(response, asked.range.unwrap(), Some(99 << 20))),
-        ),
+        )
+        .blamed(),
         row(
             "says another total at the last piece",
             at(Stage::LastPiece, |_, response, asked| says_range(response, asked.range.unwrap(), Some(99 << 20))),
-        ),
+        )
+        .blamed(),
         row(
             "answers 206 without a range",
             at(Stage::Pieces, |_, mut response, _| {
