@@ -17,6 +17,7 @@ mod release;
 mod rollout;
 #[cfg(test)]
 mod tests;
+mod update_images;
 pub mod update_package;
 mod version;
 

@@ -10,7 +10,9 @@ use colibri_metadata::PublicKey;
 use prost::Message;
 
 use crate::limits;
-use crate::update_package::{ImageSlot, ImageTarget, PartitionKind, UpdateMode};
+use crate::update_images::{ImageSlot, ImageTarget, ImagesError, PartitionKind, check_images};
+use crate::update_package::{UpdateMode, UpdateRefused, UpdateTarget};
+use crate::version::ProductVersion;
 
 const MAGIC: [u8; 4] = [0xfc, 0x1a, 0x07, 0xaf];
 const VERSION: u32 = 1;
@@ -67,6 +69,9 @@ pub enum OtaManifestError {
     /// Nobody who is trusted signed it.
     #[error("no trusted key signed this manifest of an update")]
     Untrusted,
+    /// Images that contradict each other or the mode.
+    #[error("signed manifest of the update: {0}")]
+    Images(#[from] ImagesError),
 }
 
 impl OtaManifest {
@@ -97,7 +102,24 @@ impl OtaManifest {
         if !signatures.iter().any(|signature| keys.iter().any(|key| key.verifies(&signed, signature))) {
             return Err(OtaManifestError::Untrusted);
         }
-        decode::<wire::OtaManifest>(manifest)?.read()
+        let manifest = decode::<wire::OtaManifest>(manifest)?.read()?;
+        check_images(manifest.mode, manifest.images.iter().map(|image| &image.target))?;
+        Ok(manifest)
+    }
+
+    /// Whether `target` may take it. `not_below` is the version of the running system where that counts: other than with
+    /// metadata of a repository, nothing else tells an old manifest from a new one. A version that is no [`ProductVersion`]
+    /// is not compared.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_for(&self, target: &UpdateTarget, not_below: Option<ProductVersion>) -> Result<(), UpdateRefused> {
+        target.check_board(&self.board)?;
+        target.check(self.epoch, self.mode)?;
+        match (self.version.parse::<ProductVersion>(), not_below) {
+            (Ok(found), Some(running)) if found < running => Err(UpdateRefused::Older { found, running }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -214,14 +236,7 @@ impl wire::OtaManifest {
         if self.images.len() as u64 > limits::UPDATE_IMAGES_MAX || self.blobs.len() as u64 > limits::BLOBS_MAX {
             return Err(malformed("too many images or blobs"));
         }
-        let mut images: Vec<OtaImage> = Vec::with_capacity(self.images.len());
-        for image in self.images {
-            let image = image.read()?;
-            if images.iter().any(|known| known.target == image.target) {
-                return Err(OtaManifestError::Malformed(format!("two images for {}", image.target)));
-            }
-            images.push(image);
-        }
+        let images = self.images.into_iter().map(wire::Image::read).collect::<Result<_, _>>()?;
         Ok(OtaManifest {
             version: self.build_info_version,
             board: self.board,
@@ -348,7 +363,6 @@ mod tests {
         };
         refused(&|manifest| manifest.mode = 2);
         refused(&|manifest| manifest.images[0].slot = 2);
-        refused(&|manifest| manifest.images[1].slot = 0);
         refused(&|manifest| manifest.images[0].target = None);
         refused(&|manifest| manifest.images[0].sha256.truncate(31));
         refused(&|manifest| manifest.images[0].blob = None);
@@ -356,5 +370,33 @@ mod tests {
         let mut newer = file(&manifest(), &[1]);
         newer[4] = 2;
         assert_eq!(open(newer), Err(OtaManifestError::Version(2)));
+        let images = |change: &dyn Fn(&mut wire::OtaManifest)| {
+            let mut manifest = manifest();
+            change(&mut manifest);
+            open(file(&manifest, &[1])).unwrap_err()
+        };
+        let twice = images(&|manifest| manifest.images[1].slot = 0);
+        assert!(matches!(twice, OtaManifestError::Images(ImagesError::Duplicate(_))), "{twice}");
+        assert_eq!(images(&|manifest| manifest.mode = 1), OtaManifestError::Images(ImagesError::SystemInRecovery));
+        let bare = images(&|manifest| manifest.images.clear());
+        assert_eq!(bare, OtaManifestError::Images(ImagesError::NoSystem));
+    }
+
+    #[test]
+    fn a_device_takes_only_what_is_meant_for_it_and_not_older() {
+        let manifest = open(file(&manifest(), &[1])).unwrap();
+        let target = UpdateTarget { board: "toucan".to_owned(), epoch: 5, writes_recovery: false };
+        let at = |version: &str| Some(version.parse().unwrap());
+        for not_below in [None, at("1.2.3"), at("1.2.2.9")] {
+            assert_eq!(manifest.check_for(&target, not_below), Ok(()));
+        }
+        let older = manifest.check_for(&target, at("1.2.4")).unwrap_err();
+        assert_eq!(older.to_string(), "the update has version 1.2.3.0, older than the running system's 1.2.4.0");
+        let nameless = OtaManifest { version: "spring".to_owned(), ..manifest.clone() };
+        assert_eq!(nameless.check_for(&target, at("1.2.4")), Ok(()));
+        let other = UpdateTarget { board: String::new(), ..target.clone() };
+        assert!(matches!(manifest.check_for(&other, None), Err(UpdateRefused::Board { .. })));
+        let newer = UpdateTarget { epoch: 6, ..target };
+        assert_eq!(manifest.check_for(&newer, None), Err(UpdateRefused::Epoch { found: 5, epoch: 6 }));
     }
 }

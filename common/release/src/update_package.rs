@@ -3,7 +3,6 @@
 //!
 //! Deliberately absent: files (the caller gives a reader), fetching, writing images.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use bytes::Bytes;
@@ -13,6 +12,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::limits;
+use crate::update_images::check_images;
+pub use crate::update_images::{ImageSlot, ImageTarget, ImagesError, PartitionKind};
+use crate::version::ProductVersion;
 
 /// Version of the form of each JSON file.
 const VERSION: &str = "1";
@@ -60,40 +62,6 @@ pub struct UpdateImage {
     pub path: String,
 }
 
-/// Where an image goes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ImageTarget {
-    /// A partition of one of the slots.
-    Partition {
-        /// Which slot.
-        slot: ImageSlot,
-        /// Which partition of it.
-        kind: PartitionKind,
-    },
-    /// Firmware of this type; the empty one is the board's default.
-    Firmware(String),
-}
-
-/// A slot as an update names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ImageSlot {
-    /// The slot that does not run now.
-    Fuchsia,
-    /// Recovery.
-    Recovery,
-}
-
-/// A partition of a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PartitionKind {
-    /// Kernel and boot file system.
-    Zbi,
-    /// What the boot loader verifies it by.
-    Vbmeta,
-}
-
 /// The device that shall take an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpdateTarget {
@@ -138,18 +106,9 @@ pub enum UpdatePackageError {
         /// The limit.
         limit: u64,
     },
-    /// Two images for one place.
-    #[error("images.json of the update package has two images for {0}")]
-    DuplicateImage(ImageTarget),
-    /// A slot that could not be verified at boot.
-    #[error("images.json of the update package has a vbmeta for {0} without its zbi")]
-    VbmetaAlone(ImageSlot),
-    /// A normal update must bring a system.
-    #[error("the update has mode normal and no zbi for the fuchsia slot")]
-    NoSystem,
-    /// An update of recovery must not bring another system.
-    #[error("the update has mode force-recovery and an image for the fuchsia slot")]
-    SystemInRecovery,
+    /// Images that contradict each other or the mode.
+    #[error("images.json of the update package: {0}")]
+    Images(#[from] ImagesError),
 }
 
 /// Why a device does not take an update.
@@ -175,6 +134,14 @@ pub enum UpdateRefused {
     /// Recovery stays as it is on this device.
     #[error("the update would write recovery, which this device does not allow")]
     Recovery,
+    /// A signed manifest says nothing of when it was signed: an old one could be offered for ever.
+    #[error("the update has version {found}, older than the running system's {running}")]
+    Older {
+        /// Its version.
+        found: ProductVersion,
+        /// The running system's.
+        running: ProductVersion,
+    },
 }
 
 impl UpdatePackage {
@@ -193,7 +160,7 @@ impl UpdatePackage {
         let epoch = file("epoch.json")?.map(|json| epoch(&json)).transpose()?.unwrap_or_default();
         let mode = file("update-mode")?.map(|json| mode(&json)).transpose()?.unwrap_or_default();
         let update = Self { packages, images, epoch, board, mode, version };
-        update.check()?;
+        check_images(update.mode, update.images.iter().map(|image| &image.target)).map_err(UpdatePackageError::from)?;
         Ok(update)
     }
 
@@ -202,34 +169,27 @@ impl UpdatePackage {
     /// # Errors
     /// Why not.
     pub fn check_for(&self, target: &UpdateTarget) -> Result<(), UpdateRefused> {
-        if let Some(found) = self.board.as_ref().filter(|board| **board != target.board) {
-            return Err(UpdateRefused::Board { found: found.clone(), board: target.board.clone() });
+        if let Some(board) = &self.board {
+            target.check_board(board)?;
         }
-        if self.epoch < target.epoch {
-            return Err(UpdateRefused::Epoch { found: self.epoch, epoch: target.epoch });
+        target.check(self.epoch, self.mode)
+    }
+}
+
+impl UpdateTarget {
+    pub(crate) fn check_board(&self, found: &str) -> Result<(), UpdateRefused> {
+        if found == self.board {
+            return Ok(());
         }
-        if self.mode == UpdateMode::ForceRecovery && !target.writes_recovery {
-            return Err(UpdateRefused::Recovery);
-        }
-        Ok(())
+        Err(UpdateRefused::Board { found: found.to_owned(), board: self.board.clone() })
     }
 
-    fn check(&self) -> Result<(), UpdatePackageError> {
-        let mut targets = BTreeSet::new();
-        for image in &self.images {
-            if !targets.insert(&image.target) {
-                return Err(UpdatePackageError::DuplicateImage(image.target.clone()));
-            }
+    pub(crate) const fn check(&self, epoch: u64, mode: UpdateMode) -> Result<(), UpdateRefused> {
+        if epoch < self.epoch {
+            return Err(UpdateRefused::Epoch { found: epoch, epoch: self.epoch });
         }
-        let has = |slot, kind| targets.contains(&ImageTarget::Partition { slot, kind });
-        for slot in [ImageSlot::Fuchsia, ImageSlot::Recovery] {
-            if has(slot, PartitionKind::Vbmeta) && !has(slot, PartitionKind::Zbi) {
-                return Err(UpdatePackageError::VbmetaAlone(slot));
-            }
-        }
-        match (self.mode, has(ImageSlot::Fuchsia, PartitionKind::Zbi)) {
-            (UpdateMode::Normal, false) => Err(UpdatePackageError::NoSystem),
-            (UpdateMode::ForceRecovery, true) => Err(UpdatePackageError::SystemInRecovery),
+        match mode {
+            UpdateMode::ForceRecovery if !self.writes_recovery => Err(UpdateRefused::Recovery),
             _ => Ok(()),
         }
     }
@@ -359,25 +319,6 @@ fn line(file: &'static str, text: &[u8]) -> Result<Option<String>, UpdatePackage
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
-impl fmt::Display for ImageSlot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Fuchsia => "fuchsia",
-            Self::Recovery => "recovery",
-        })
-    }
-}
-
-impl fmt::Display for ImageTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Partition { slot, kind: PartitionKind::Zbi } => write!(f, "zbi of slot {slot}"),
-            Self::Partition { slot, kind: PartitionKind::Vbmeta } => write!(f, "vbmeta of slot {slot}"),
-            Self::Firmware(kind) => write!(f, "firmware {kind:?}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -465,17 +406,18 @@ mod tests {
         let partitions =
             |list: Value| refused(|files| files.get_mut("images.json").unwrap()["contents"]["partitions"] = list);
         let zbi = || image("fuchsia", "zbi");
-        assert!(matches!(partitions(json!([zbi(), zbi()])), UpdatePackageError::DuplicateImage(_)));
+        assert!(matches!(partitions(json!([zbi(), zbi()])), UpdatePackageError::Images(ImagesError::Duplicate(_))));
         let alone = json!([zbi(), image("recovery", "vbmeta")]);
-        assert_eq!(partitions(alone), UpdatePackageError::VbmetaAlone(ImageSlot::Recovery));
-        assert_eq!(partitions(json!([])), UpdatePackageError::NoSystem);
+        assert_eq!(partitions(alone), UpdatePackageError::Images(ImagesError::VbmetaAlone(ImageSlot::Recovery)));
+        assert_eq!(partitions(json!([])), UpdatePackageError::Images(ImagesError::NoSystem));
         for (field, bad) in [("hash", "12"), ("slot", "c"), ("url", "fuchsia-pkg://fuchsia.com/a#zbi")] {
             let mut image = zbi();
             image[field] = json!(bad);
             assert!(matches!(partitions(json!([image])), UpdatePackageError::Malformed { .. }), "{field}");
         }
         let recovery = json!({"version": "1", "content": {"mode": "force-recovery"}});
-        assert_eq!(refused(|files| drop(files.insert("update-mode", recovery))), UpdatePackageError::SystemInRecovery);
+        let both = refused(|files| drop(files.insert("update-mode", recovery)));
+        assert_eq!(both, UpdatePackageError::Images(ImagesError::SystemInRecovery));
         assert!(matches!(
             refused(|files| drop(files.insert("board", json!("a\nb")))),
             UpdatePackageError::Malformed { .. }

@@ -60,6 +60,12 @@ pub fn ota_manifest(data: &[u8]) {
         for (index, image) in manifest.images.iter().enumerate() {
             assert!(manifest.images[..index].iter().all(|other| other.target != image.target));
         }
+        let zbi = ImageTarget::Partition { slot: ImageSlot::Fuchsia, kind: PartitionKind::Zbi };
+        let brings_system = manifest.images.iter().any(|image| image.target == zbi);
+        assert_eq!(brings_system, manifest.mode == UpdateMode::Normal);
+        let target = UpdateTarget { board: manifest.board.clone(), epoch: manifest.epoch, writes_recovery: true };
+        assert_eq!(manifest.check_for(&target, manifest.version.parse().ok()), Ok(()));
+        assert!(manifest.check_for(&UpdateTarget { board: format!("{}x", target.board), ..target }, None).is_err());
     }
 }
 
