@@ -181,7 +181,8 @@ async fn verb(
         Verb::Plan { release } => sets::plan(release, open, console).await,
         Verb::Verify(verb) => verify::run(verb, open, console).await,
         Verb::Resolve(verb) => resolve::run(verb, &args.dir, open, console).await,
-        Verb::Update(verb) => update::run(verb, &args.dir, surroundings, open, console).await,
+        // On the heap: it is by far the largest of them.
+        Verb::Update(verb) => Box::pin(update::run(verb, &args.dir, surroundings, open, console)).await,
         Verb::GetHash { url } => packages::get_hash(url, open, console).await,
         Verb::Open { hash, selectors: _ } => packages::open(hash, open, console).await,
         Verb::PkgStatus { url } => packages::status(url, open, console).await,

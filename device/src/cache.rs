@@ -229,6 +229,12 @@ impl Cache {
         Ok(Situation { resident, holdings: self.lock().holdings(), free_bytes })
     }
 
+    /// [`Self::situation`] as an update finds it, which begins by retaining nothing.
+    pub fn situation_before_update(&self) -> Result<Situation, DeviceError> {
+        let holdings = self.lock().holdings_without_retained();
+        Ok(Situation { holdings, ..self.situation()? })
+    }
+
     /// Deletes what the depth says, and never what an index protects firmly.
     pub async fn collect(self: &Arc<Self>, depth: Depth) -> Result<CollectionReport, DeviceError> {
         let turn = self.turn.clone().lock_owned().await;

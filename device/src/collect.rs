@@ -1,5 +1,6 @@
 //! What a device does about its packages at rest: collect, make room, lease, lay out as a tree.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
@@ -14,6 +15,15 @@ use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer};
 use crate::keep::KeepError;
 use crate::materialise::{MaterialiseError, materialise};
+
+/// What running systems need.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SystemBase {
+    /// Packages, each with all it names.
+    pub packages: BTreeSet<BlobId>,
+    /// Single blobs.
+    pub blobs: BTreeSet<BlobId>,
+}
 
 /// A package that is wholly on the device, and stays while the lease is held.
 #[derive(Debug)]
@@ -136,14 +146,13 @@ impl Device {
         self.cache().change(change).await
     }
 
-    /// Replaces base, if it is known: the packages of the running system, each with all it names. Durable, as is whether that
-    /// system was committed.
-    pub(crate) async fn set_system(&self, base: Option<Vec<BlobId>>, is_committed: bool) -> Result<(), DeviceError> {
+    /// Replaces base, if it is known: what the running system needs. Durable, as is whether that system was committed.
+    pub(crate) async fn set_system(&self, base: Option<SystemBase>, is_committed: bool) -> Result<(), DeviceError> {
         let follows_release = self.release().is_some();
         let change = |kept: &mut crate::cache::Kept| {
             kept.pending_commit = !is_committed;
             if let Some(base) = base {
-                kept.system = base.into_iter().collect();
+                (kept.system, kept.system_blobs) = (base.packages, base.blobs);
                 if !follows_release {
                     // What the device was made with is replaced by its first update.
                     kept.base.clear();

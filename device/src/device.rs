@@ -16,7 +16,7 @@ use colibri_transport::{Client, ClientConfig};
 use crate::authority::{Authorities, Lookup, ResolvedBy, told};
 use crate::cache::Cache;
 use crate::clock_floor::FlooredClock;
-use crate::config::DeviceConfig;
+use crate::config::{DeviceConfig, Preference};
 use crate::context::ContextKey;
 use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer, PackageFetch, blocking, read_meta_far};
@@ -254,6 +254,14 @@ impl Device {
         let inner = &self.inner;
         let (keep, writers) = (inner.keep.clone(), inner.writers.clone());
         PackageFetch { fetcher, keep, writers, config: inner.config.clone(), observer }
+    }
+
+    /// Fetches from sources of no repository, in one form.
+    pub(crate) fn fetch_from(&self, sources: Arc<Sources>, preference: Preference, observer: Observer) -> PackageFetch {
+        let inner = &self.inner;
+        let fetcher = BlobFetcher::new(inner.client.clone(), sources, &inner.agent);
+        let config = Arc::new(DeviceConfig { preference, ..(*inner.config).clone() });
+        PackageFetch { fetcher, keep: inner.keep.clone(), writers: inner.writers.clone(), config, observer }
     }
 
     /// Whether the repository lists the package, and whether it is on the device.

@@ -66,6 +66,16 @@ pub const IMAGE_PIECE_BYTES: u64 = 1 << 20;
 /// Bytes of each file that says what an update is.
 pub const UPDATE_FILE_BYTES_MAX: u64 = colibri_release::limits::UPDATE_FILE_BYTES_MAX;
 
+/// Bytes of a signed manifest of an update, with its signatures.
+pub const UPDATE_MANIFEST_BYTES_MAX: u64 =
+    colibri_release::limits::OTA_MANIFEST_BYTES_MAX + colibri_release::limits::OTA_SIGNATURES_BYTES_MAX + 16;
+
+/// Keys that may sign manifests of updates.
+pub const UPDATE_KEYS_MAX: usize = 64;
+
+/// Bytes of the file of those keys.
+pub const UPDATE_KEYS_BYTES_MAX: u64 = 64 << 10;
+
 /// Attempts at updates that are remembered.
 pub const UPDATE_ATTEMPTS_MAX: usize = 50;
 
@@ -101,6 +111,9 @@ pub const ALL: &[(&str, u64)] = &[
     ("VERIFY_STEP_BYTES", VERIFY_STEP_BYTES),
     ("IMAGE_PIECE_BYTES", IMAGE_PIECE_BYTES),
     ("UPDATE_FILE_BYTES_MAX", UPDATE_FILE_BYTES_MAX),
+    ("UPDATE_MANIFEST_BYTES_MAX", UPDATE_MANIFEST_BYTES_MAX),
+    ("UPDATE_KEYS_MAX", UPDATE_KEYS_MAX as u64),
+    ("UPDATE_KEYS_BYTES_MAX", UPDATE_KEYS_BYTES_MAX),
     ("UPDATE_ATTEMPTS_MAX", UPDATE_ATTEMPTS_MAX as u64),
     ("UPDATE_RECORD_BYTES_MAX", UPDATE_RECORD_BYTES_MAX),
     ("FLOOR_BYTES_MAX", FLOOR_BYTES_MAX),

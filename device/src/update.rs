@@ -1,114 +1,41 @@
-//! System updates: from an update package to a running, committed system, through states that outlive a loss of power
-//! (reference "Fuchsia device and update" §10).
+//! System updates: from an update package, or a signed manifest of blobs, to a running, committed system, through states that
+//! outlive a loss of power (reference "Fuchsia device and update" §10).
 //!
-//! [`Updater::install`] prepares, stages images in the slot that does not run, fetches packages, and makes that slot the next
-//! to start. After a restart [`Updater::commit`] keeps the new system, or the boot control falls back to the old one. At every
+//! [`Updater::install`] prepares, stages images in the slot that does not run, fetches the new system, and makes that slot the
+//! next to start. After a restart [`Updater::commit`] keeps the new system, or the boot control falls back to the old one. At every
 //! instant the boot control names one whole system: the slot being written is marked unbootable before its first byte, and made
 //! the next one after the last package is here. Deliberately absent: restarting the machine, which is the caller's.
 
 mod boot;
+mod error;
 mod images;
 mod install;
+pub mod keys;
+mod manifest;
+mod packages;
 mod record;
+mod source;
+mod space;
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use colibri_common::BlobId;
-use colibri_package::url::AbsolutePackageUrl;
-use colibri_release::update_package::{UpdatePackageError, UpdateRefused};
-use colibri_store::{Documents, StoreError};
+use colibri_metadata::PublicKey;
+use colibri_release::update_package::UpdateTarget;
+use colibri_store::Documents;
 
 pub use boot::{BootControl, FileBoot, Slot, SlotHealth, System, TRIES};
+pub use error::UpdateError;
 pub use images::{ImagePlace, Images, Pieces};
 pub use install::{UpdateObserver, UpdateProgress};
 pub use record::{Attempt, AttemptState, Installed, Phase};
+pub use source::{ManifestPlace, UpdateSource};
 
+use crate::collect::SystemBase;
 use crate::device::Device;
-use crate::error::DeviceError;
+use crate::sets::Plan;
 use record::Record;
-
-/// Why an update did not happen.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum UpdateError {
-    /// One at a time.
-    #[error("an update is being installed already")]
-    Busy,
-    /// The fall-back of the last update is still needed.
-    #[error("the running system is not committed yet: commit it, or restart into the one before, then update")]
-    NotCommitted,
-    /// Recovery runs, which commits nothing.
-    #[error("recovery runs: there is no system to commit")]
-    Recovery,
-    /// Not an update.
-    #[error("{url}: {error}")]
-    Package {
-        /// What was asked for.
-        url: String,
-        /// What is wrong with it.
-        error: UpdatePackageError,
-    },
-    /// Another package.
-    #[error("{url} calls itself `{found}`, not `update`: it is no update package")]
-    Name {
-        /// What was asked for.
-        url: String,
-        /// The name in its `meta/package`.
-        found: String,
-    },
-    /// Not for this device.
-    #[error(transparent)]
-    Refused(#[from] UpdateRefused),
-    /// An image that its package does not hold.
-    #[error("package {package} has no file {path:?}, which should be an image")]
-    NoImage {
-        /// The package.
-        package: BlobId,
-        /// The file.
-        path: String,
-    },
-    /// A place that this device does not have.
-    #[error("there is no place for image {0} on this device")]
-    ImagePlace(String),
-    /// What was written is not the image of the update.
-    #[error("{}: what was written is not the image with SHA-256 {expected}", path.display())]
-    WrongImage {
-        /// Where.
-        path: PathBuf,
-        /// The hash that it should have.
-        expected: String,
-    },
-    /// The disk under an image.
-    #[error("image {}: {source}", path.display())]
-    Image {
-        /// Where.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// A document of the device's own.
-    #[error("the record of {what} cannot be used: {reason}")]
-    Damaged {
-        /// Which.
-        what: &'static str,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The new system is not well.
-    #[error("the new system is not healthy: {0}")]
-    Unhealthy(String),
-    /// Packages or metadata.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// The device's own files.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A background task was lost.
-    #[error("an internal task stopped: {0}")]
-    Internal(String),
-}
 
 /// What an update may take for granted of this device.
 #[derive(Debug, Clone)]
@@ -121,12 +48,36 @@ pub struct UpdateConfig {
     pub writes_recovery: bool,
     /// Packages resolved at once.
     pub resolves_at_once: usize,
+    /// Who may sign manifests of updates: one of them is enough.
+    pub manifest_keys: Vec<PublicKey>,
+    /// Whether a signed manifest may bring a version that is older than the running one.
+    pub takes_older: bool,
 }
 
 impl Default for UpdateConfig {
     fn default() -> Self {
-        Self { board: String::new(), epoch: 0, writes_recovery: false, resolves_at_once: 5 }
+        Self {
+            board: String::new(),
+            epoch: 0,
+            writes_recovery: false,
+            resolves_at_once: 5,
+            manifest_keys: Vec::new(),
+            takes_older: false,
+        }
     }
+}
+
+/// An update that this device could install.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offered {
+    /// The update package, or the id that the signed manifest has as a blob.
+    pub update: BlobId,
+    /// Version of its system, for people.
+    pub version: String,
+    /// Its system runs already.
+    pub is_running: bool,
+    /// What it costs; nothing of an update package, which tells no sizes.
+    pub plan: Option<Plan>,
 }
 
 /// Installs updates on one device.
@@ -179,12 +130,27 @@ impl Updater {
         Ok(running.and_then(|slot| self.record().system(slot).cloned()))
     }
 
-    /// The update package that the repository lists now.
+    /// What [`Updater::install`] would take now: the same is read, and refused for the same reasons. Nothing of the system is
+    /// touched; an update package is fetched, since it says what it is.
     ///
     /// # Errors
-    /// As [`Device::get_hash`].
-    pub async fn offered(&self, url: &AbsolutePackageUrl) -> Result<BlobId, UpdateError> {
-        Ok(self.device.update_hash(url).await?)
+    /// There is no update, it is none, or it is not for this device.
+    pub async fn check(&self, source: &UpdateSource) -> Result<Offered, UpdateError> {
+        let running = self.boot.running()?.slot();
+        let target = running.map_or(Slot::A, Slot::other);
+        let (update, version, plan) = match source {
+            UpdateSource::Package(url) => {
+                let (update, package) = Box::pin(self.read_package(url, Arc::new(|_| ()), target)).await?;
+                (update, package.version, None)
+            }
+            UpdateSource::Manifest(place) => {
+                let signed = Box::pin(self.read_manifest(place, target)).await?;
+                let plan = self.plan(&signed, target, false).await?;
+                (signed.id, signed.manifest.version, Some(plan.plan))
+            }
+        };
+        let running = self.running()?;
+        Ok(Offered { is_running: running.is_some_and(|running| running.update == update), update, version, plan })
     }
 
     /// The boot control.
@@ -233,11 +199,11 @@ impl Updater {
             // A device that was never updated has its base from when it was made.
             record.system(running).map(|system| {
                 let other = record.system(running.other()).filter(|_| !is_committed);
-                [Some(system), other]
-                    .into_iter()
-                    .flatten()
-                    .flat_map(|system| system.packages.clone())
-                    .collect::<Vec<_>>()
+                let systems = || [Some(system), other].into_iter().flatten();
+                SystemBase {
+                    packages: systems().flat_map(|system| system.packages.iter().copied()).collect(),
+                    blobs: systems().flat_map(|system| system.blobs.iter().copied()).collect(),
+                }
             })
         };
         Ok(self.device.set_system(base, is_committed).await?)
@@ -257,11 +223,19 @@ impl Updater {
         Ok(())
     }
 
-    /// Installs the system of an update package in the slot that does not run, and makes it the next to start.
+    /// What an update of `slot` must be for.
+    fn target(&self, slot: Slot) -> UpdateTarget {
+        let config = &self.config;
+        let record = self.record();
+        let epoch = record.system(slot.other()).map_or(config.epoch, |system| system.epoch.max(config.epoch));
+        UpdateTarget { board: config.board.clone(), epoch, writes_recovery: config.writes_recovery }
+    }
+
+    /// Installs the system of an update in the slot that does not run, and makes it the next to start.
     ///
     /// # Errors
     /// Nothing of the running system was touched. The attempt and its reason are in [`Updater::history`].
-    pub async fn install(&self, url: &AbsolutePackageUrl, observer: UpdateObserver) -> Result<Attempt, UpdateError> {
+    pub async fn install(&self, source: &UpdateSource, observer: UpdateObserver) -> Result<Attempt, UpdateError> {
         let _turn = self.turn.try_lock().map_err(|_| UpdateError::Busy)?;
         let running = self.boot.running()?;
         if let Some(slot) = running.slot()
@@ -273,8 +247,8 @@ impl Updater {
         let now = self.device.now();
         // First of all: a slot that could start must not be one whose system the record has forgotten.
         self.boot.set_unbootable(target)?;
-        self.change(|record| record.begin(url.to_string(), target, now))?;
-        let installed = install::Install::new(self, target, observer).run(url).await;
+        self.change(|record| record.begin(source.to_string(), target, now))?;
+        let installed = install::Install::new(self, target, observer).run(source).await;
         let now = self.device.now();
         if let Err(error) = &installed {
             let reason = error.to_string();

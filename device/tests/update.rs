@@ -3,7 +3,7 @@
 mod scene;
 mod systems;
 
-use colibri_device::update::{AttemptState, Phase, Slot, SlotHealth, System, TRIES, UpdateError};
+use colibri_device::update::{AttemptState, Phase, Slot, SlotHealth, System, TRIES, UpdateError, UpdateSource};
 use colibri_device::{Depth, DeviceConfig, DeviceError};
 use colibri_release::update_package::UpdateRefused;
 use colibri_store::Disk;
@@ -12,12 +12,16 @@ use scene::url;
 use std::sync::Arc;
 use systems::{Bench, Change, Release, images, quiet};
 
+fn update() -> UpdateSource {
+    url("update").into()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_is_installed_started_and_committed() {
     let bench = Bench::new();
     let first = bench.release(&Release::new("1"));
     let mut device = bench.start("0").await;
-    let attempt = device.updater.install(&url("update"), quiet()).await.unwrap();
+    let attempt = device.updater.install(&update(), quiet()).await.unwrap();
     assert_eq!((attempt.state, attempt.slot, attempt.to_version.as_str()), (AttemptState::WaitToReboot, Slot::B, "1"));
     assert_eq!(device.updater.boot().running().unwrap(), System::A, "nothing has changed for what runs");
 
@@ -28,13 +32,13 @@ async fn an_update_is_installed_started_and_committed() {
     assert_eq!(device.updater.history().last().unwrap().state, AttemptState::Rebooted);
     assert!(first.is_whole(&device, Slot::B).await);
     assert!(matches!(device.device.collect(Depth::Unused).await, Err(DeviceError::PendingCommit)));
-    let busy = device.updater.install(&url("update"), quiet()).await;
+    let busy = device.updater.install(&update(), quiet()).await;
     assert!(matches!(busy, Err(UpdateError::NotCommitted)), "the way back stays open");
     device.updater.commit(async { Ok(()) }).await.unwrap();
     assert_eq!(device.updater.history().last().unwrap().state, AttemptState::Complete);
 
     let second = bench.release(&Release::new("2"));
-    let attempt = device.updater.install(&url("update"), quiet()).await.unwrap();
+    let attempt = device.updater.install(&update(), quiet()).await.unwrap();
     assert_eq!((attempt.slot, attempt.from_version.as_str()), (Slot::A, "1"));
     assert!(first.is_whole(&device, Slot::B).await, "both are here until the new one is committed");
     drop(device);
@@ -55,7 +59,7 @@ async fn what_is_not_meant_for_this_device_changes_nothing() {
     let bench = Bench::new();
     bench.release(&Release { epoch: 7, ..Release::new("1") });
     let mut device = bench.start("0").await;
-    device.updater.install(&url("update"), quiet()).await.unwrap();
+    device.updater.install(&update(), quiet()).await.unwrap();
     drop(device);
     device = bench.start("1").await;
     device.updater.commit(async { Ok(()) }).await.unwrap();
@@ -79,17 +83,25 @@ async fn what_is_not_meant_for_this_device_changes_nothing() {
     for (release, expected) in refused {
         bench.release(&release);
         device.device.refresh(scene::HOST, true).await.unwrap();
-        let error = device.updater.install(&url("update"), quiet()).await.unwrap_err();
+        let checked = device.updater.check(&update()).await;
+        let error = device.updater.install(&update(), quiet()).await.unwrap_err();
         assert!(expected(&error), "{error}");
+        match checked {
+            // Found out when the image is written, and not before.
+            Ok(_) => assert_eq!(release.change, Change::WrongImageHash),
+            Err(checked) => assert_eq!(checked.to_string(), error.to_string(), "check refuses as install does"),
+        }
         let last = device.updater.history().pop().unwrap();
         let AttemptState::Failed { reason, .. } = last.state else { panic!("{:?}", last.state) };
         assert_eq!(reason, error.to_string());
         assert_eq!(device.updater.boot().next().unwrap(), System::B);
         assert_eq!(device.updater.boot().health(Slot::A).unwrap(), SlotHealth::Unbootable);
     }
-    let other = device.updater.install(&url("app"), quiet()).await.unwrap_err();
+    let other = device.updater.install(&url("app").into(), quiet()).await.unwrap_err();
     assert!(matches!(&other, UpdateError::Name { found, .. } if found == "app"), "{other}");
-    let absent = device.updater.install(&url("absent"), quiet()).await.unwrap_err();
+    let checked = device.updater.check(&url("app").into()).await.unwrap_err();
+    assert_eq!(checked.to_string(), other.to_string());
+    let absent = device.updater.install(&url("absent").into(), quiet()).await.unwrap_err();
     assert!(matches!(absent, UpdateError::Device(DeviceError::PackageNotFound { .. })), "{absent}");
     drop(device);
     device = bench.start("2").await;
@@ -101,13 +113,13 @@ async fn a_system_that_is_never_healthy_is_given_up_and_the_old_one_is_whole() {
     let bench = Bench::new();
     let first = bench.release(&Release::new("1"));
     let mut device = bench.start("0").await;
-    device.updater.install(&url("update"), quiet()).await.unwrap();
+    device.updater.install(&update(), quiet()).await.unwrap();
     drop(device);
     device = bench.start("1").await;
     device.updater.commit(async { Ok(()) }).await.unwrap();
     bench.release(&Release::new("2"));
     device.device.refresh(scene::HOST, true).await.unwrap();
-    device.updater.install(&url("update"), quiet()).await.unwrap();
+    device.updater.install(&update(), quiet()).await.unwrap();
     for start in 0..TRIES {
         drop(device);
         device = bench.start(&format!("try {start}")).await;
@@ -121,7 +133,7 @@ async fn a_system_that_is_never_healthy_is_given_up_and_the_old_one_is_whole() {
     assert_eq!(device.updater.history().last().unwrap().state, AttemptState::FellBack);
     device.device.collect(Depth::Unused).await.unwrap();
     assert!(first.is_whole(&device, Slot::B).await);
-    device.updater.install(&url("update"), quiet()).await.unwrap();
+    device.updater.install(&update(), quiet()).await.unwrap();
     assert_eq!(device.updater.history().last().unwrap().state, AttemptState::WaitToReboot, "it may be tried again");
 }
 
@@ -130,7 +142,7 @@ async fn recovery_is_written_and_started_where_that_is_allowed() {
     let bench = Bench::new();
     bench.release(&Release { change: Change::ForceRecovery, ..Release::new("r") });
     let device = bench.start_with("0", DeviceConfig::default(), |config| config.writes_recovery = true).await;
-    let attempt = device.updater.install(&url("update"), quiet()).await.unwrap();
+    let attempt = device.updater.install(&update(), quiet()).await.unwrap();
     assert_eq!(attempt.state, AttemptState::WaitToReboot);
     drop(device);
     let device = bench.start_with("1", DeviceConfig::default(), |config| config.writes_recovery = true).await;
@@ -139,7 +151,7 @@ async fn recovery_is_written_and_started_where_that_is_allowed() {
     assert!(matches!(device.updater.commit(async { Ok(()) }).await, Err(UpdateError::Recovery)));
     bench.release(&Release::new("1"));
     device.device.refresh(scene::HOST, true).await.unwrap();
-    device.updater.install(&url("update"), quiet()).await.unwrap();
+    device.updater.install(&update(), quiet()).await.unwrap();
     drop(device);
     let device = bench.start("2").await;
     assert_eq!(device.updater.boot().running().unwrap(), System::A, "recovery installed a system");
@@ -156,7 +168,7 @@ async fn progress_counts_bytes_and_an_image_that_is_there_is_not_written_again()
         let heard = heard.clone();
         Arc::new(move |progress| heard.lock().unwrap().push(progress))
     };
-    device.updater.install(&url("update"), hear).await.unwrap();
+    device.updater.install(&update(), hear).await.unwrap();
     let heard: Vec<colibri_device::update::UpdateProgress> = std::mem::take(&mut heard.lock().unwrap());
     let last = heard.last().unwrap();
     assert_eq!((last.phase, last.packages, last.packages_total), (Phase::Commit, 2, 2));
@@ -166,8 +178,27 @@ async fn progress_counts_bytes_and_an_image_that_is_there_is_not_written_again()
     let image = bench.dir().join("slots").join("b.zbi");
     let before = OsDisk.file_len(&image).unwrap();
     let written = std::fs::metadata(&image).unwrap().modified().unwrap();
-    device.updater.install(&url("update"), quiet()).await.unwrap();
+    device.updater.install(&update(), quiet()).await.unwrap();
     assert_eq!(OsDisk.file_len(&image).unwrap(), before);
     assert_eq!(std::fs::metadata(&image).unwrap().modified().unwrap(), written);
     assert_eq!(std::fs::read(&image).unwrap(), images(&release).0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_asks_for_what_install_takes_whatever_release_the_device_follows() {
+    let bench = Bench::new();
+    bench.release(&Release::new("1"));
+    let device = bench.start("0").await;
+    device.device.set_release(bench.bare_release()).await.unwrap();
+    let eligible = device.device.get_hash(&url("update")).await;
+    assert!(matches!(eligible, Err(DeviceError::Set(_))), "an update package is in no package set: {eligible:?}");
+    let offered = device.updater.check(&update()).await.unwrap();
+    assert_eq!((offered.version.as_str(), offered.is_running), ("1", false));
+    let attempt = device.updater.install(&update(), quiet()).await.unwrap();
+    assert_eq!(attempt.state, AttemptState::WaitToReboot);
+    drop(device);
+    let device = bench.start("1").await;
+    let running = device.updater.running().unwrap().unwrap();
+    assert_eq!(running.update, offered.update, "what was checked for was installed");
+    assert!(device.updater.check(&update()).await.unwrap().is_running);
 }

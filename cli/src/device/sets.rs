@@ -166,7 +166,7 @@ pub(super) async fn plan(
     }
 }
 
-fn cost_json(cost: &Cost) -> Value {
+pub(super) fn cost_json(cost: &Cost) -> Value {
     json!({
         "blobs": cost.blobs,
         "fetched_bytes": cost.fetched_bytes,

@@ -6,13 +6,17 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use colibri_device::Device;
+use colibri_device::sets::AutomaticReport;
 use colibri_device::update::{
-    Attempt, AttemptState, BootControl, FileBoot, Images, SlotHealth, UpdateConfig, UpdateProgress, Updater,
+    Attempt, AttemptState, BootControl, FileBoot, Images, ManifestPlace, Offered, Phase, SlotHealth, UpdateConfig,
+    UpdateError, UpdateProgress, UpdateSource, Updater, keys,
 };
+use colibri_metadata::PublicKey;
 use colibri_store::{Disk, Documents, Store};
 use serde_json::json;
 
-use super::packages::parse_url;
+use super::resolve::Counts;
+use super::sets::cost_json;
 use super::{Console, DeviceVerbError, Make, Surroundings};
 use crate::files::FilesError;
 use crate::progress::{bytes, step};
@@ -46,6 +50,12 @@ pub struct Target {
     /// Where an image lies, as a.zbi=/dev/disk/by-partlabel/zircon_a; by default a file in DIR/slots. May be repeated
     #[arg(long, global = true, value_name = "NAME=PATH", value_parser = image)]
     pub image: Vec<(String, PathBuf)>,
+    /// An ed25519 key, in hex, that may sign manifests of updates, beside those in DIR/config/update-keys.json. May be repeated
+    #[arg(long, global = true, value_name = "HEX", value_delimiter = ',', env = "COLIBRI_UPDATE_KEYS")]
+    pub manifest_key: Vec<PublicKey>,
+    /// Let a signed manifest bring an older version than the one that runs
+    #[arg(long, global = true)]
+    pub allow_older: bool,
     /// A name of the time since the machine was started; what runs is decided anew when it changes
     #[arg(long, global = true, value_name = "ID", env = "COLIBRI_BOOT_ID")]
     pub boot_id: Option<String>,
@@ -54,20 +64,26 @@ pub struct Target {
 /// What to do about updates.
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
-    /// Says whether the repository lists another system than the one that runs
+    /// Says whether there is another system than the one that runs, and whether `install` would take it
+    ///
+    /// An update package is fetched for that, since it says what it is; a signed manifest also says what it would cost.
+    ///
+    /// Example: colibri device update --board toucan check https://updates.example/toucan.manifest
     Check {
-        /// The update package: fuchsia-pkg://HOST/update
-        url: String,
+        /// An update package, fuchsia-pkg://HOST/update, or a signed manifest: https://HOST/PATH or a file
+        update: String,
     },
     /// Installs a system in the slot that does not run, and makes it the next to start
     ///
     /// The running system is not touched. Start the machine anew afterwards, then `commit` what runs; a system that is not
     /// committed within three starts is given up, and the one before runs again.
+    ///
+    /// Example: colibri device update --board toucan install fuchsia-pkg://devhost/update
     Install {
-        /// The update package: fuchsia-pkg://HOST/update
-        url: String,
+        /// An update package, fuchsia-pkg://HOST/update, or a signed manifest: https://HOST/PATH or a file
+        update: String,
     },
-    /// Keeps the running system
+    /// Keeps the running system, then fetches the automatic packages of the release that the device follows
     Commit {
         /// A program that says by its exit status whether the system is well, with its arguments
         #[arg(last = true, value_name = "CHECK")]
@@ -93,11 +109,11 @@ pub(super) async fn run(
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
     let (device, _) = open(Make::Refused)?;
-    let updater = updater(&args.target, dir, surroundings, device).await?;
+    let updater = updater(&args.target, dir, surroundings, device.clone()).await?;
     match &args.verb {
-        Verb::Check { url } => check(url, &updater, console).await,
-        Verb::Install { url } => install(url, &updater, console).await,
-        Verb::Commit { health_check } => commit(health_check, &updater, console).await,
+        Verb::Check { update } => check(update, &updater, console).await,
+        Verb::Install { update } => install(update, &updater, console).await,
+        Verb::Commit { health_check } => commit(health_check, &device, &updater, console).await,
         Verb::History => history(&updater, console),
     }
 }
@@ -121,10 +137,14 @@ async fn updater(
     let documents = || Documents::open(disk.clone(), &dir.join("state"));
     let boot: Arc<dyn BootControl> = Arc::new(FileBoot::open(documents()?, &boot_id)?);
     let images = Images::new(disk.clone(), &slots, target.image.iter().cloned().collect::<BTreeMap<_, _>>());
+    let mut manifest_keys = keys::read(disk, &dir.join("config"))?;
+    manifest_keys.extend(target.manifest_key.iter().cloned());
     let config = UpdateConfig {
         board: target.board.clone(),
         epoch: target.epoch,
         writes_recovery: target.writes_recovery,
+        manifest_keys,
+        takes_older: target.allow_older,
         ..UpdateConfig::default()
     };
     Ok(Updater::open(device, boot, images, documents()?, config).await?)
@@ -139,36 +159,80 @@ fn make_folder(disk: &dyn Disk, path: &Path) -> Result<(), DeviceVerbError> {
     disk.sync_dir(path.parent().unwrap_or(path)).map_err(failed)
 }
 
-async fn check(url: &str, updater: &Updater, console: &mut Console<'_>) -> Result<ExitCode, DeviceVerbError> {
-    let url = parse_url(url)?;
-    let offered = updater.offered(&url).await?;
+/// What is meant: a URL, or a file with a signed manifest.
+fn source(given: &str) -> Result<UpdateSource, DeviceVerbError> {
+    if !given.contains("://") {
+        let path = PathBuf::from(given);
+        if path.is_file() {
+            return Ok(UpdateSource::Manifest(ManifestPlace::File(path)));
+        }
+        let reason =
+            "neither a URL, as fuchsia-pkg://HOST/update or https://HOST/PATH, nor a file that is here".to_owned();
+        return Err(DeviceVerbError::Argument { given: given.to_owned(), reason });
+    }
+    given.parse().map_err(|error| match error {
+        UpdateError::Source { given, reason } => DeviceVerbError::Argument { given, reason },
+        error => error.into(),
+    })
+}
+
+async fn check(given: &str, updater: &Updater, console: &mut Console<'_>) -> Result<ExitCode, DeviceVerbError> {
+    let source = source(given)?;
+    let Offered { update, version, is_running, plan } = updater.check(&source).await?;
     let running = updater.running()?;
-    let is_new = running.as_ref().is_none_or(|running| running.update != offered);
     if console.json {
         let running = running.map(|running| json!({ "update": running.update, "version": running.version }));
-        console.print_json(&json!({ "offered": offered, "running": running, "update_available": is_new }))?;
-    } else if is_new {
-        let runs = running.map_or_else(|| "unknown".to_owned(), |running| running.version);
-        writeln!(console.out, "update available: {offered} (the running system is {runs})")?;
-        writeln!(console.out, "next: colibri device update install {url}")?;
+        let cost = plan.as_ref().map(|plan| {
+            let evicted: Vec<_> = plan.evicted.iter().map(|(package, _)| package).collect();
+            json!({ "to_fetch_at_most": cost_json(&plan.before_commit), "peak_bytes": plan.peak_bytes, "evicted": evicted })
+        });
+        console.print_json(&json!({
+            "offered": update, "version": version, "running": running, "update_available": !is_running, "cost": cost,
+        }))?;
+    } else if is_running {
+        writeln!(console.out, "up to date: {update}")?;
     } else {
-        writeln!(console.out, "up to date: {offered}")?;
+        let runs = running.map_or_else(|| "unknown".to_owned(), |running| running.version);
+        writeln!(console.out, "update available: {update}, version {version} (the running system is {runs})")?;
+        if let Some(plan) = plan {
+            let cost = plan.before_commit;
+            writeln!(console.out, "{} blobs, at most {} bytes to fetch", cost.blobs, cost.fetched_bytes)?;
+            writeln!(console.out, "peak before the commit: {} stored bytes", plan.peak_bytes)?;
+            for (package, _) in &plan.evicted {
+                writeln!(console.out, "to be given up: {package}")?;
+            }
+        }
+        writeln!(console.out, "next: colibri device update install {given}")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn install(url: &str, updater: &Updater, console: &mut Console<'_>) -> Result<ExitCode, DeviceVerbError> {
-    let url = parse_url(url)?;
+/// How far an installation is, in words, and as bytes or packages of how many.
+fn shown(at: &UpdateProgress) -> (String, u64, u64) {
+    let (phase, fetched) = (at.phase.name(), bytes(at.fetched_bytes));
+    let done = at.image_bytes + at.content_bytes;
+    match at.phase {
+        Phase::Stage => (format!("{phase}, {fetched} fetched, bytes of images"), at.image_bytes, at.image_bytes_total),
+        _ if at.content_bytes_total > 0 => {
+            (format!("{phase}, {fetched} fetched, bytes"), done, at.image_bytes_total + at.content_bytes_total)
+        }
+        _ => (format!("{phase}, {fetched} fetched, packages"), at.packages, at.packages_total),
+    }
+}
+
+async fn install(given: &str, updater: &Updater, console: &mut Console<'_>) -> Result<ExitCode, DeviceVerbError> {
+    let source = source(given)?;
     let latest: Arc<Mutex<Option<UpdateProgress>>> = Arc::default();
     let hear = latest.clone();
     let hear = Arc::new(move |progress| *hear.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress));
-    let step = step(&format!("installing {}", url.path()));
-    let installing = updater.install(&url, hear);
+    let step = step(&format!("installing {source}"));
+    let installing = updater.install(&source, hear);
     let installed = step.watch(installing, || {
         let latest = *latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.map_or((0, 0), |at| {
-            step.note(&format!("{}, {} fetched", at.phase.name(), bytes(at.fetched_bytes)));
-            (at.image_bytes + at.packages, at.image_bytes_total + at.packages_total)
+            let (note, done, total) = shown(&at);
+            step.note(&note);
+            (done, total)
         })
     });
     let attempt = installed.await?;
@@ -189,18 +253,47 @@ async fn install(url: &str, updater: &Updater, console: &mut Console<'_>) -> Res
 
 async fn commit(
     health_check: &[String],
+    device: &Device,
     updater: &Updater,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
     updater.commit(healthy(health_check)).await?;
     let running = updater.running()?;
-    if console.json {
-        console.print_json(&json!({ "committed": true, "version": running.map(|running| running.version) }))?;
-    } else {
-        let version = running.map_or_else(|| "that came with the device".to_owned(), |running| running.version);
+    if !console.json {
+        let version = running.as_ref().map_or("that came with the device", |running| &running.version);
         writeln!(console.out, "committed: the system {version} starts from now on")?;
     }
+    let automatic = automatic(device, console).await;
+    if console.json {
+        let version = running.map(|running| running.version);
+        let automatic = automatic.map(|report| {
+            let failed: Vec<_> = report.failed.iter().map(|(package, _)| package).collect();
+            json!({ "delivered": report.delivered, "deferred": report.deferred, "failed": failed })
+        });
+        console.print_json(&json!({ "committed": true, "version": version, "automatic": automatic }))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Fetches automatic packages now that they may come. The system is committed, whatever becomes of them.
+async fn automatic(device: &Device, console: &mut Console<'_>) -> Option<AutomaticReport> {
+    device.release()?;
+    let counts = Arc::new(Counts::default());
+    let step = step("fetching automatic packages");
+    let fetched = step.watch(device.fetch_automatic(counts.observer()), || counts.show(&step)).await;
+    drop(step);
+    match fetched {
+        Ok(report) => {
+            for (package, error) in &report.failed {
+                _ = writeln!(console.err, "warning: automatic package {package} is not here yet: {error}");
+            }
+            Some(report)
+        }
+        Err(error) => {
+            _ = writeln!(console.err, "warning: automatic packages are not here yet: {error}");
+            None
+        }
+    }
 }
 
 /// What the health check says; without one whoever commits knows.
@@ -247,5 +340,27 @@ fn said(state: &AttemptState) -> String {
         AttemptState::Complete => "complete".to_owned(),
         AttemptState::FellBack => "given up: the system before runs again".to_owned(),
         AttemptState::Failed { phase, reason } => format!("failed in phase {}: {reason}", phase.name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_in_bytes_where_sizes_are_known() {
+        let at = |phase, content_bytes_total| UpdateProgress {
+            phase,
+            fetched_bytes: 1_500_000,
+            image_bytes: 700,
+            image_bytes_total: 700,
+            content_bytes: 30,
+            content_bytes_total,
+            packages: 1,
+            packages_total: 2,
+        };
+        assert_eq!(shown(&at(Phase::Stage, 0)), ("stage, 1.5 MB fetched, bytes of images".to_owned(), 700, 700));
+        assert_eq!(shown(&at(Phase::Fetch, 90)), ("fetch, 1.5 MB fetched, bytes".to_owned(), 730, 790));
+        assert_eq!(shown(&at(Phase::Fetch, 0)), ("fetch, 1.5 MB fetched, packages".to_owned(), 1, 2));
     }
 }

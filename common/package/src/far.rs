@@ -18,7 +18,7 @@ pub use read::{FarBytes, FarReader};
 pub use write::{Content, to_bytes, write};
 
 /// First bytes of every archive.
-pub(crate) const MAGIC: [u8; 8] = [0xc8, 0xbf, 0x0b, 0x48, 0xad, 0xab, 0xc5, 0x11];
+pub const MAGIC: [u8; 8] = [0xc8, 0xbf, 0x0b, 0x48, 0xad, 0xab, 0xc5, 0x11];
 /// Magic and index length, in bytes.
 pub(crate) const HEAD_BYTES: u64 = 16;
 /// One index entry, in bytes.

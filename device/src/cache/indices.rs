@@ -236,7 +236,7 @@ impl Indices {
     /// Everything that the indices protect, and what they would give up.
     pub fn holdings(&self) -> Holdings {
         let kept = &self.kept;
-        let mut firm = kept.retained_blobs.clone();
+        let mut firm = &kept.retained_blobs | &kept.system_blobs;
         let writing = self.writing.values().filter(|writing| writing.protection == Protection::Tracking);
         firm.extend(writing.flat_map(|writing| writing.blobs.keys()));
         firm.extend(self.closure(self.firm_roots()));
@@ -247,6 +247,13 @@ impl Indices {
             blobs: self.closure([package]),
         });
         Holdings { firm, evictable: evictable.collect() }
+    }
+
+    /// The same, had an updater not retained anything.
+    pub fn holdings_without_retained(&self) -> Holdings {
+        let mut indices = self.clone();
+        (indices.kept.retained_packages, indices.kept.retained_blobs) = (BTreeSet::new(), BTreeSet::new());
+        indices.holdings()
     }
 
     /// The blobs of packages and their subpackages, as far as they are known.

@@ -34,6 +34,9 @@ pub(crate) struct Kept {
     pub pending_commit: bool,
     /// Base as well: the packages of the running system, as its update package lists them.
     pub system: BTreeSet<BlobId>,
+    /// Base as well: blobs of the running system, as its signed manifest lists them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub system_blobs: BTreeSet<BlobId>,
     /// The deprecated cache set.
     pub cache: BTreeSet<BlobId>,
     /// Anchored packages of the running release that are not permanent.

@@ -18,7 +18,7 @@ use crate::limits::{MARGIN_BYTES_PER_BLOB, MARGIN_LEAVES_SHARE};
 pub struct Cost {
     /// How many.
     pub blobs: u64,
-    /// Bytes that travel, in the form that every client reads.
+    /// Bytes that travel, in the form that every client reads; where that is not known, at most so many.
     pub fetched_bytes: u64,
     /// Bytes that they take, as content.
     pub stored_bytes: u64,
@@ -48,11 +48,11 @@ pub struct Plan {
 /// Why a release cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "release {release} does not fit: its permanent packages need {stored_bytes} more bytes and a margin of {margin_bytes}; {free_bytes} are free and {freeable_bytes} can be freed, which is {short_bytes} too few: {kept_bytes} stored bytes belong to the running release, to what is retained or to open packages, and must stay"
+    "{what} does not fit: before it is committed it needs {stored_bytes} more bytes and a margin of {margin_bytes}; {free_bytes} are free and {freeable_bytes} can be freed, which is {short_bytes} too few: {kept_bytes} stored bytes belong to what runs, to what is retained or to open packages, and must stay"
 )]
 pub struct CannotFit {
-    /// Product and version.
-    pub release: String,
+    /// A release by product and version, or a system.
+    pub what: String,
     /// Bytes to store before the commit.
     pub stored_bytes: u64,
     /// The margin on top.
@@ -80,12 +80,27 @@ pub(crate) struct Situation {
 
 impl Cost {
     fn of<'a>(blobs: impl IntoIterator<Item = &'a ReleaseBlob>) -> Self {
-        blobs.into_iter().fold(Self::default(), |sum, blob| Self {
-            blobs: sum.blobs + 1,
-            fetched_bytes: sum.fetched_bytes.saturating_add(blob.fetched_bytes()),
-            stored_bytes: sum.stored_bytes.saturating_add(blob.raw_bytes),
-            margin_bytes: sum.margin_bytes.saturating_add(margin_of(blob.raw_bytes)),
+        blobs.into_iter().fold(Self::default(), |sum, blob| {
+            let fetched_bytes = blob.fetched_bytes();
+            sum.plus(Self { fetched_bytes, ..Self::of_lengths([blob.raw_bytes]) })
         })
+    }
+
+    /// Of blobs with these lengths, of which no other form is known.
+    pub(crate) fn of_lengths(lengths: impl IntoIterator<Item = u64>) -> Self {
+        lengths.into_iter().fold(Self::default(), |sum, bytes| {
+            sum.plus(Self { blobs: 1, fetched_bytes: bytes, stored_bytes: bytes, margin_bytes: margin_of(bytes) })
+        })
+    }
+
+    /// Both.
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self {
+            blobs: self.blobs + other.blobs,
+            fetched_bytes: self.fetched_bytes.saturating_add(other.fetched_bytes),
+            stored_bytes: self.stored_bytes.saturating_add(other.stored_bytes),
+            margin_bytes: self.margin_bytes.saturating_add(other.margin_bytes),
+        }
     }
 
     /// What must be free for it.
@@ -121,7 +136,7 @@ pub(crate) fn plan(table: &Table<'_>, situation: Situation) -> Result<Plan, Cann
             let choice = holdings.choose(&resident, Depth::Free { bytes });
             if choice.freed_bytes < bytes {
                 return Err(CannotFit {
-                    release: table.name(),
+                    what: format!("release {}", table.name()),
                     stored_bytes: before_commit.stored_bytes,
                     margin_bytes: before_commit.margin_bytes,
                     free_bytes,

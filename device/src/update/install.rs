@@ -1,25 +1,21 @@
-//! One installation: prepare, stage, fetch, commit. What each phase may rely on, and what it leaves, is said at its function.
+//! One installation: what both kinds of update share. Their phases are in `packages` and `manifest`: prepare, stage, fetch,
+//! commit; what each may rely on, and what it leaves, is said at its function there.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use colibri_common::{BlobId, ByteRange};
-use colibri_package::url::{AbsolutePackageUrl, PinnedPackageUrl};
-use colibri_release::update_package::{ImageSlot, ImageTarget, UpdateImage, UpdateMode, UpdatePackage, UpdateTarget};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use colibri_common::{BlobId, ByteRange, Digest};
+use colibri_release::update_package::{ImageSlot, ImageTarget};
 
 use super::boot::Slot;
 use super::images::ImagePlace;
-use super::record::{AttemptState, Installed, Phase};
+use super::record::{AttemptState, Installed, News, Phase};
+use super::source::UpdateSource;
 use super::{UpdateError, Updater};
-use crate::cache::Depth;
-use crate::device::PackageContents;
+use crate::error::DeviceError;
 use crate::fetch::{Event, Observer};
 use crate::keep::Keep;
-use crate::limits::{IMAGE_PIECE_BYTES, UPDATE_FILE_BYTES_MAX};
+use crate::limits::IMAGE_PIECE_BYTES;
 
 /// How far an installation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,242 +28,194 @@ pub struct UpdateProgress {
     pub image_bytes: u64,
     /// Image bytes in all; 0 until they are known.
     pub image_bytes_total: u64,
+    /// Content bytes of the new system that are here, if its update tells sizes.
+    pub content_bytes: u64,
+    /// Content bytes of the new system; 0 until they are known, and if its update tells none, as packages do.
+    pub content_bytes_total: u64,
     /// Packages that are here.
     pub packages: u64,
-    /// Packages in all; 0 until they are known.
+    /// Packages in all; 0 until they are known, and if the update names none, as a signed manifest does.
     pub packages_total: u64,
 }
 
 /// Hears [`UpdateProgress`].
 pub type UpdateObserver = Arc<dyn Fn(UpdateProgress) + Send + Sync>;
 
+/// An image of either kind of update.
+pub(super) trait ImageOf {
+    /// Where it goes.
+    fn target(&self) -> &ImageTarget;
+    /// Its length.
+    fn bytes(&self) -> u64;
+    /// SHA-256 of it.
+    fn sha256(&self) -> &Digest;
+}
+
 /// An installation under way.
 pub(super) struct Install<'a> {
-    updater: &'a Updater,
-    slot: Slot,
+    pub updater: &'a Updater,
+    pub slot: Slot,
     progress: Arc<Progress>,
 }
 
 struct Progress {
     hear: UpdateObserver,
-    state: Mutex<UpdateProgress>,
-    fetched_bytes: AtomicU64,
+    state: Mutex<State>,
+}
+
+struct State {
+    told: UpdateProgress,
+    /// Of blobs of the new system that are under way, what counts as here already.
+    under_way: BTreeMap<BlobId, u64>,
 }
 
 impl Progress {
-    fn change(&self, change: impl FnOnce(&mut UpdateProgress)) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
         change(&mut state);
-        state.fetched_bytes = self.fetched_bytes.load(Ordering::Relaxed);
-        (self.hear)(*state);
+        (self.hear)(state.told);
     }
 }
 
 impl<'a> Install<'a> {
     pub fn new(updater: &'a Updater, slot: Slot, hear: UpdateObserver) -> Self {
-        let state = UpdateProgress {
+        let told = UpdateProgress {
             phase: Phase::Prepare,
             fetched_bytes: 0,
             image_bytes: 0,
             image_bytes_total: 0,
+            content_bytes: 0,
+            content_bytes_total: 0,
             packages: 0,
             packages_total: 0,
         };
-        let progress = Progress { hear, state: Mutex::new(state), fetched_bytes: AtomicU64::new(0) };
+        let progress = Progress { hear, state: Mutex::new(State { told, under_way: BTreeMap::new() }) };
         Self { updater, slot, progress: Arc::new(progress) }
     }
 
-    pub async fn run(&self, url: &AbsolutePackageUrl) -> Result<(), UpdateError> {
-        let (hash, update) = self.prepare(url).await?;
-        self.stage(hash, &update).await?;
-        if update.mode == UpdateMode::Normal {
-            self.fetch(hash, &update).await?;
+    pub async fn run(&self, source: &UpdateSource) -> Result<(), UpdateError> {
+        match source {
+            UpdateSource::Package(url) => Box::pin(self.run_package(url)).await,
+            UpdateSource::Manifest(place) => Box::pin(self.run_manifest(place)).await,
         }
-        self.commit(hash, &update).await
     }
 
-    fn enter(&self, phase: Phase, update: Option<&UpdatePackage>) -> Result<(), UpdateError> {
+    pub fn enter(&self, phase: Phase, news: Option<News<'_>>) -> Result<(), UpdateError> {
         let now = self.updater.device.now();
-        self.progress.change(|progress| progress.phase = phase);
-        self.updater.change(|record| record.enter(phase, update, now))
+        self.tell(|progress| progress.phase = phase);
+        self.updater.change(|record| record.enter(phase, news, now))
     }
 
-    fn observer(&self) -> Observer {
+    pub fn tell(&self, change: impl FnOnce(&mut UpdateProgress)) {
+        self.progress.change(|state| change(&mut state.told));
+    }
+
+    /// Counts what is fetched.
+    pub fn observer(&self) -> Observer {
         let progress = self.progress.clone();
         Arc::new(move |event| {
             if let Event::Verified { content_bytes, .. } = event {
-                progress.fetched_bytes.fetch_add(content_bytes, Ordering::Relaxed);
-                progress.change(|_| ());
+                progress.change(|state| state.told.fetched_bytes += content_bytes);
             }
         })
     }
 
-    /// The update package is here, and is for this device.
-    async fn prepare(&self, url: &AbsolutePackageUrl) -> Result<(BlobId, UpdatePackage), UpdateError> {
-        let updater = self.updater;
-        self.enter(Phase::Prepare, None)?;
-        // What an earlier attempt retained is of no use to this one, unless it is asked for again.
-        updater.device.retain([], []).await?;
-        let opened = updater.device.resolve_update(url, "system update", self.observer()).await?;
-        let hash = opened.resolved.hash;
-        updater.device.retain([hash], []).await?;
-        let contents = updater.device.open_package(hash).await?;
-        let name = contents.inline.get("meta/package").map(|json| package_name(json)).unwrap_or_default();
-        if name != "update" {
-            return Err(UpdateError::Name { url: url.to_string(), found: name });
-        }
-        let files = self.files(&contents).await?;
-        let update = UpdatePackage::read(|name| Ok(files.get(name).cloned()))
-            .map_err(|error| UpdateError::Package { url: url.to_string(), error })?;
-        update.check_for(&self.target())?;
-        Ok((hash, update))
-    }
-
-    /// The files of an update package that say what it is.
-    async fn files(&self, contents: &PackageContents) -> Result<BTreeMap<&'static str, Bytes>, UpdateError> {
-        const FILES: [&str; 6] = ["packages.json", "images.json", "epoch.json", "board", "update-mode", "version"];
-        let mut files = BTreeMap::new();
-        for name in FILES {
-            let Some(id) = contents.blobs.get(name).copied() else { continue };
-            files.insert(name, self.updater.device.read_blob(id, UPDATE_FILE_BYTES_MAX).await?);
-        }
-        Ok(files)
-    }
-
-    fn target(&self) -> UpdateTarget {
-        let config = &self.updater.config;
-        let record = self.updater.record();
-        let epoch = record.system(self.slot.other()).map_or(config.epoch, |system| system.epoch.max(config.epoch));
-        UpdateTarget { board: config.board.clone(), epoch, writes_recovery: config.writes_recovery }
-    }
-
-    /// Every image of the update is in its place, read back and right. Image packages are needed only here.
-    async fn stage(&self, hash: BlobId, update: &UpdatePackage) -> Result<(), UpdateError> {
-        let updater = self.updater;
-        self.enter(Phase::Stage, Some(update))?;
-        let total = update.images.iter().map(|image| image.bytes).sum();
-        self.progress.change(|progress| progress.image_bytes_total = total);
-        let mut absent = Vec::new();
-        for image in &update.images {
-            if self.skips(image) {
-                continue;
+    /// The same, for blobs of the new system whose sizes are known.
+    pub fn observer_of_content(&self) -> Observer {
+        let progress = self.progress.clone();
+        Arc::new(move |event| {
+            if let Event::Verified { id, content_bytes } = event {
+                progress.change(|state| {
+                    state.told.fetched_bytes += content_bytes;
+                    state.told.content_bytes += content_bytes;
+                    *state.under_way.entry(id).or_default() += content_bytes;
+                });
             }
-            let place = self.place(image);
-            if self.holds(place.clone(), image).await? {
-                self.progress.change(|progress| progress.image_bytes += image.bytes);
+        })
+    }
+
+    /// A blob of the new system is here; what was not fetched of it counts now.
+    pub fn tell_here(&self, id: BlobId, bytes: u64) {
+        self.progress.change(|state| {
+            let counted = state.under_way.remove(&id).unwrap_or(0);
+            state.told.content_bytes += bytes.saturating_sub(counted);
+        });
+    }
+
+    /// The images that are not in their places yet; those that are, and those that are not to be written, are passed over.
+    pub async fn absent_images<'i, T: ImageOf>(
+        &self,
+        images: &'i [T],
+    ) -> Result<Vec<(ImagePlace, &'i T)>, UpdateError> {
+        let wanted = || images.iter().filter(|image| !self.skips(image.target()));
+        let total = wanted().map(ImageOf::bytes).sum();
+        self.tell(|progress| progress.image_bytes_total = total);
+        let mut absent = Vec::new();
+        for image in wanted() {
+            let place = self.place(image.target());
+            let (images, at, bytes, sha256) =
+                (self.updater.images.clone(), place.clone(), image.bytes(), *image.sha256());
+            if blocking(move || images.holds(&at, bytes, &sha256)).await? {
+                self.tell(|progress| progress.image_bytes += bytes);
             } else {
                 absent.push((place, image));
             }
         }
-        let holders: BTreeSet<&PinnedPackageUrl> = absent.iter().map(|(_, image)| &image.package).collect();
-        let wanted = packages_of(update).chain(holders.iter().map(|url| url.hash())).chain([hash]);
-        updater.device.retain(wanted, []).await?;
-        updater.device.collect(Depth::Unused).await?;
-        for url in holders {
-            let host = url.as_unpinned().repository().host();
-            updater.device.fetch_retained(host, url.hash(), self.observer()).await?;
-        }
-        for (place, image) in absent {
-            self.write(place, image).await?;
-            self.progress.change(|progress| progress.image_bytes += image.bytes);
-        }
-        Ok(())
+        Ok(absent)
     }
 
     /// Recovery is written only where that is allowed.
-    fn skips(&self, image: &UpdateImage) -> bool {
-        let is_recovery = matches!(image.target, ImageTarget::Partition { slot: ImageSlot::Recovery, .. });
+    fn skips(&self, target: &ImageTarget) -> bool {
+        let is_recovery = matches!(target, ImageTarget::Partition { slot: ImageSlot::Recovery, .. });
         is_recovery && !self.updater.config.writes_recovery
     }
 
-    fn place(&self, image: &UpdateImage) -> ImagePlace {
-        match &image.target {
+    fn place(&self, target: &ImageTarget) -> ImagePlace {
+        match target {
             ImageTarget::Partition { slot: ImageSlot::Fuchsia, kind } => ImagePlace::Slot(self.slot, *kind),
             ImageTarget::Partition { slot: ImageSlot::Recovery, kind } => ImagePlace::Recovery(*kind),
             ImageTarget::Firmware(kind) => ImagePlace::Firmware(self.slot, kind.clone()),
         }
     }
 
-    async fn holds(&self, place: ImagePlace, image: &UpdateImage) -> Result<bool, UpdateError> {
-        let (images, bytes, sha256) = (self.updater.images.clone(), image.bytes, image.sha256);
-        blocking(move || images.holds(&place, bytes, &sha256)).await
-    }
-
-    async fn write(&self, place: ImagePlace, image: &UpdateImage) -> Result<(), UpdateError> {
+    /// Writes an image that is a blob, and proves it.
+    pub async fn write_image(&self, place: ImagePlace, blob: BlobId, image: &impl ImageOf) -> Result<(), UpdateError> {
         let updater = self.updater;
-        let contents = updater.device.open_package(image.package.hash()).await?;
-        let absent = || UpdateError::NoImage { package: image.package.hash(), path: image.path.clone() };
-        let blob = *contents.blobs.get(&image.path).ok_or_else(absent)?;
-        let (keep, images, bytes, sha256) =
-            (updater.device.keep().clone(), updater.images.clone(), image.bytes, image.sha256);
+        let (keep, images) = (updater.device.keep().clone(), updater.images.clone());
+        let (bytes, sha256) = (image.bytes(), *image.sha256());
         blocking(move || {
             let mut next = |at: u64| piece(keep.as_ref(), blob, at, bytes);
             images.write(&place, bytes, &sha256, &mut next)
         })
-        .await
-    }
-
-    /// Every package of the new system is here, whole. Image packages are given up before.
-    async fn fetch(&self, hash: BlobId, update: &UpdatePackage) -> Result<(), UpdateError> {
-        let updater = self.updater;
-        self.enter(Phase::Fetch, Some(update))?;
-        self.progress.change(|progress| progress.packages_total = update.packages.len() as u64);
-        updater.device.retain(packages_of(update).chain([hash]), []).await?;
-        updater.device.collect(Depth::Unused).await?;
-        let places = Arc::new(Semaphore::new(updater.config.resolves_at_once.max(1)));
-        let mut resolves = JoinSet::new();
-        for url in &update.packages {
-            let (places, device, observer) = (places.clone(), updater.device.clone(), self.observer());
-            let (host, hash) = (url.as_unpinned().repository().host().to_owned(), url.hash());
-            resolves.spawn(async move {
-                let _place = places.acquire_owned().await;
-                device.fetch_retained(&host, hash, observer).await
-            });
-        }
-        while let Some(resolved) = resolves.join_next().await {
-            resolved.map_err(|error| UpdateError::Internal(error.to_string()))??;
-            self.progress.change(|progress| progress.packages += 1);
-        }
+        .await?;
+        self.tell(|progress| progress.image_bytes += bytes);
         Ok(())
     }
 
-    /// The new system starts next. Before that the record says what it needs, so that it is protected from its first start on.
-    async fn commit(&self, hash: BlobId, update: &UpdatePackage) -> Result<(), UpdateError> {
+    /// The new system, all of which is here, starts next. Before that the record says what it needs, so that it is protected
+    /// from its first start on. Without a system it is recovery that starts.
+    pub fn commit(&self, news: News<'_>, system: Option<Installed>) -> Result<(), UpdateError> {
         let updater = self.updater;
-        self.enter(Phase::Commit, Some(update))?;
-        match update.mode {
-            UpdateMode::ForceRecovery => updater.boot.activate_recovery()?,
-            UpdateMode::Normal => {
-                for package in packages_of(update) {
-                    if !updater.device.is_on_device(package).await? {
-                        return Err(crate::error::DeviceError::NotOnDevice(package).into());
-                    }
-                }
-                let (version, epoch) = (update.version.clone(), update.epoch);
-                let packages = packages_of(update).collect();
-                let installed = Installed { version, epoch, update: hash, packages };
-                updater.change(|record| record.set_system(self.slot, Some(installed)))?;
+        self.enter(Phase::Commit, Some(news))?;
+        match system {
+            Some(system) => {
+                updater.change(|record| record.set_system(self.slot, Some(system)))?;
                 updater.boot.activate(self.slot)?;
             }
+            None => updater.boot.activate_recovery()?,
         }
         let now = updater.device.now();
         updater.change(|record| record.set_state(AttemptState::WaitToReboot, now))
     }
 }
 
-fn packages_of(update: &UpdatePackage) -> impl Iterator<Item = BlobId> + '_ {
-    update.packages.iter().map(PinnedPackageUrl::hash)
-}
-
-/// The name in a `meta/package` file.
-fn package_name(json: &[u8]) -> String {
-    let name = |json| Some(serde_json::from_slice::<serde_json::Value>(json).ok()?.get("name")?.as_str()?.to_owned());
-    name(json).unwrap_or_default()
-}
-
 /// The next piece of an image that is a blob; empty at its end.
 fn piece(keep: &dyn Keep, blob: BlobId, at: u64, image_bytes: u64) -> Result<Vec<u8>, UpdateError> {
-    let failed = |error| UpdateError::Device(crate::error::DeviceError::Keep(error));
+    let failed = |error| UpdateError::Device(DeviceError::Keep(error));
     let length = keep.length(&blob).map_err(failed)?.unwrap_or(0);
     let end = length.min(image_bytes).min(at.saturating_add(IMAGE_PIECE_BYTES));
     if at >= end {
@@ -276,7 +224,7 @@ fn piece(keep: &dyn Keep, blob: BlobId, at: u64, image_bytes: u64) -> Result<Vec
     keep.read_range(&blob, ByteRange::new(at, end)).map(|bytes| bytes.to_vec()).map_err(failed)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, UpdateError> + Send + 'static,
 ) -> Result<T, UpdateError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| UpdateError::Internal(error.to_string()))?

@@ -1,7 +1,7 @@
 //! [`Record`]: what each slot holds, and every attempt at an update, in one document that is replaced as a whole.
 
 use colibri_common::{BlobId, UnixSeconds};
-use colibri_release::update_package::{UpdateMode, UpdatePackage};
+use colibri_release::update_package::UpdateMode;
 use colibri_store::{DocumentName, Documents};
 use serde::{Deserialize, Serialize};
 
@@ -33,10 +33,22 @@ pub struct Installed {
     pub version: String,
     /// Its epoch.
     pub epoch: u64,
-    /// The update package that it came with.
+    /// The update package that it came with, or the id that its signed manifest has as a blob.
     pub update: BlobId,
     /// Its packages by package hash.
     pub packages: Vec<BlobId>,
+    /// Its blobs, if it came with a signed manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<BlobId>,
+}
+
+/// What is known of a system before it is installed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct News<'a> {
+    /// Its version.
+    pub version: &'a str,
+    /// What becomes of it.
+    pub mode: UpdateMode,
 }
 
 /// One attempt at an update.
@@ -169,12 +181,12 @@ impl Record {
         });
     }
 
-    /// `update` is what is installed, once that is known.
-    pub fn enter(&mut self, phase: Phase, update: Option<&UpdatePackage>, now: UnixSeconds) {
+    /// `news` is what is installed, once that is known.
+    pub fn enter(&mut self, phase: Phase, news: Option<News<'_>>, now: UnixSeconds) {
         self.set_state(AttemptState::Running(phase), now);
-        if let (Some(attempt), Some(update)) = (self.attempts.last_mut(), update) {
-            update.version.clone_into(&mut attempt.to_version);
-            attempt.recovery = update.mode == UpdateMode::ForceRecovery;
+        if let (Some(attempt), Some(news)) = (self.attempts.last_mut(), news) {
+            news.version.clone_into(&mut attempt.to_version);
+            attempt.recovery = news.mode == UpdateMode::ForceRecovery;
         }
     }
 

@@ -1,5 +1,7 @@
-//! Releases as update packages, and one device with two slots that can be started many times.
+//! Releases as update packages and as signed manifests, and one device with two slots that can be started many times.
 #![allow(dead_code, reason = "each test file uses its own part")]
+
+pub mod manifest;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,14 +9,17 @@ use std::sync::Arc;
 
 use colibri_cluster::Cluster;
 use colibri_common::{BlobId, SystemClock, hex, sha256};
-use colibri_device::update::{BootControl, FileBoot, ImagePlace, Images, Slot, UpdateConfig, UpdateObserver, Updater};
+use colibri_device::update::{
+    BootControl, FileBoot, ImagePlace, Images, Slot, UpdateConfig, UpdateObserver, UpdateSource, Updater,
+};
 use colibri_device::{Device, DeviceConfig};
-use colibri_metadata::RepoConfig;
+use colibri_metadata::{RepoConfig, Role};
+use colibri_release::ReleaseBuilder;
 use colibri_release::update_package::PartitionKind;
-use colibri_store::{Disk, Documents, OsDisk};
+use colibri_store::{Disk, Documents, OsDisk, Store};
 use serde_json::json;
 
-use crate::scene::{HOST, Scene, noise};
+use crate::scene::{Built, HOST, Scene, noise, url};
 
 pub const BOARD: &str = "toucan";
 
@@ -28,6 +33,13 @@ pub enum Change {
     WrongImageHash,
     /// There is no `images.json`.
     NoImages,
+}
+
+/// How a system is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    ByPackage,
+    ByManifest,
 }
 
 /// A system to be released.
@@ -54,6 +66,7 @@ pub fn images(release: &Release) -> (Vec<u8>, Vec<u8>) {
 /// A released system.
 pub struct Released {
     pub packages: Vec<BlobId>,
+    pub source: UpdateSource,
     zbi: Vec<u8>,
     firmware: Vec<u8>,
 }
@@ -81,11 +94,13 @@ pub struct Bench {
     repository: RepoConfig,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    told: Told,
 }
 
 /// A device that was started.
 pub struct Started {
     pub device: Device,
+    pub store: Arc<Store>,
     pub updater: Updater,
     pub images: Images,
 }
@@ -104,22 +119,87 @@ impl Bench {
         scene.release("app", &[("bin/app", b"not an update")]);
         let cluster = scene.serve(1);
         let repository = scene.config(&cluster, HOST);
-        Self { scene, cluster, repository, disk, dir }
+        Self { scene, cluster, repository, disk, dir, told: Told::ByPackage }
+    }
+
+    /// The same, with systems told in another way.
+    pub fn telling(self, told: Told) -> Self {
+        Self { told, ..self }
+    }
+
+    /// A product release without packages: a device that follows it may resolve none.
+    pub fn bare_release(&self) -> colibri_release::Release {
+        let mut builder = ReleaseBuilder::new("lamp", "1".parse().unwrap());
+        let trusted = self.scene.repository.metadata().unwrap();
+        let root = trusted.files().find(|(name, _)| *name == Role::Root.file()).unwrap().1.to_vec();
+        builder.repository(format!("fuchsia-pkg://{HOST}").parse().unwrap(), String::from_utf8(root).unwrap());
+        builder.finish().unwrap()
+    }
+
+    /// Where blobs are served, in the form that every client reads.
+    pub fn blobs_url(&self) -> String {
+        format!("{}/blobs/1", self.repository.mirrors[0].mirror_url)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.scene.path(name)
     }
 
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Publishes a system as the package `update`.
+    /// Releases a system: publishes what it consists of, and tells it.
     pub fn release(&self, release: &Release) -> Released {
         let (zbi, firmware) = images(release);
+        let [own, inner, shared] = self.packages(release);
+        let packages = vec![own.hash, shared.hash];
+        let source = match self.told {
+            Told::ByPackage => self.update_package(release, &[&own, &shared]),
+            Told::ByManifest => {
+                let manifest = manifest::Manifest::of(self, release, &[&own, &inner, &shared]);
+                self.manifest_file(&manifest.signed(&[manifest::TRUSTED]))
+            }
+        };
+        Released { packages, source, zbi, firmware }
+    }
+
+    /// What a release consists of: a package of its own, its subpackage, and one that all releases share.
+    fn packages(&self, release: &Release) -> [Built; 3] {
         let seed = u64::from(release.version.as_bytes()[0]);
-        let own = self.scene.build("system-own", &[("data", &noise(seed + 7, 20_000))], &[]);
+        let inner = self.scene.build("system-inner", &[("data", &noise(seed + 9, 9_000))], &[]);
+        let own = self.scene.build("system-own", &[("data", &noise(seed + 7, 20_000))], &[&inner]);
         let shared = self.scene.build("system-shared", &[("data", &noise(3, 20_000))], &[]);
+        [own, inner, shared]
+    }
+
+    /// The manifest of a release, which is published; to be changed and signed.
+    pub fn manifest_of(&self, release: &Release) -> manifest::Manifest {
+        let [own, inner, shared] = self.packages(release);
+        manifest::Manifest::of(self, release, &[&own, &inner, &shared])
+    }
+
+    /// A signed manifest in a file.
+    pub fn manifest_file(&self, file: &[u8]) -> UpdateSource {
+        let path = self.scene.path("update.manifest");
+        std::fs::write(&path, file).unwrap();
+        format!("file://{}", path.display()).parse().unwrap()
+    }
+
+    /// Publishes packages, and two images as the package `update-images`; its hash.
+    fn publish_with_images(&self, release: &Release, packages: &[&Built]) -> Built {
+        let (zbi, firmware) = images(release);
         let holder = self.scene.build("update-images", &[("zbi", &zbi), ("bl2", &firmware)], &[]);
+        self.scene.publish(&[packages, &[&holder]].concat());
+        holder
+    }
+
+    /// Publishes a system as the package `update`.
+    fn update_package(&self, release: &Release, packages: &[&Built]) -> UpdateSource {
+        let (zbi, firmware) = images(release);
+        let holder = self.publish_with_images(release, packages);
         let pinned = |name: &str, hash: BlobId| format!("fuchsia-pkg://{HOST}/{name}/0?hash={hash}");
-        let packages = [pinned("system-own", own.hash), pinned("system-shared", shared.hash)];
+        let packages: Vec<_> = packages.iter().map(|built| pinned(&built.name, built.hash)).collect();
         let packages = json!({"version": "1", "content": packages}).to_string();
         let image = |content: &[u8], resource: &str| {
             let url = format!("{}#{resource}", pinned("update-images", holder.hash));
@@ -147,8 +227,8 @@ impl Bench {
             files.push(("images.json", images.as_bytes()));
         }
         let update = self.scene.build("update", &files, &[]);
-        self.scene.publish(&[&own, &shared, &holder, &update]);
-        Released { packages: vec![own.hash, shared.hash], zbi, firmware }
+        self.scene.publish(&[&update]);
+        url("update").into()
     }
 
     /// Starts the device. A new `boot_id` is a start of the machine.
@@ -195,17 +275,19 @@ impl Bench {
     ) -> Result<Started, String> {
         // Metadata is looked at anew every time: releases follow each other within a second here.
         let config = DeviceConfig { metadata_life_s: 0, ..config };
-        let (device, _) = Device::open_on(disk, &self.dir, config, Arc::new(SystemClock)).map_err(|e| e.to_string())?;
+        let opened = Device::open_on(disk, &self.dir, config, Arc::new(SystemClock));
+        let (device, store) = opened.map_err(|e| e.to_string())?;
         device.repositories().add(self.repository.clone()).map_err(|e| e.to_string())?;
         let documents = || Documents::open(disk.clone(), &self.dir.join("state")).map_err(|e| e.to_string());
         let boot: Arc<dyn BootControl> = Arc::new(FileBoot::open(documents()?, boot_id).map_err(|e| e.to_string())?);
         let images = Images::new(disk.clone(), &self.dir.join("slots"), BTreeMap::new());
-        let mut config = UpdateConfig { board: BOARD.to_owned(), ..UpdateConfig::default() };
+        let manifest_keys = vec![manifest::public(manifest::TRUSTED)];
+        let mut config = UpdateConfig { board: BOARD.to_owned(), manifest_keys, ..UpdateConfig::default() };
         change(&mut config);
         let updater = Updater::open(device.clone(), boot, images.clone(), documents()?, config)
             .await
             .map_err(|e| e.to_string())?;
-        Ok(Started { device, updater, images })
+        Ok(Started { device, store, updater, images })
     }
 }
 

@@ -39,10 +39,12 @@ fn a_system_is_checked_for_installed_and_committed() {
     let hash = release(&site, "1.0");
     let offered = update(&site, "0", &["check", UPDATE]).ok();
     let next = format!("next: colibri device update install {UPDATE}\n");
-    assert_eq!(offered, format!("update available: {hash} (the running system is unknown)\n{next}"));
+    assert_eq!(offered, format!("update available: {hash}, version 1.0 (the running system is unknown)\n{next}"));
 
-    let other = site.device(&["update", "--board", "heron", "--boot-id", "0", "install", UPDATE]).failed(1);
-    assert_eq!(other, r#"the update is for board "toucan"; this is "heron""#);
+    for verb in ["check", "install"] {
+        let other = site.device(&["update", "--board", "heron", "--boot-id", "0", verb, UPDATE]).failed(1);
+        assert_eq!(other, r#"the update is for board "toucan"; this is "heron""#);
+    }
     let installed = update(&site, "0", &["install", UPDATE]).ok();
     assert!(installed.starts_with("installed version 1.0 in slot b: it starts next\n"), "{installed}");
     assert_eq!(std::fs::read(site.path("device/slots/b.zbi")).unwrap(), "1.0".repeat(1000).as_bytes());
@@ -73,7 +75,34 @@ fn a_system_is_checked_for_installed_and_committed() {
 fn wrong_arguments_are_told() {
     let site = Site::start(1).ready();
     let not_a_url = update(&site, "0", &["install", "update"]).failed(2);
-    assert!(not_a_url.contains("not a package URL"), "{not_a_url}");
+    assert!(not_a_url.contains("neither a URL"), "{not_a_url}");
+    for (bad, said) in
+        [("fuchsia-pkg://", "not a package URL"), ("https://a.com", "not a manifest"), ("ftp://x/y", "HOST")]
+    {
+        let refused = update(&site, "0", &["install", bad]).failed(2);
+        assert!(refused.starts_with(&format!("`{bad}`: ")) && refused.contains(said), "{refused}");
+    }
     let hello = update(&site, "0", &["install", "fuchsia-pkg://devhost/hello"]).failed(1);
     assert_eq!(hello, "fuchsia-pkg://devhost/hello calls itself `hello`, not `update`: it is no update package");
+}
+
+#[test]
+fn a_signed_manifest_counts_only_by_a_key_of_the_configuration() {
+    let site = Site::start(1).ready();
+    let file = site.path("system.manifest");
+    std::fs::write(&file, b"no manifest").unwrap();
+    let file = file.display().to_string();
+    let nobody = update(&site, "0", &["check", &file]).failed(1);
+    assert!(nobody.starts_with("this device has no keys for signed manifests"), "{nobody}");
+    let key = "11".repeat(32);
+    let given = update(&site, "0", &["--manifest-key", &key, "check", &file]).failed(1);
+    let not_one = format!("{file}: signed manifest of the update: it does not begin like one");
+    assert_eq!(given, not_one);
+    std::fs::create_dir_all(site.path("device/config")).unwrap();
+    let keys = site.path("device/config/update-keys.json");
+    std::fs::write(&keys, json!({ "format": 1, "ed25519": [key] }).to_string()).unwrap();
+    assert_eq!(update(&site, "0", &["check", &file]).failed(1), not_one);
+    std::fs::write(&keys, "{}").unwrap();
+    let damaged = update(&site, "0", &["check", &file]).failed(1);
+    assert!(damaged.starts_with("keys for signed manifests of updates, "), "{damaged}");
 }
