@@ -115,6 +115,14 @@ impl Repositories {
         Self { by_host: Mutex::default(), shipped: StaticConfig::none(), kept: None }
     }
 
+    /// One repository, in memory, going on from what was trusted when the device was awake last: that is its floor.
+    pub fn resuming(config: RepoConfig, trusted: Option<TrustedSet>) -> Result<Self, DeviceError> {
+        let repositories = Self::in_memory();
+        let host = config.host().to_owned();
+        lock(&repositories.by_host).insert(host, Arc::new(repository(config, false, trusted, None)?));
+        Ok(repositories)
+    }
+
     /// Repositories of `shipped`, and those that people added, kept in `documents`; their trusted metadata is in `trust`.
     pub fn open(documents: Documents, trust: TrustStore, shipped: StaticConfig) -> Result<Self, DeviceError> {
         let mut by_host = BTreeMap::new();

@@ -1,18 +1,21 @@
 //! Synthetic fleets: the device's real work, done by the thousand, with a store that keeps hashes and counts.
 //!
-//! A [`scenario::Scenario`] says what is to happen; its [`plan::Plan`] is pure and seeded; [`fleet::run`] does one open-loop
+//! A [`scenario::Scenario`] says what is to happen; its [`plan::Plan`] is pure and seeded; [`runner::run`] does one open-loop
 //! (latency counts from the intended start, so a slow system cannot hide behind devices that wait); a [`record::Record`] is what was
-//! measured, and rules of [`slo`] judge it. Deliberately absent: any shortcut around the device's code — every leaf is
+//! measured, and an [`outcome::Report`] judges it by the rules of [`slo`]. [`fleet::run`] is the short way without a scenario. Deliberately absent: any shortcut around the device's code — every leaf is
 //! verified — and any figure that was not measured in the run.
 
 mod draw;
 pub mod fleet;
 pub mod limits;
+pub mod outcome;
 pub mod plan;
 pub mod record;
 pub mod report;
+pub mod runner;
 pub mod scenario;
 pub mod slo;
+pub mod spawned;
 mod tally;
 
 pub use fleet::{FleetConfig, run};

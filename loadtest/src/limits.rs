@@ -15,6 +15,9 @@ pub const SESSIONS_AT_ONCE_MAX: usize = 20_000;
 /// meta.fars kept for parsing by the whole fleet, bytes.
 pub const META_FARS_BYTES_MAX: u64 = 256 << 20;
 
+/// Longest blob of an audited device that is hashed once more, bytes.
+pub const AUDITED_BLOB_BYTES_MAX: u64 = 4 << 20;
+
 /// Different failures kept with their text.
 pub const FAILURE_TEXTS_MAX: usize = 16;
 
@@ -64,6 +67,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("DEVICES_AT_ONCE_MAX", DEVICES_AT_ONCE_MAX as u64),
     ("SESSIONS_AT_ONCE_MAX", SESSIONS_AT_ONCE_MAX as u64),
     ("META_FARS_BYTES_MAX", META_FARS_BYTES_MAX),
+    ("AUDITED_BLOB_BYTES_MAX", AUDITED_BLOB_BYTES_MAX),
     ("FAILURE_TEXTS_MAX", FAILURE_TEXTS_MAX as u64),
     ("SCENARIO_BYTES_MAX", SCENARIO_BYTES_MAX as u64),
     ("DURATION_S_MAX", DURATION_S_MAX as u64),

@@ -4,6 +4,9 @@
 
 mod arrivals;
 mod keys;
+pub mod shipped;
+
+use std::fmt;
 
 use toml::Table;
 
@@ -128,6 +131,15 @@ pub enum Place {
     Origin,
     /// One edge, counted from 1.
     Edge(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Origin => f.write_str("origin"),
+            Self::Edge(number) => write!(f, "edge-{number}"),
+        }
+    }
 }
 
 /// One fault.

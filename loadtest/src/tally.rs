@@ -2,14 +2,15 @@
 //! blob counts as kept only when all its leaves were seen. meta.fars are kept once for the whole fleet, to be parsed.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use colibri_common::merkle::{HASHES_PER_BLOCK, LEAF_BYTES, Leaves, Verified};
+use colibri_common::merkle::{self, HASHES_PER_BLOCK, LEAF_BYTES, Leaves, Verified};
 use colibri_common::{BlobId, ByteRange, ClaimedLength};
 use colibri_device::{Keep, KeepError, PartialKeep, Purpose};
 
-use crate::limits::META_FARS_BYTES_MAX;
+use crate::limits::{AUDITED_BLOB_BYTES_MAX, META_FARS_BYTES_MAX};
 
 /// The fleet's meta.fars, verified when they came in.
 #[derive(Debug, Default)]
@@ -17,16 +18,45 @@ pub(crate) struct MetaFars {
     by_id: Mutex<HashMap<BlobId, Bytes>>,
 }
 
+/// What was hashed once more, apart from all verification on the way: blobs that devices took as whole.
+#[derive(Debug, Default)]
+pub(crate) struct Audit {
+    audited_bytes: AtomicU64,
+    unverified_bytes: AtomicU64,
+}
+
+impl Audit {
+    /// Bytes audited, and of these the bytes of blobs that were not what their name says.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.audited_bytes.load(Ordering::Relaxed), self.unverified_bytes.load(Ordering::Relaxed))
+    }
+
+    fn blob(&self, id: BlobId, content: &[u8]) {
+        let bytes = content.len() as u64;
+        self.audited_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if merkle::build(content).id != id {
+            self.unverified_bytes.fetch_add(bytes.max(1), Ordering::Relaxed);
+        }
+    }
+}
+
 /// What one synthetic device holds.
 #[derive(Debug, Clone)]
 pub(crate) struct TallyKeep {
     held: Arc<Mutex<HashMap<BlobId, u64>>>,
     meta_fars: Arc<MetaFars>,
+    audit: Option<Arc<Audit>>,
 }
 
 impl TallyKeep {
     pub fn new(meta_fars: Arc<MetaFars>) -> Self {
-        Self { held: Arc::default(), meta_fars }
+        Self::holding(meta_fars, &[], None)
+    }
+
+    /// One that holds these packages' blobs. With an audit, what it takes besides is kept whole until it is taken, and hashed.
+    pub fn holding(meta_fars: Arc<MetaFars>, packages: &[Arc<[(BlobId, u64)]>], audit: Option<Arc<Audit>>) -> Self {
+        let held = packages.iter().flat_map(|blobs| blobs.iter().copied()).collect();
+        Self { held: Arc::new(Mutex::new(held)), meta_fars, audit }
     }
 
     /// Number of blobs and bytes of content held.
@@ -75,8 +105,10 @@ impl Keep for TallyKeep {
     ) -> Result<Box<dyn PartialKeep>, KeepError> {
         let keep = self.clone();
         let seen = vec![false; usize::try_from(leaves.count()).expect("leaf lists fit memory")];
-        let content = (purpose == Purpose::MetaFar).then(BytesMut::new);
-        Ok(Box::new(TallyPartial { keep, id: leaves.id(), length: length.0, seen, content }))
+        let is_audited = self.audit.is_some() && length.0 <= AUDITED_BLOB_BYTES_MAX;
+        let is_meta_far = purpose == Purpose::MetaFar;
+        let content = (is_meta_far || is_audited).then(BytesMut::new);
+        Ok(Box::new(TallyPartial { keep, id: leaves.id(), length: length.0, seen, content, is_meta_far, is_audited }))
     }
 }
 
@@ -87,6 +119,8 @@ struct TallyPartial {
     length: u64,
     seen: Vec<bool>,
     content: Option<BytesMut>,
+    is_meta_far: bool,
+    is_audited: bool,
 }
 
 impl PartialKeep for TallyPartial {
@@ -117,7 +151,10 @@ impl PartialKeep for TallyPartial {
         if self.seen.contains(&false) {
             return Err(KeepError::Other(format!("blob {} is not whole", self.id)));
         }
-        if let Some(content) = self.content {
+        if let (Some(audit), Some(content), true) = (&self.keep.audit, &self.content, self.is_audited) {
+            audit.blob(self.id, content);
+        }
+        if let Some(content) = self.content.filter(|_| self.is_meta_far) {
             let mut meta_fars = lock(&self.keep.meta_fars.by_id);
             let total: u64 = meta_fars.values().map(|bytes| bytes.len() as u64).sum();
             if total + content.len() as u64 > META_FARS_BYTES_MAX {
@@ -159,6 +196,31 @@ mod tests {
         assert_eq!(keep.totals(), (1, 20_000));
         assert_eq!(keep.read(&tree.id, 20_000).unwrap(), data);
         assert!(keep.read(&tree.id, 19_999).is_err());
+    }
+
+    #[test]
+    fn an_audit_finds_what_is_not_what_its_name_says() {
+        let audit = Audit::default();
+        let id = colibri_common::merkle::build(b"good").id;
+        audit.blob(id, b"good");
+        assert_eq!(audit.counts(), (4, 0));
+        audit.blob(id, b"evil");
+        audit.blob(id, b"");
+        assert_eq!(audit.counts(), (8, 5), "an empty one counts, too");
+    }
+
+    #[test]
+    fn what_it_takes_is_audited_and_what_it_held_is_there() {
+        let data = Bytes::from(vec![7; 20_000]);
+        let tree = colibri_common::merkle::build(&data);
+        let audit = Arc::new(Audit::default());
+        let keep = TallyKeep::holding(Arc::default(), &[[(tree.id, 20_000)].into()], Some(audit.clone()));
+        assert_eq!(keep.totals(), (1, 20_000));
+        let mut partial = keep.begin(&tree.leaves, tree.length.into(), Purpose::Content).unwrap();
+        partial.write(&tree.leaves.verify(0, data.clone()).unwrap()).unwrap();
+        partial.commit().unwrap();
+        assert_eq!(audit.counts(), (20_000, 0));
+        assert!(keep.read(&tree.id, 20_000).is_err(), "content is audited, not kept");
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! A whole system in one process: an origin and edges on loopback, with faults that a test or demo can switch on.
 //!
-//! The faults are wrappers around the real parts ([`fault`]); the parts themselves have no such switch. Deliberately absent:
-//! publishing (`colibri-repository`) and devices: callers bring their own.
+//! The faults are wrappers around the real parts ([`fault`], [`trouble`]); the parts themselves have no such switch. A
+//! [`catalogue`] generates content for load tests. Deliberately absent: devices, and any other publishing.
 
+pub mod catalogue;
 pub mod fault;
 pub mod limits;
 mod origin_log;
+pub mod trouble;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use colibri_common::SystemClock;
@@ -22,10 +24,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::limits::PORT_ATTEMPTS_MAX;
+use crate::limits::{PORT_ATTEMPTS_MAX, REVIVAL_ATTEMPTS_MAX};
 
 pub use fault::Lies;
 pub use origin_log::OriginLog;
+pub use trouble::Trouble;
+
+/// How long a revived node waits before it tries its port again.
+const REVIVAL_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a stopping node may take to finish its requests.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -73,12 +79,32 @@ pub enum ClusterError {
 }
 
 /// A listener under way.
-#[derive(Debug)]
 pub struct Node {
     address: SocketAddr,
-    stop: CancellationToken,
-    serving: JoinHandle<()>,
+    handler: Handler,
+    config: ServerConfig,
+    /// Nothing while it is killed.
+    serving: Mutex<Option<Serving>>,
     _blackhole: Option<UdpSocket>,
+}
+
+#[derive(Debug)]
+struct Serving {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Serving {
+    fn begin(server: Server) -> Self {
+        let stop = CancellationToken::new();
+        Self { task: tokio::spawn(server.serve(stop.clone(), DRAIN)), stop }
+    }
 }
 
 impl Node {
@@ -94,14 +120,54 @@ impl Node {
 
     /// Tells this node alone to drain and stop.
     pub fn stop(&self) {
-        self.stop.cancel();
+        if let Some(serving) = &*self.serving() {
+            serving.stop.cancel();
+        }
+    }
+
+    /// Ends this node's connections and listeners at once, in the middle of whatever they do.
+    pub async fn kill(&self) {
+        let serving = self.serving().take();
+        if let Some(Serving { task, .. }) = serving {
+            task.abort();
+            // It was cancelled: that is what was wanted.
+            drop(task.await);
+        }
+    }
+
+    /// Starts a node that was killed again, on the same port and with all that it kept. One that runs goes on running.
+    ///
+    /// # Errors
+    /// Somebody else has taken the port.
+    pub async fn revive(&self) -> Result<(), ClusterError> {
+        if self.serving().is_some() {
+            return Ok(());
+        }
+        let mut attempt = 1;
+        let server = loop {
+            match Server::bind(self.config.clone(), self.handler.clone()) {
+                Ok(server) => break server,
+                // Its own sockets are closed by tasks that may still be on their way.
+                Err(_) if attempt < REVIVAL_ATTEMPTS_MAX => attempt += 1,
+                Err(error) => return Err(error.into()),
+            }
+            tokio::time::sleep(REVIVAL_PAUSE).await;
+        };
+        *self.serving() = Some(Serving::begin(server));
+        Ok(())
     }
 
     /// Stops this node and waits until its listeners are gone.
     async fn stopped(self) {
-        self.stop.cancel();
+        let serving = self.serving.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Some(Serving { stop, task }) = serving else { return };
+        stop.cancel();
         // A panic of the listener has been reported by its task already.
-        drop(self.serving.await);
+        drop(task.await);
+    }
+
+    fn serving(&self) -> MutexGuard<'_, Option<Serving>> {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -114,6 +180,8 @@ pub struct EdgeNode {
     pub edge: Edge,
     /// Switch of the byte-flipping wrapper around its blob bodies.
     pub lies: Lies,
+    /// Its other troubles.
+    pub trouble: Trouble,
 }
 
 /// A running system.
@@ -121,6 +189,10 @@ pub struct EdgeNode {
 pub struct Cluster {
     /// The origin's listener.
     pub origin: Node,
+    /// Switch of the byte-flipping wrapper around the origin's blob bodies.
+    pub origin_lies: Lies,
+    /// The origin's other troubles.
+    pub origin_trouble: Trouble,
     /// What the origin was asked.
     pub origin_log: Arc<OriginLog>,
     /// The edges.
@@ -140,10 +212,13 @@ impl Cluster {
         let repositories = repositories.collect::<Result<_, ClusterError>>()?;
         let origin_config = OriginConfig { repositories, ..OriginConfig::default() };
         let origin = Origin::open(origin_config, Arc::new(SystemClock))?.with_observer(origin_log.clone());
-        let origin = listen(&origin.handler(), config.block_udp)?;
+        let (origin_lies, origin_trouble) = (Lies::default(), Trouble::default());
+        let handler = fault::lying(origin.handler(), origin_lies.clone(), tasks.clone());
+        let handler = trouble::troubled(handler, origin_trouble.clone(), tasks.clone());
+        let origin = listen(&handler, config.block_udp)?;
         let edges = (1..=config.edges).map(|number| start_edge(number, &origin, config, &tasks));
         let edges = edges.collect::<Result<_, _>>()?;
-        Ok(Self { origin, origin_log, edges, tasks })
+        Ok(Self { origin, origin_lies, origin_trouble, origin_log, edges, tasks })
     }
 
     /// The device-side configuration of a repository with all edges as mirrors, trusting `root`.
@@ -191,8 +266,10 @@ fn start_edge(
     let edge = Edge::build(&edge_config, &Registry::new())?;
     let lies = Lies::default();
     let handler = fault::lying(edge.handler(), lies.clone(), tasks.clone());
+    let trouble = Trouble::default();
+    let handler = trouble::troubled(handler, trouble.clone(), tasks.clone());
     let node = listen(&handler, config.block_udp)?;
-    Ok(EdgeNode { node, edge, lies })
+    Ok(EdgeNode { node, edge, lies, trouble })
 }
 
 fn listen(handler: &Handler, block_udp: bool) -> Result<Node, ClusterError> {
@@ -210,7 +287,7 @@ fn listen(handler: &Handler, block_udp: bool) -> Result<Node, ClusterError> {
             Err(source) => return Err(ClusterError::Blackhole { address, source }),
         }
     };
-    let (address, stop) = (server.address(), CancellationToken::new());
-    let serving = tokio::spawn(server.serve(stop.clone(), DRAIN));
-    Ok(Node { address, stop, serving, _blackhole: blackhole })
+    let address = server.address();
+    let (handler, config) = (handler.clone(), ServerConfig { address, ..config });
+    Ok(Node { address, handler, config, serving: Mutex::new(Some(Serving::begin(server))), _blackhole: blackhole })
 }

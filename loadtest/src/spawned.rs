@@ -1,0 +1,180 @@
+//! [`Spawned`]: the system that a run starts for itself: a generated repository, an origin and edges on loopback.
+//!
+//! It publishes when the scenario says so and goes wrong when the scenario says so; the parts themselves have no such switch.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use colibri_cluster::catalogue::{Catalogue, CatalogueConfig, CatalogueError, Published, RELEASE, REPOSITORY};
+use colibri_cluster::trouble::Kind;
+use colibri_cluster::{Cluster, ClusterConfig, ClusterError, Node};
+use colibri_common::Clock;
+use colibri_metadata::{RepoConfig, RepoConfigError};
+use colibri_package::url::AbsolutePackageUrl;
+
+use crate::scenario::{Fault, FaultKind, Place, Scenario};
+
+/// Where devices go and what there is.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Repository and mirrors.
+    pub repository: RepoConfig,
+    /// Its packages: the release first, then the others by popularity.
+    pub packages: Vec<AbsolutePackageUrl>,
+}
+
+/// Why a system could not be started or used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// Its content.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// Its servers.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// Its device-side configuration.
+    #[error(transparent)]
+    RepoConfig(#[from] RepoConfigError),
+    /// A generated name.
+    #[error("the generated package `{name}` has no URL: {reason}")]
+    Name {
+        /// The name.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A task was lost.
+    #[error("an internal task stopped: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// A system of this run.
+pub struct Spawned {
+    cluster: Cluster,
+    catalogue: Arc<Catalogue>,
+    clock: Arc<dyn Clock>,
+    published: Mutex<Vec<Published>>,
+}
+
+impl Spawned {
+    /// Publishes the first release below `work` and starts the servers.
+    pub async fn start(scenario: &Scenario, work: &Path, clock: Arc<dyn Clock>) -> Result<Self, SpawnError> {
+        let system = &scenario.system;
+        let config = CatalogueConfig {
+            seed: scenario.seed,
+            packages: system.packages,
+            release_files: system.release_files,
+            release_file_bytes: system.release_file_bytes,
+            changed: system.changed,
+            package_bytes: system.package_bytes,
+        };
+        let (dir, now) = (work.to_owned(), clock.now());
+        let made = tokio::task::spawn_blocking(move || {
+            let catalogue = Catalogue::create(&dir, config, now)?;
+            let first = catalogue.publish(1, now)?;
+            Ok::<_, CatalogueError>((catalogue, first))
+        });
+        let (catalogue, first) = made.await??;
+        let cluster = Cluster::start(&ClusterConfig {
+            repositories: vec![(REPOSITORY.to_owned(), catalogue.dir().to_owned())],
+            edges: system.edges,
+            edge_memory_bytes: system.edge_cache_bytes,
+            edge_disk_bytes: system.edge_cache_bytes,
+            work: work.join("edges"),
+            block_udp: false,
+        })?;
+        Ok(Self { cluster, catalogue: Arc::new(catalogue), clock, published: Mutex::new(vec![first]) })
+    }
+
+    /// What devices are to be told.
+    pub fn target(&self) -> Result<Target, SpawnError> {
+        let root = self.catalogue.metadata()?;
+        let repository = self.cluster.device_config(REPOSITORY, root.root())?;
+        let names = std::iter::once(RELEASE.to_owned()).chain(self.catalogue.package_names());
+        let url = |name: String| {
+            let url = format!("fuchsia-pkg://{REPOSITORY}/{name}").parse();
+            url.map_err(|error| SpawnError::Name { name, reason: format!("{error}") })
+        };
+        Ok(Target { repository, packages: names.map(url).collect::<Result<_, _>>()? })
+    }
+
+    /// Publishes the next release.
+    pub async fn publish(&self) -> Result<Published, SpawnError> {
+        let (catalogue, now) = (self.catalogue.clone(), self.clock.now());
+        let next = self.newest().release + 1;
+        let published = tokio::task::spawn_blocking(move || catalogue.publish(next, now)).await??;
+        self.published().push(published);
+        Ok(published)
+    }
+
+    /// The newest release.
+    pub fn newest(&self) -> Published {
+        // The first one was published before this was made.
+        self.published().last().copied().expect("a system begins with a release")
+    }
+
+    /// Releases published so far.
+    pub fn releases(&self) -> Vec<Published> {
+        self.published().clone()
+    }
+
+    /// Body bytes that left the origin.
+    pub fn origin_bytes(&self) -> u64 {
+        self.cluster.origin_log.body_bytes()
+    }
+
+    /// Units that edges served without a fill of their own, and units they were asked for.
+    pub fn hits_and_asked(&self) -> (u64, u64) {
+        let per_edge = self.cluster.edges.iter().map(|edge| edge.edge.metrics().hits_and_asked());
+        per_edge.fold((0, 0), |sum, edge| (sum.0 + edge.0, sum.1 + edge.1))
+    }
+
+    /// Address of an edge, counted from 1.
+    pub fn edge_url(&self, number: usize) -> Option<String> {
+        Some(self.cluster.edges.get(number.checked_sub(1)?)?.node.url())
+    }
+
+    /// Begins or ends a fault.
+    pub async fn set(&self, fault: &Fault, on: bool) -> Result<(), SpawnError> {
+        let (node, edge) = match fault.place {
+            Place::Origin => (&self.cluster.origin, None),
+            // The scenario was checked: there is such an edge.
+            Place::Edge(number) => match self.cluster.edges.get(number - 1) {
+                Some(edge) => (&edge.node, Some(edge)),
+                None => return Ok(()),
+            },
+        };
+        let kind = match fault.kind {
+            FaultKind::Kill => return kill(node, on).await,
+            FaultKind::Corrupt => {
+                edge.map_or(&self.cluster.origin_lies, |edge| &edge.lies).set(on);
+                return Ok(());
+            }
+            FaultKind::Truncate => Kind::Truncate,
+            FaultKind::Freeze => Kind::Freeze,
+            FaultKind::Stall => Kind::Stall,
+            FaultKind::Slow => Kind::Slow,
+            FaultKind::Refuse => Kind::Refuse,
+            FaultKind::Error => Kind::Error,
+        };
+        edge.map_or(&self.cluster.origin_trouble, |edge| &edge.trouble).set(kind, on);
+        Ok(())
+    }
+
+    /// Stops everything.
+    pub async fn stop(self) {
+        self.cluster.stop().await;
+    }
+
+    fn published(&self) -> std::sync::MutexGuard<'_, Vec<Published>> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn kill(node: &Node, on: bool) -> Result<(), SpawnError> {
+    if on {
+        node.kill().await;
+        return Ok(());
+    }
+    Ok(node.revive().await?)
+}
