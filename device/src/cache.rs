@@ -24,6 +24,7 @@ use colibri_release::limits::RELEASE_BYTES_MAX;
 use colibri_store::{DocumentName, Documents, Store};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
+use crate::eager::Eager;
 use crate::error::DeviceError;
 use crate::limits::{KEPT_BYTES_MAX, USE_AGAIN_S};
 use crate::sets::{Situation, Table, Upgrade, upgrades_of};
@@ -99,8 +100,8 @@ impl Cache {
         Self { indices, idle: Notify::new(), home: None, release, turn: Arc::default() }
     }
 
-    /// Of the device in `dir`.
-    pub fn open(store: Store, documents: Documents, dir: &Path) -> Result<Self, DeviceError> {
+    /// Of the device in `dir`, with what signed answers say of eager packages.
+    pub fn open(store: Store, documents: Documents, dir: &Path, eager: &Eager) -> Result<Self, DeviceError> {
         let read = documents.get(&document_name(), KEPT_BYTES_MAX)?;
         let (mut kept, mut damage) = match read.as_deref().map(Kept::parse) {
             None => (Kept::default(), None),
@@ -111,7 +112,8 @@ impl Cache {
             None => None,
             Some(Ok(release)) => {
                 // A change of release may have been cut short between its two documents: the release decides.
-                let upgrades = upgrades_of(&kept.upgradable);
+                let mut upgrades = upgrades_of(&kept.upgradable);
+                eager.overrule(&mut upgrades);
                 Table::new(&release, &upgrades).apply(&mut kept);
                 Some(Arc::new(release))
             }
@@ -120,6 +122,7 @@ impl Cache {
                 None
             }
         };
+        kept.eager = eager.hashes();
         let home = Home { store, documents, trees: Trees::new(dir.join("trees")), damage };
         let (indices, release) = (Mutex::new(Indices::new(kept)), Mutex::new(release));
         Ok(Self { indices, home: Some(home), release, ..Self::without_home() })

@@ -107,11 +107,6 @@ impl Device {
         told(self, url, found, async |found: &Lookup| self.fetch_open(found, holder, observer).await).await
     }
 
-    /// The update package that a URL means.
-    pub(crate) async fn update_hash(&self, url: &AbsolutePackageUrl) -> Result<BlobId, DeviceError> {
-        self.pinned_or_listed(&self.rules().rewrite(url)).await
-    }
-
     async fn fetch_open(&self, found: &Lookup, holder: &str, observer: Observer) -> Result<Opened, DeviceError> {
         let Lookup { url: meant, hash, by } = found.clone();
         let (report, fetching) = self.fetch_tracked(meant.repository().host(), hash, observer).await?;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use colibri_common::{BlobId, Clock, UnixSeconds};
@@ -18,6 +18,7 @@ use crate::cache::Cache;
 use crate::clock_floor::FlooredClock;
 use crate::config::{DeviceConfig, Preference};
 use crate::context::ContextKey;
+use crate::eager::Eager;
 use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer, PackageFetch, blocking, read_meta_far};
 use crate::keep::{Keep, KeepError};
@@ -41,6 +42,8 @@ struct Inner {
     repositories: Repositories,
     rules: Rules,
     authorities: Authorities,
+    /// Eager packages of a device with a folder.
+    eager: OnceLock<Arc<Eager>>,
     client: Client,
     clock: Arc<dyn Clock>,
     /// The same clock, if it has a floor.
@@ -108,12 +111,17 @@ impl Device {
         let documents = || Documents::open(disk.clone(), &dir.join("state"));
         let shipped = StaticConfig::read(disk, &dir.join("config"));
         let rules = Rules::open(documents()?, &shipped)?;
+        let eager = Arc::new(Eager::open(documents()?, shipped.eager.clone())?);
         let repositories = Repositories::open(documents()?, TrustStore::new(documents()?), shipped)?;
-        let cache = Cache::open(store.clone(), documents()?, dir)?;
+        let cache = Cache::open(store.clone(), documents()?, dir, &eager)?;
         let store = Arc::new(store);
         let floor = Arc::new(FlooredClock::open(clock, documents()?, config.built_at)?);
         let (clock, floor) = (floor.clone(), Some(floor));
-        Ok((Self::with_cache(store.clone(), cache, repositories, rules, config, (clock, floor))?, store))
+        let device = Self::with_cache(store.clone(), cache, repositories, rules, config, (clock, floor))?;
+        device.set_eager(eager.clone());
+        // Nobody else has the device yet.
+        _ = device.inner.eager.set(eager);
+        Ok((device, store))
     }
 
     /// A device over any keep and any set of repositories. It cannot collect.
@@ -149,6 +157,7 @@ impl Device {
             repositories,
             rules,
             authorities: Authorities::default(),
+            eager: OnceLock::new(),
             client,
             clock,
             floor,
@@ -172,6 +181,14 @@ impl Device {
     /// What the chain of authorities remembers.
     pub(crate) fn authorities(&self) -> &Authorities {
         &self.inner.authorities
+    }
+
+    /// Eager packages.
+    ///
+    /// # Errors
+    /// A device without a folder has none.
+    pub fn eager(&self) -> Result<&Arc<Eager>, DeviceError> {
+        self.inner.eager.get().ok_or(DeviceError::NoStore)
     }
 
     /// What contexts are authenticated with.

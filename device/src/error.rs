@@ -8,6 +8,7 @@ use colibri_store::StoreError;
 use colibri_transport::TransportError;
 
 use crate::clock_floor::FloorError;
+use crate::eager::EagerError;
 use crate::keep::KeepError;
 use crate::rewrite::RewriteError;
 use crate::sets::{CannotFit, SetError};
@@ -132,6 +133,9 @@ pub enum DeviceError {
         /// One of them.
         first: BlobId,
     },
+    /// An answer about an eager package does not count.
+    #[error(transparent)]
+    Eager(#[from] EagerError),
     /// The package sets refuse it.
     #[error(transparent)]
     Set(#[from] SetError),

@@ -10,6 +10,7 @@ mod collect;
 pub mod config;
 mod context;
 mod device;
+pub mod eager;
 pub mod error;
 mod fetch;
 pub mod keep;

@@ -76,6 +76,15 @@ pub const UPDATE_KEYS_MAX: usize = 64;
 /// Bytes of the file of those keys.
 pub const UPDATE_KEYS_BYTES_MAX: u64 = 64 << 10;
 
+/// Eager packages.
+pub const EAGER_PACKAGES_MAX: usize = 32;
+
+/// Bytes of the list of eager packages that a device is shipped with.
+pub const EAGER_CONFIG_BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes of the signed answers about them that are kept.
+pub const EAGER_BYTES_MAX: u64 = 256 << 20;
+
 /// Attempts at updates that are remembered.
 pub const UPDATE_ATTEMPTS_MAX: usize = 50;
 
@@ -114,6 +123,9 @@ pub const ALL: &[(&str, u64)] = &[
     ("UPDATE_MANIFEST_BYTES_MAX", UPDATE_MANIFEST_BYTES_MAX),
     ("UPDATE_KEYS_MAX", UPDATE_KEYS_MAX as u64),
     ("UPDATE_KEYS_BYTES_MAX", UPDATE_KEYS_BYTES_MAX),
+    ("EAGER_PACKAGES_MAX", EAGER_PACKAGES_MAX as u64),
+    ("EAGER_CONFIG_BYTES_MAX", EAGER_CONFIG_BYTES_MAX),
+    ("EAGER_BYTES_MAX", EAGER_BYTES_MAX),
     ("UPDATE_ATTEMPTS_MAX", UPDATE_ATTEMPTS_MAX as u64),
     ("UPDATE_RECORD_BYTES_MAX", UPDATE_RECORD_BYTES_MAX),
     ("FLOOR_BYTES_MAX", FLOOR_BYTES_MAX),

@@ -1,5 +1,5 @@
 //! [`StaticConfig`]: what a device was shipped with, in the folder `config` beside its store (reference "Fuchsia device side"
-//! §7.4): `config.json`, `repositories/*.json`, `rewrites.json`. It is read and never written.
+//! §7.4): `config.json`, `repositories/*.json`, `rewrites.json`, `eager_package_config.json`. It is read and never written.
 //!
 //! What cannot be used is told in the log and left out: a device must still be able to update.
 
@@ -11,8 +11,11 @@ use colibri_metadata::limits::{REPO_CONFIG_BYTES_MAX, REPO_CONFIG_LIST_BYTES_MAX
 use colibri_store::{Disk, DocumentName, Documents};
 use serde::Deserialize;
 
-use crate::limits::{REPOSITORIES_MAX, RULES_BYTES_MAX};
+use crate::eager::{EagerConfig, parse_configs};
+use crate::limits::{EAGER_CONFIG_BYTES_MAX, REPOSITORIES_MAX, RULES_BYTES_MAX};
 use crate::rewrite::{self, Rule};
+
+const EAGER_FILE: &str = "eager_package_config.json";
 
 /// What a device was shipped with.
 #[derive(Debug, Clone)]
@@ -21,6 +24,8 @@ pub struct StaticConfig {
     pub repositories: Vec<RepoConfig>,
     /// Its rewrite rules, in the order in which they are tried.
     pub rules: Vec<Rule>,
+    /// Its eager packages.
+    pub eager: Vec<EagerConfig>,
     /// Whether people may add repositories and set rules.
     pub dynamic: bool,
 }
@@ -34,7 +39,7 @@ struct Switches {
 impl StaticConfig {
     /// Nothing, and people may add and set what they want.
     pub const fn none() -> Self {
-        Self { repositories: Vec::new(), rules: Vec::new(), dynamic: true }
+        Self { repositories: Vec::new(), rules: Vec::new(), eager: Vec::new(), dynamic: true }
     }
 
     /// Reads the folder; if there is none, [`StaticConfig::none`].
@@ -59,6 +64,10 @@ impl StaticConfig {
         if let Some(bytes) = file.read("rewrites.json", RULES_BYTES_MAX) {
             let rules = rewrite::parse(&bytes).map_err(|error| file.told("rewrites.json", &error));
             config.rules = rules.unwrap_or_default();
+        }
+        if let Some(bytes) = file.read(EAGER_FILE, EAGER_CONFIG_BYTES_MAX) {
+            let eager = parse_configs(&bytes).map_err(|error| file.told(EAGER_FILE, &error));
+            config.eager = eager.unwrap_or_default();
         }
         config.repositories = file.repositories();
         config

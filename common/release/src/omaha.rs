@@ -78,8 +78,10 @@ impl OmahaAnswer {
     /// It is not an answer, or one app in it is refused.
     pub fn parse(body: &str) -> Result<Self, OmahaError> {
         let document = body.strip_prefix(NO_SCRIPT).unwrap_or(body);
-        let Envelope { response } =
-            serde_json::from_str(document).map_err(|error| OmahaError::Malformed(error.to_string()))?;
+        let malformed = |error: serde_json::Error| OmahaError::Malformed(error.to_string());
+        // Also what is ignored must be JSON: nothing is acted on that another reader would refuse as a whole.
+        serde_json::from_str::<serde_json::Value>(document).map_err(malformed)?;
+        let Envelope { response } = serde_json::from_str(document).map_err(malformed)?;
         if response.protocol != "3.0" {
             return Err(OmahaError::Malformed(format!("protocol {:?} is not 3.0", response.protocol)));
         }
@@ -219,6 +221,17 @@ mod tests {
         assert!(OmahaAnswer::parse(&answer(&urgent)).unwrap().apps[0].offer.as_ref().unwrap().urgent);
         let none = json!({"appid": "a", "status": "ok", "updatecheck": {"status": "noupdate"}});
         assert_eq!(OmahaAnswer::parse(&answer(&none)).unwrap().apps[0].offer, None);
+    }
+
+    #[test]
+    fn what_is_ignored_must_be_json_too() {
+        let none = json!({"appid": "a", "status": "ok", "updatecheck": {"status": "noupdate"}, "other": "here"});
+        let body = answer(&none);
+        assert!(OmahaAnswer::parse(&body).is_ok());
+        for bad in [r#""\udad0\"ok""#, "1e999", r#""\u12""#] {
+            let refused = OmahaAnswer::parse(&body.replace(r#""here""#, bad)).unwrap_err();
+            assert!(matches!(refused, OmahaError::Malformed(_)), "{bad}: {refused}");
+        }
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub(crate) struct Kept {
     /// Base as well: blobs of the running system, as its signed manifest lists them.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub system_blobs: BTreeSet<BlobId>,
+    /// Eager packages in use; signed answers, which are kept elsewhere, say which at each start.
+    #[serde(skip)]
+    pub eager: BTreeSet<BlobId>,
     /// The deprecated cache set.
     pub cache: BTreeSet<BlobId>,
     /// Anchored packages of the running release that are not permanent.
@@ -120,7 +123,10 @@ impl Kept {
     /// Packages that are never given up.
     pub fn firm(&self) -> impl Iterator<Item = BlobId> + '_ {
         let permanent = self.upgradable.values().filter(|current| current.availability == Availability::Permanent);
-        let sets = [&self.base, &self.system, &self.cache, &self.retained_packages].into_iter().flatten().copied();
+        let sets = [&self.base, &self.system, &self.eager, &self.cache, &self.retained_packages]
+            .into_iter()
+            .flatten()
+            .copied();
         sets.chain(permanent.map(|current| current.hash))
     }
 

@@ -32,7 +32,8 @@ fn open(disk: &CrashDisk) -> (Store, Arc<Cache>) {
     let dir = Path::new("/device");
     let (store, _) = Store::open(disk.clone(), &dir.join("store")).unwrap();
     let documents = Documents::open(disk, &dir.join("state")).unwrap();
-    let cache = Cache::open(store.clone(), documents, dir).unwrap();
+    let eager = Eager::open(documents.clone(), Vec::new()).unwrap();
+    let cache = Cache::open(store.clone(), documents, dir, &eager).unwrap();
     (store, Arc::new(cache))
 }
 
