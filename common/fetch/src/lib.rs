@@ -19,6 +19,7 @@ pub mod follow;
 pub mod health;
 pub mod hedge;
 pub mod limits;
+pub mod listen;
 pub mod metadata;
 pub mod nearby;
 mod open;
