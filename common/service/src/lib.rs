@@ -14,6 +14,7 @@ pub mod hangup;
 pub mod limits;
 pub mod listener;
 pub mod metrics;
+pub mod readiness;
 pub mod reload;
 pub mod telemetry;
 
@@ -26,5 +27,6 @@ pub use error::ServiceError;
 pub use hangup::on_hangup;
 pub use listener::{ListenerConfig, register_counters};
 pub use metrics::{MetricsError, Registry};
+pub use readiness::Readiness;
 pub use reload::{Changes, Reload, ReloadError, Reloading};
 pub use telemetry::LogFilter;
