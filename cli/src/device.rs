@@ -1,17 +1,22 @@
 //! `colibri device`: what a person asks of a device: its repositories, resolving packages, looking at them (reference
 //! "Fuchsia command lines" §11.1, `pkgctl`).
 //!
-//! A device is a folder, owned by one process at a time. What the verbs do is in `colibri-device`; here are arguments,
-//! output lines and exit codes. Called as `pkgctl`, the program has these verbs alone. Deliberately absent: a daemon.
+//! A device is a folder, owned by one process at a time: its daemon if one runs, which verbs then ask, else the verb itself.
+//! What the verbs do is in `colibri-device`; here are arguments, output lines and exit codes. Called as `pkgctl`, the program
+//! has these verbs alone.
 
+mod api;
 pub(crate) mod configuration;
+mod daemon;
 mod error;
+mod export;
 mod log;
 mod packages;
 mod repo;
 mod resolve;
 mod rule;
 mod sets;
+mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 mod update;
@@ -26,6 +31,7 @@ use colibri_common::{Clock, SystemClock};
 use colibri_device::{Device, DeviceConfig, DeviceError};
 use colibri_store::{Disk, OsDisk, Store, StoreError};
 
+use api::Api;
 use configuration::Connection;
 pub use error::DeviceVerbError;
 
@@ -35,13 +41,17 @@ pub struct Args {
     /// The device's folder: its blobs, repositories and trusted metadata
     #[arg(long, global = true, value_name = "DIR", env = "COLIBRI_DEVICE_DIR", default_value = "./colibri-device")]
     pub dir: PathBuf,
+    /// The socket of the device's daemon, which verbs ask if it runs [default: DIR/daemon.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "COLIBRI_DEVICE_SOCKET")]
+    pub socket: Option<PathBuf>,
     /// How it connects
     #[command(flatten)]
     pub connection: Connection,
     /// Print JSON on standard output instead of lines
     #[arg(long, global = true)]
     pub json: bool,
-    /// Print on standard error, as a real device logs it, what is resolved as what; warnings are printed in any case
+    /// Print on standard error, as a real device logs it, what is resolved as what; warnings are printed in any case. If the
+    /// device's daemon runs, its log has both
     #[arg(long, global = true)]
     pub log: bool,
     /// What to do
@@ -99,6 +109,16 @@ pub enum Verb {
     Verify(verify::Verify),
     /// Installs, commits and lists systems: updates into two slots
     Update(update::Args),
+    /// Runs the device's daemon: the one owner of its store, which verbs and other programs then ask
+    Daemon(daemon::Daemon),
+    /// Shows what is on the device, and who runs it
+    Status,
+    /// Lists packages that are open: who has them open, and since when
+    ///
+    /// Only a daemon knows of other processes; without one nothing is open.
+    Leases,
+    /// Writes a package that is on the device as a folder of files, or as a package archive
+    Export(export::Export),
     /// Says whether a package is in its repository and on the device
     ///
     /// Exit status: 0 in the repository and on the device; 2 in the repository, not on the device; 3 not in the repository;
@@ -136,6 +156,9 @@ impl Console<'_> {
 
 /// Runs the verb; Ctrl-C ends it and loses nothing that was verified.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, DeviceVerbError> {
+    if let Verb::Daemon(verb) = &args.verb {
+        return daemon::run(verb, args, &Surroundings::machine(), out);
+    }
     log::start(args.log);
     let console = Console { out, err: &mut std::io::stderr(), json: args.json };
     run_until(args, &Surroundings::machine(), interrupt(), console)
@@ -172,21 +195,36 @@ async fn verb(
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
     let open = |make| open(args, surroundings, make);
+    let connect = async |make| connect(args, surroundings, make).await;
+    let there = async || connect(Make::Refused).await;
     match &args.verb {
-        Verb::Repo(verb) => repo::run(verb, args, open, console).await,
-        Verb::Rule(verb) => rule::run(verb, open, console),
-        Verb::Gc => packages::gc(open, console).await,
+        Verb::Repo(verb) => repo::run(verb, args, connect, console).await,
+        Verb::Rule(verb) => rule::run(verb, connect, console).await,
+        Verb::Gc => packages::gc(there, console).await,
         Verb::Provision(verb) => sets::provision(verb, open, console).await,
         Verb::Sets => sets::sets(open, console).await,
         Verb::Plan { release } => sets::plan(release, open, console).await,
-        Verb::Verify(verb) => verify::run(verb, open, console).await,
-        Verb::Resolve(verb) => resolve::run(verb, &args.dir, open, console).await,
+        Verb::Verify(verb) => verify::run(verb, there, console).await,
+        Verb::Resolve(verb) => resolve::run(verb, &args.dir, there, console).await,
         // On the heap: it is by far the largest of them.
         Verb::Update(verb) => Box::pin(update::run(verb, &args.dir, surroundings, open, console)).await,
-        Verb::GetHash { url } => packages::get_hash(url, open, console).await,
-        Verb::Open { hash, selectors: _ } => packages::open(hash, open, console).await,
-        Verb::PkgStatus { url } => packages::status(url, open, console).await,
+        Verb::GetHash { url } => packages::get_hash(url, there, console).await,
+        Verb::Open { hash, selectors: _ } => packages::open(hash, there, console).await,
+        Verb::PkgStatus { url } => packages::status(url, there, console).await,
+        Verb::Status => status::status(there, console).await,
+        Verb::Leases => status::leases(there, console).await,
+        Verb::Export(verb) => export::run(verb, there, console).await,
+        Verb::Daemon(_) => Err(DeviceVerbError::Daemon("it is started before anything is asked of it".to_owned())),
     }
+}
+
+/// The device's daemon if one runs, else the device itself.
+async fn connect(args: &Args, surroundings: &Surroundings, make: Make) -> Result<Api, DeviceVerbError> {
+    if let Some(client) = api::daemon(args).await? {
+        return Ok(Api::Daemon(client));
+    }
+    let (device, store) = open(args, surroundings, make)?;
+    Ok(Api::here(device, store, &args.dir, None))
 }
 
 /// The device in a folder, made if there is none, for verbs of others.
@@ -211,12 +249,21 @@ enum Make {
 }
 
 fn open(args: &Args, surroundings: &Surroundings, make: Make) -> Result<(Device, Arc<Store>), DeviceVerbError> {
+    let config =
+        DeviceConfig { tls: args.connection.tls.clone(), http3: args.connection.http3(), ..configuration::defaults() };
+    open_with(args, surroundings, make, config)
+}
+
+fn open_with(
+    args: &Args,
+    surroundings: &Surroundings,
+    make: Make,
+    config: DeviceConfig,
+) -> Result<(Device, Arc<Store>), DeviceVerbError> {
     let absent = surroundings.disk.list_dir(&args.dir.join("store")).is_err();
     if make == Make::Refused && absent {
         return Err(DeviceVerbError::NoDevice { dir: args.dir.clone() });
     }
-    let config =
-        DeviceConfig { tls: args.connection.tls.clone(), http3: args.connection.http3(), ..configuration::defaults() };
     let opened = Device::open_on(&surroundings.disk, &args.dir, config, surroundings.clock.clone());
     opened.map_err(|error| in_use(error, &args.dir))
 }

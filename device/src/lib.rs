@@ -9,6 +9,8 @@ mod clock_floor;
 mod collect;
 pub mod config;
 mod context;
+#[cfg(feature = "daemon")]
+pub mod daemon;
 mod device;
 pub mod eager;
 pub mod error;

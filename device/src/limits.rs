@@ -100,6 +100,42 @@ pub const MARGIN_BYTES_PER_BLOB: u64 = 8192;
 /// What a forecast adds for leaves: one byte of so many of content.
 pub const MARGIN_LEAVES_SHARE: u64 = 128;
 
+/// Things that a daemon does at a time for those who ask: resolves, verifications, installations.
+pub const DAEMON_OPERATIONS_MAX: usize = 64;
+
+/// Bytes of a request to a daemon that is no release.
+pub const DAEMON_DOCUMENT_BYTES_MAX: u64 = 2 << 20;
+
+/// How often a daemon tells how far it is, ms.
+pub const DAEMON_PROGRESS_MS: u64 = 250;
+
+/// From how many of these the rate is made.
+pub const DAEMON_RATE_SAMPLES: usize = 12;
+
+/// Packages that one request to a daemon can open.
+pub const DAEMON_OPEN_MAX: usize = 256;
+
+/// Packages that one user, other than root and the device's own, can have open.
+pub const DAEMON_LEASES_OF_USER_MAX: usize = 256;
+
+/// Bytes of a blob that a daemon reads at a time for whoever asked for it.
+pub const DAEMON_BLOB_STEP_BYTES: u64 = 1 << 20;
+
+/// Longest pause before a mirror's events are asked for again, ms.
+pub const SUBSCRIBE_PAUSE_MS_MAX: u64 = 60_000;
+
+/// The same, when no mirror has events, ms.
+pub const SUBSCRIBE_ABSENT_MS: u64 = 600_000;
+
+/// A stream of events that is silent for this long is given up, ms.
+pub const SUBSCRIBE_SILENCE_MS_MAX: u64 = 90_000;
+
+/// After a refresh, events are not heeded for this long, ms.
+pub const SUBSCRIBE_NEWS_PAUSE_MS: u64 = 1000;
+
+/// How often repositories are looked at that nobody told of, ms.
+pub const SUBSCRIBE_LOOK_MS: u64 = 30_000;
+
 /// Name and value of each limit, for the documentation and its test.
 pub const ALL: &[(&str, u64)] = &[
     ("PACKAGES_PER_RESOLVE_MAX", PACKAGES_PER_RESOLVE_MAX as u64),
@@ -132,6 +168,18 @@ pub const ALL: &[(&str, u64)] = &[
     ("FLOOR_STEP_S", FLOOR_STEP_S),
     ("RULES_MAX", RULES_MAX as u64),
     ("RULES_BYTES_MAX", RULES_BYTES_MAX),
+    ("SUBSCRIBE_PAUSE_MS_MAX", SUBSCRIBE_PAUSE_MS_MAX),
+    ("SUBSCRIBE_ABSENT_MS", SUBSCRIBE_ABSENT_MS),
+    ("SUBSCRIBE_SILENCE_MS_MAX", SUBSCRIBE_SILENCE_MS_MAX),
+    ("SUBSCRIBE_NEWS_PAUSE_MS", SUBSCRIBE_NEWS_PAUSE_MS),
+    ("SUBSCRIBE_LOOK_MS", SUBSCRIBE_LOOK_MS),
+    ("DAEMON_OPERATIONS_MAX", DAEMON_OPERATIONS_MAX as u64),
+    ("DAEMON_DOCUMENT_BYTES_MAX", DAEMON_DOCUMENT_BYTES_MAX),
+    ("DAEMON_PROGRESS_MS", DAEMON_PROGRESS_MS),
+    ("DAEMON_RATE_SAMPLES", DAEMON_RATE_SAMPLES as u64),
+    ("DAEMON_OPEN_MAX", DAEMON_OPEN_MAX as u64),
+    ("DAEMON_LEASES_OF_USER_MAX", DAEMON_LEASES_OF_USER_MAX as u64),
+    ("DAEMON_BLOB_STEP_BYTES", DAEMON_BLOB_STEP_BYTES),
     ("IMAGE_FILE_BYTES_MAX", IMAGE_FILE_BYTES_MAX),
     ("MARGIN_BYTES_PER_BLOB", MARGIN_BYTES_PER_BLOB),
     ("MARGIN_LEAVES_SHARE", MARGIN_LEAVES_SHARE),

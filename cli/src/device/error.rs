@@ -35,7 +35,7 @@ pub enum DeviceVerbError {
         dir: PathBuf,
     },
     /// One process at a time.
-    #[error("the device in {} is in use by another process: let it finish, or name another folder with --dir", dir.display())]
+    #[error("the device in {} is in use by another process: let it finish, or name another folder with --dir; if it is the device's daemon, name its socket with --socket", dir.display())]
     InUse {
         /// The folder.
         dir: PathBuf,
@@ -79,6 +79,37 @@ pub enum DeviceVerbError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// What the device says.
+    #[error(transparent)]
+    Problem(#[from] colibri_device::daemon::wire::Problem),
+    /// The daemon's socket.
+    #[error("the device's daemon at {}: {error}", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The daemon, or what it says.
+    #[error("the device does not answer as it should: {0}")]
+    Daemon(String),
+    /// The daemon's socket cannot be made.
+    #[error(transparent)]
+    Transport(#[from] colibri_transport::TransportError),
+    /// The daemon's configuration.
+    #[error(transparent)]
+    DaemonConfig(#[from] colibri_service::ConfigErrors),
+    /// The daemon's configuration, where only the whole of it shows the mistake.
+    #[error("{key}: {reason}")]
+    DaemonKey {
+        /// Which part of it.
+        key: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// What every long-running process has.
+    #[error(transparent)]
+    Service(#[from] colibri_service::ServiceError),
     /// An update.
     #[error(transparent)]
     Update(#[from] UpdateError),
@@ -94,8 +125,11 @@ pub enum DeviceVerbError {
 }
 
 impl DeviceVerbError {
-    /// 2 for wrong usage, else 1.
+    /// 2 for wrong usage, 64 for a bad configuration, else 1.
     pub fn exit_code(&self) -> ExitCode {
+        if matches!(self, Self::DaemonConfig(_) | Self::DaemonKey { .. }) {
+            return ExitCode::from(colibri_service::EXIT_BAD_CONFIGURATION);
+        }
         let is_usage = match self {
             Self::Argument { .. } => true,
             Self::Configuration(error) => error.is_usage(),

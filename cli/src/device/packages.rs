@@ -1,15 +1,15 @@
 //! `device get-hash|open|pkg-status|gc`: what is known about a package, and an end of those that nobody needs.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use colibri_common::BlobId;
-use colibri_device::{Depth, Device, DeviceError};
+use colibri_device::DeviceError;
+use colibri_device::daemon::wire::{Collected, PackageFiles, PackageHash, PackagePresence};
 use colibri_package::url::AbsolutePackageUrl;
-use colibri_store::Store;
 use serde_json::json;
 
-use super::{Console, DeviceVerbError, Make};
+use super::api::Api;
+use super::{Console, DeviceVerbError};
 
 /// Exit status of `pkg-status`: in the repository, not on the device.
 const NOT_ON_DEVICE: u8 = 2;
@@ -25,19 +25,26 @@ pub(super) fn parse_url(url: &str) -> Result<AbsolutePackageUrl, DeviceVerbError
     })
 }
 
+/// A package hash from the command line.
+pub(super) fn parse_hash(hash: &str) -> Result<BlobId, DeviceVerbError> {
+    hash.parse().map_err(|error| DeviceVerbError::Argument {
+        given: hash.to_owned(),
+        reason: format!("not a package hash: {error}"),
+    })
+}
+
 /// `get-hash URL`.
 pub(super) async fn get_hash(
     url: &str,
-    open: impl Fn(Make) -> Result<(Device, Arc<Store>), DeviceVerbError>,
+    connect: impl AsyncFn() -> Result<Api, DeviceVerbError>,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
-    let url = parse_url(url)?;
-    let (device, _) = open(Make::Refused)?;
-    let hash = device.get_hash(&url).await?;
+    let url = parse_url(url)?.to_string();
+    let answer: PackageHash = connect().await?.get_about("/hash", &url).await?;
     if console.json {
-        console.print_json(&json!({ "url": url.to_string(), "hash": hash }))?;
+        console.print_json(&json!(answer))?;
     } else {
-        writeln!(console.out, "{hash}")?;
+        writeln!(console.out, "{}", answer.hash)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -45,29 +52,21 @@ pub(super) async fn get_hash(
 /// `open HASH`.
 pub(super) async fn open(
     hash: &str,
-    open: impl Fn(Make) -> Result<(Device, Arc<Store>), DeviceVerbError>,
+    connect: impl AsyncFn() -> Result<Api, DeviceVerbError>,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
-    let id: BlobId = hash.parse().map_err(|error| DeviceVerbError::Argument {
-        given: hash.to_owned(),
-        reason: format!("not a package hash: {error}"),
-    })?;
-    let (device, _) = open(Make::Refused)?;
+    let id = parse_hash(hash)?;
+    let api = connect().await?;
     if !console.json {
         writeln!(console.out, "opening {id}")?;
     }
-    let contents = device.open_package(id).await?;
-    let blobs = contents.blobs.iter().map(|(path, blob)| (path, Some(blob)));
-    let mut entries: Vec<_> = blobs.chain(contents.inline.keys().map(|path| (path, None))).collect();
-    entries.sort_unstable();
+    let PackageFiles { contents, .. } = api.get(&format!("/packages/{id}")).await?;
     if console.json {
-        let entry = |(path, blob): &(&String, Option<&BlobId>)| json!({ "path": path, "blob": blob });
-        let entries: Vec<_> = entries.iter().map(entry).collect();
-        console.print_json(&json!({ "hash": id, "contents": entries }))?;
+        console.print_json(&json!({ "hash": id, "contents": contents }))?;
     } else {
         writeln!(console.out, "package contents:")?;
-        for (path, _) in entries {
-            writeln!(console.out, "/{path}")?;
+        for file in contents {
+            writeln!(console.out, "/{}", file.path)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -76,7 +75,7 @@ pub(super) async fn open(
 /// `pkg-status URL`: the exit status is the answer.
 pub(super) async fn status(
     url: &str,
-    open: impl Fn(Make) -> Result<(Device, Arc<Store>), DeviceVerbError>,
+    connect: impl AsyncFn() -> Result<Api, DeviceVerbError>,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
     // Not a usage error here: its exit status already says "not on the device".
@@ -84,46 +83,32 @@ pub(super) async fn status(
         DeviceVerbError::Argument { given, reason } => DeviceError::InvalidUrl { url: given, reason }.into(),
         other => other,
     })?;
-    let (device, _) = open(Make::Refused)?;
-    let status = device.package_status(&url).await?;
+    let answer: PackagePresence = connect().await?.get_about("/package-status", &url.to_string()).await?;
+    let on_disk = answer.on_disk == Some(true);
     if console.json {
-        let on_disk = status.in_repository.map(|_| status.on_disk);
-        let in_repository = status.in_repository.is_some();
-        console.print_json(&json!({
-            "url": url.to_string(),
-            "in_repository": in_repository,
-            "merkle": status.in_repository,
-            "on_disk": on_disk,
-        }))?;
-    } else if let Some(hash) = status.in_repository {
+        console.print_json(&json!(answer))?;
+    } else if let Some(hash) = answer.merkle {
         writeln!(console.out, "Package in registered TUF repo: yes (merkle={hash})")?;
-        writeln!(console.out, "Package on disk: {}", if status.on_disk { "yes" } else { "no" })?;
+        writeln!(console.out, "Package on disk: {}", if on_disk { "yes" } else { "no" })?;
     } else {
         writeln!(console.out, "Package in registered TUF repo: no")?;
         writeln!(console.out, "Package on disk: unknown (did not check since not in tuf repo)")?;
     }
-    Ok(match status.in_repository {
-        Some(_) if status.on_disk => ExitCode::SUCCESS,
-        Some(_) => ExitCode::from(NOT_ON_DEVICE),
-        None => ExitCode::from(NOT_IN_REPOSITORY),
+    Ok(match answer.in_repository {
+        true if on_disk => ExitCode::SUCCESS,
+        true => ExitCode::from(NOT_ON_DEVICE),
+        false => ExitCode::from(NOT_IN_REPOSITORY),
     })
 }
 
 /// `gc`.
 pub(super) async fn gc(
-    open: impl Fn(Make) -> Result<(Device, Arc<Store>), DeviceVerbError>,
+    connect: impl AsyncFn() -> Result<Api, DeviceVerbError>,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
-    let (device, _) = open(Make::Refused)?;
-    let report = device.collect(Depth::Unused).await?;
+    let report: Collected = connect().await?.post("/gc", &json!({})).await?;
     if console.json {
-        console.print_json(&json!({
-            "blobs_removed": report.removed,
-            "bytes_removed": report.removed_bytes,
-            "unfinished_removed": report.partials_removed,
-            "packages_evicted": report.evicted.iter().map(|(package, _)| package).collect::<Vec<_>>(),
-            "trees_removed": report.trees_removed,
-        }))?;
+        console.print_json(&json!(report))?;
     }
     Ok(ExitCode::SUCCESS)
 }

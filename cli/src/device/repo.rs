@@ -3,17 +3,15 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use colibri_device::Device;
-use colibri_device::repositories::Repository;
+use colibri_device::daemon::wire::{RepositoryAdded, RepositoryEntry, TrustedVersions};
 use colibri_fetch::SourceUrl;
 use colibri_metadata::repo_config::StorageType;
-use colibri_metadata::{KeyId, RepoConfig, Role};
+use colibri_metadata::{KeyId, RepoConfig};
 use colibri_package::url::RepositoryUrl;
-use colibri_store::Store;
 use serde_json::{Value, json};
 
+use super::api::Api;
 use super::configuration::{self, Format, check_root_keys, replace_mirrors, root_key_ids};
 use super::{Console, DeviceVerbError, Make};
 
@@ -96,24 +94,22 @@ pub struct How {
 pub(super) async fn run(
     args: &Args,
     device: &super::Args,
-    open: impl Fn(Make) -> Result<(Device, Arc<Store>), DeviceVerbError>,
+    connect: impl AsyncFn(Make) -> Result<Api, DeviceVerbError>,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
+    let all = async || connect(Make::Refused).await?.get::<Vec<RepositoryEntry>>("/repositories").await;
     match &args.verb {
-        None => urls(&open(Make::Refused)?.0, args.verbose, console)?,
-        Some(Verb::List) => list(&open(Make::Refused)?.0, console)?,
+        None => urls(&all().await?, args.verbose, console)?,
+        Some(Verb::List) => list(&all().await?, console)?,
         Some(Verb::Show { url }) => {
-            let host = parse_url(url)?.host().to_owned();
-            let (device, _) = open(Make::Refused)?;
-            let repository = device.repositories().get(&host);
-            let repository = repository.map_err(|_| DeviceVerbError::NoRepository(url.clone()))?;
-            print_pretty(repository.config(), console)?;
+            let place = format!("/repositories/{}", parse_url(url)?.host());
+            let shown = connect(Make::Refused).await?.get::<RepositoryEntry>(&place).await;
+            print_pretty(&shown.map_err(|error| unknown(error, url))?.config, console)?;
         }
         Some(Verb::Rm { url }) => {
             let host = parse_url(url)?.host().to_owned();
-            if !open(Make::Refused)?.0.repositories().remove(&host)? {
-                return Err(DeviceVerbError::NoRepository(url.clone()));
-            }
+            let removed = connect(Make::Refused).await?.delete(&format!("/repositories/{host}")).await;
+            removed.map_err(|error| unknown(error, url))?;
             if console.json {
                 console.print_json(&json!({ "removed": format!("fuchsia-pkg://{host}") }))?;
             } else {
@@ -122,10 +118,20 @@ pub(super) async fn run(
         }
         Some(Verb::Add { from }) => {
             let (config, warning) = configuration_of(from, device).await?;
-            add(&open(Make::Allowed)?.0, config, warning, console)?;
+            add(&connect(Make::Allowed).await?, &config, warning, console).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// That there is no such repository is said in words of its own.
+fn unknown(error: DeviceVerbError, url: &str) -> DeviceVerbError {
+    match error {
+        DeviceVerbError::Problem(problem) if &*problem.kind == "RepoNotFound" => {
+            DeviceVerbError::NoRepository(url.to_owned())
+        }
+        error => error,
+    }
 }
 
 fn parse_url(url: &str) -> Result<RepositoryUrl, DeviceVerbError> {
@@ -154,18 +160,16 @@ async fn configuration_of(from: &AddFrom, device: &super::Args) -> Result<(RepoC
     Ok((config, matches!(from, AddFrom::Url { .. }) && how.root_keys.is_empty()))
 }
 
-fn add(
-    device: &Device,
-    config: RepoConfig,
+async fn add(
+    api: &Api,
+    config: &RepoConfig,
     is_unchecked: bool,
     console: &mut Console<'_>,
 ) -> Result<(), DeviceVerbError> {
     let host = config.host().to_owned();
-    let old = device.repositories().get(&host).ok();
-    device.repositories().add(config)?;
-    let added = device.repositories().get(&host)?;
-    let old_keys = old.as_ref().map(|old| root_key_ids(old.config()));
-    if let Some(old_keys) = old_keys.filter(|old| *old != root_key_ids(added.config())) {
+    let RepositoryAdded { added, replaced } = api.post("/repositories", config).await?;
+    let old_keys = replaced.as_ref().map(root_key_ids);
+    if let Some(old_keys) = old_keys.filter(|old| *old != root_key_ids(&added.config)) {
         let old_keys = join(&old_keys);
         writeln!(console.err, "warning: fuchsia-pkg://{host} had other root keys until now: {old_keys}")?;
     }
@@ -176,14 +180,13 @@ fn add(
     if console.json {
         return console.print_json(&described(&added));
     }
-    writeln!(console.out, "{} fuchsia-pkg://{host}", if old.is_some() { "replaced" } else { "added" })?;
+    writeln!(console.out, "{} fuchsia-pkg://{host}", if replaced.is_some() { "replaced" } else { "added" })?;
     describe(&added, console.out)?;
     Ok(())
 }
 
-fn urls(device: &Device, verbose: bool, console: &mut Console<'_>) -> Result<(), DeviceVerbError> {
-    let repositories = device.repositories().list();
-    let configs: Vec<_> = repositories.iter().map(|repository| repository.config()).collect();
+fn urls(repositories: &[RepositoryEntry], verbose: bool, console: &mut Console<'_>) -> Result<(), DeviceVerbError> {
+    let configs: Vec<_> = repositories.iter().map(|repository| &repository.config).collect();
     if verbose {
         return print_pretty(&configs, console);
     }
@@ -196,15 +199,14 @@ fn urls(device: &Device, verbose: bool, console: &mut Console<'_>) -> Result<(),
     Ok(())
 }
 
-fn list(device: &Device, console: &mut Console<'_>) -> Result<(), DeviceVerbError> {
-    let repositories = device.repositories().list();
+fn list(repositories: &[RepositoryEntry], console: &mut Console<'_>) -> Result<(), DeviceVerbError> {
     if console.json {
-        let list: Value = repositories.iter().map(|repository| described(repository)).collect();
+        let list: Value = repositories.iter().map(described).collect();
         return console.print_json(&list);
     }
     for repository in repositories {
-        writeln!(console.out, "{}", repository.config().repo_url)?;
-        describe(&repository, console.out)?;
+        writeln!(console.out, "{}", repository.config.repo_url)?;
+        describe(repository, console.out)?;
     }
     Ok(())
 }
@@ -218,29 +220,20 @@ fn print_pretty(value: &impl serde::Serialize, console: &mut Console<'_>) -> Res
     Ok(writeln!(console.out)?)
 }
 
-/// The roles of a trusted set, in the order in which they vouch for each other.
-const ROLES: [Role; 4] = [Role::Root, Role::Targets, Role::Snapshot, Role::Timestamp];
-
-fn described(repository: &Repository) -> Value {
-    let config = repository.config();
+fn described(repository: &RepositoryEntry) -> Value {
+    let config = &repository.config;
     let mirrors: Vec<_> = config.mirrors.iter().map(|mirror| &mirror.mirror_url).collect();
-    let trusted = repository.trusted().map(|set| {
-        let versions = ROLES.map(|role| (role.to_string(), json!(set.version(role))));
-        let mut trusted: serde_json::Map<_, _> = versions.into_iter().collect();
-        trusted.insert("expires".to_owned(), json!(colibri_metadata::utc::format(set.earliest_expiry())));
-        trusted
-    });
     json!({
         "repo_url": config.repo_url,
         "mirrors": mirrors,
         "root_key_ids": root_key_ids(config),
         "root_threshold": config.root_threshold,
-        "trusted": trusted,
+        "trusted": repository.trusted,
     })
 }
 
-fn describe(repository: &Repository, out: &mut dyn Write) -> std::io::Result<()> {
-    let config = repository.config();
+fn describe(repository: &RepositoryEntry, out: &mut dyn Write) -> std::io::Result<()> {
+    let config = &repository.config;
     for mirror in &config.mirrors {
         writeln!(out, "  mirror    {}", mirror.mirror_url)?;
     }
@@ -251,10 +244,11 @@ fn describe(repository: &Repository, out: &mut dyn Write) -> std::io::Result<()>
     if keys > 1 {
         writeln!(out, "  signed by {} of these {keys} root keys", config.root_threshold)?;
     }
-    if let Some(set) = repository.trusted() {
-        let versions = ROLES.map(|role| format!("{role} {}", set.version(role).unwrap_or(0))).join(", ");
-        let until = colibri_metadata::utc::format(set.earliest_expiry()).unwrap_or_default();
-        writeln!(out, "  metadata  {versions}, until {until}")?;
+    if let Some(TrustedVersions { root, targets, snapshot, timestamp, expires }) = &repository.trusted {
+        // The roles of a trusted set, in the order in which they vouch for each other.
+        let roles = [("root", root), ("targets", targets), ("snapshot", snapshot), ("timestamp", timestamp)];
+        let versions = roles.map(|(role, version)| format!("{role} {}", version.unwrap_or(0))).join(", ");
+        writeln!(out, "  metadata  {versions}, until {}", expires.as_deref().unwrap_or_default())?;
     }
     Ok(())
 }

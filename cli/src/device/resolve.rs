@@ -1,19 +1,18 @@
 //! `device resolve`: fetch and verify what is missing of a package, and lay out its files if asked to.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use colibri_device::materialise::{MaterialiseError, MaterialiseReport, materialise};
-use colibri_device::{Device, Event, Observer, Resolved};
-use colibri_package::url::AbsolutePackageUrl;
-use colibri_store::Store;
+use colibri_device::daemon::wire::{self, Blamed, Event, FetchProgress, Materialised, ResolvedPackage};
+use colibri_device::materialise::MaterialiseError;
+use colibri_device::{Event as Happened, Observer};
 use serde_json::json;
 
+use super::api::{self, Api};
 use super::packages::parse_url;
-use super::{Console, DeviceVerbError, Make};
+use super::{Console, DeviceVerbError};
 use crate::progress::{Step, bytes, step};
 
 /// Arguments of `device resolve`.
@@ -42,9 +41,9 @@ impl Counts {
         let counts = self.clone();
         Arc::new(move |event| {
             match event {
-                Event::Announced { blobs } => counts.known.fetch_add(blobs as u64, Ordering::Relaxed),
-                Event::Present { .. } | Event::Kept { .. } => counts.done.fetch_add(1, Ordering::Relaxed),
-                Event::Verified { content_bytes, .. } => {
+                Happened::Announced { blobs } => counts.known.fetch_add(blobs as u64, Ordering::Relaxed),
+                Happened::Present { .. } | Happened::Kept { .. } => counts.done.fetch_add(1, Ordering::Relaxed),
+                Happened::Verified { content_bytes, .. } => {
                     counts.verified_bytes.fetch_add(content_bytes, Ordering::Relaxed)
                 }
             };
@@ -57,11 +56,27 @@ impl Counts {
     }
 }
 
+/// Shows how far a fetch is, how fast, and from where.
+pub(super) fn show(step: &Step, at: &FetchProgress) {
+    if at.blobs > 0 {
+        step.progress(at.blobs_done, at.blobs);
+    }
+    let edges = at.edges.iter().map(|edge| format!("{} {}", edge.source, bytes(edge.body_bytes)));
+    let from = edges.collect::<Vec<_>>().join(", ");
+    let from = if from.is_empty() { from } else { format!(", from {from}") };
+    step.note(&format!("{} at {}/s{from}", bytes(at.content_bytes), bytes(at.bytes_per_s)));
+}
+
+/// Names a mirror that served bytes which are provably wrong.
+pub(super) fn warn(blamed: &Blamed, console: &mut Console<'_>) -> Result<(), DeviceVerbError> {
+    Ok(writeln!(console.err, "warning: {}: refused, and asked of another mirror", blamed.reason)?)
+}
+
 /// Runs the verb.
 pub(super) async fn run(
     args: &Resolve,
     dir: &Path,
-    open: impl Fn(Make) -> Result<(Device, Arc<Store>), DeviceVerbError>,
+    connect: impl AsyncFn() -> Result<Api, DeviceVerbError>,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
     let url = parse_url(&args.url)?;
@@ -69,87 +84,61 @@ pub(super) async fn run(
         // Found before anything is fetched.
         return Err(MaterialiseError::TargetExists { path: path.clone() }.into());
     }
-    let (device, store) = open(Make::Refused)?;
+    let api = connect().await?;
     if !console.json {
         writeln!(console.out, "resolving {url}")?;
         console.out.flush()?;
     }
-    let resolved = fetch(&device, &url).await;
-    let blamed = tell_blames(&device, &device.rules().rewrite(&url), console)?;
-    let resolved = resolved?;
+    let fetching = step(&format!("fetching {}", url.path()));
+    let mut events = api.events("/resolve", api::json(&wire::Resolve { url: url.to_string() })?).await?;
+    let mut blames = Vec::new();
+    let resolved = loop {
+        match events.next().await {
+            Ok(Event::Progress(at)) => show(&fetching, &at),
+            Ok(Event::Blamed(blamed)) => {
+                warn(&blamed, console)?;
+                blames.push(blamed.source);
+            }
+            Ok(Event::Resolved(resolved)) => break resolved,
+            Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+    };
+    drop(fetching);
     let laid_out = match &args.out {
-        Some(target) => Some((target, lay_out(&device, store, &resolved, target).await?)),
+        Some(target) => Some((target, lay_out(&api, &resolved, target).await?)),
         None => None,
     };
-    let report = &resolved.report;
     if console.json {
         let out =
-            laid_out.map(|(target, report)| json!({ "dir": target.display().to_string(), "bytes": report.bytes }));
-        console.print_json(&json!({
-            "url": url.to_string(),
-            "resolved_url": resolved.url.to_string(),
-            "hash": resolved.hash,
-            "version_by": resolved.by.as_str(),
-            "dir": dir.display().to_string(),
-            "packages": report.packages,
-            "blobs": report.blobs,
-            "fetched": report.fetched,
-            "fetched_content_bytes": report.content_bytes,
-            "blamed": blamed,
-            "out": out,
-        }))?;
+            laid_out.map(|(target, laid_out)| json!({ "dir": target.display().to_string(), "bytes": laid_out.bytes }));
+        let mut said = json!(resolved);
+        said["dir"] = dir.display().to_string().into();
+        said["blamed"] = json!(blames);
+        said["out"] = json!(out);
+        console.print_json(&said)?;
         return Ok(ExitCode::SUCCESS);
     }
-    match resolved.url == url {
-        true => writeln!(console.out, "resolved {url} to {} with {}", resolved.hash, resolved.by)?,
-        false => writeln!(console.out, "resolved {url} as {} to {} with {}", resolved.url, resolved.hash, resolved.by)?,
+    let ResolvedPackage { resolved_url, hash, version_by, blobs, fetched, fetched_content_bytes, .. } = &resolved;
+    match *resolved_url == resolved.url {
+        true => writeln!(console.out, "resolved {url} to {hash} with {version_by}")?,
+        false => writeln!(console.out, "resolved {url} as {resolved_url} to {hash} with {version_by}")?,
     }
-    let (blobs, fetched, content) = (report.blobs, report.fetched, bytes(report.content_bytes));
+    let content = bytes(*fetched_content_bytes);
     writeln!(console.out, "{blobs} blobs in {}, {fetched} fetched now ({content})", dir.display())?;
-    if let Some((target, report)) = laid_out {
-        let files = report.reflinked + report.hard_linked + report.copied;
-        writeln!(console.out, "{files} files ({}) in {}", bytes(report.bytes), target.display())?;
+    if let Some((target, laid_out)) = laid_out {
+        writeln!(console.out, "{} files ({}) in {}", laid_out.files, bytes(laid_out.bytes), target.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn fetch(device: &Device, url: &AbsolutePackageUrl) -> Result<Resolved, DeviceVerbError> {
-    let counts = Arc::new(Counts::default());
-    let step = step(&format!("fetching {}", url.path()));
-    Ok(step.watch(device.resolve(url, counts.observer()), || counts.show(&step)).await?)
-}
-
-/// Names mirrors that served bytes which are provably wrong; their addresses.
-fn tell_blames(
-    device: &Device,
-    url: &AbsolutePackageUrl,
-    console: &mut Console<'_>,
-) -> Result<Vec<String>, DeviceVerbError> {
-    let Ok(repository) = device.repositories().get(url.repository().host()) else { return Ok(Vec::new()) };
-    let mut first = BTreeMap::new();
-    for blame in repository.sources().blames() {
-        first.entry(blame.source.clone()).or_insert(blame);
+/// Has the device lay out the package's files in a folder below one that is made here.
+async fn lay_out(api: &Api, resolved: &ResolvedPackage, target: &Path) -> Result<Materialised, DeviceVerbError> {
+    if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        let failed = |error| DeviceVerbError::Folder { path: parent.to_owned(), error };
+        std::fs::create_dir_all(parent).map_err(failed)?;
     }
-    for blame in first.values() {
-        writeln!(console.err, "warning: {blame}: refused, and asked of another mirror")?;
-    }
-    Ok(first.into_keys().collect())
-}
-
-async fn lay_out(
-    device: &Device,
-    store: Arc<Store>,
-    resolved: &Resolved,
-    target: &Path,
-) -> Result<MaterialiseReport, DeviceVerbError> {
-    let contents = device.open_package(resolved.hash).await?;
-    let target = target.to_owned();
-    let built = tokio::task::spawn_blocking(move || {
-        if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            let failed = |error| DeviceVerbError::Folder { path: parent.to_owned(), error };
-            std::fs::create_dir_all(parent).map_err(failed)?;
-        }
-        Ok::<_, DeviceVerbError>(materialise(&store, &contents.blobs, &contents.inline, &target)?)
-    });
-    built.await?
+    let failed = |error| DeviceVerbError::Folder { path: target.to_owned(), error };
+    let dir = std::path::absolute(target).map_err(failed)?;
+    api.post("/materialise", &wire::Materialise { hash: resolved.hash, dir }).await
 }

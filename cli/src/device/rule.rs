@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
+use colibri_device::daemon::wire::Rules;
 use colibri_device::limits::RULES_BYTES_MAX;
-use colibri_device::{Device, DeviceError, Rule, rewrite};
-use colibri_store::Store;
+use colibri_device::{Rule, rewrite};
 use serde_json::json;
 
+use super::api::{self, Api};
 use super::{Console, DeviceVerbError, Make};
 use crate::files::FilesError;
 
@@ -85,37 +85,43 @@ impl ReplaceFrom {
 }
 
 /// Runs the verb.
-pub(super) fn run(
+pub(super) async fn run(
     args: &Args,
-    open: impl Fn(Make) -> Result<(Device, Arc<Store>), DeviceVerbError>,
+    connect: impl AsyncFn(Make) -> Result<Api, DeviceVerbError>,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
+    let rules = async || connect(Make::Refused).await?.get::<Rules>("/rules").await;
     match &args.verb {
         Verb::List => {
-            let rules = open(Make::Refused)?.0.rules().list();
+            let Rules { all, .. } = rules().await?;
             if console.json {
-                console.print_json(&json!(rules))?;
+                console.print_json(&json!(all))?;
             } else {
-                rules.iter().try_for_each(|rule| writeln!(console.out, "{rule:#?}"))?;
+                for rule in all {
+                    let list = json!({ "version": "1", "content": [rule] }).to_string();
+                    let parsed =
+                        rewrite::parse(list.as_bytes()).map_err(|error| DeviceVerbError::Daemon(error.to_string()))?;
+                    parsed.iter().try_for_each(|rule| writeln!(console.out, "{rule:#?}"))?;
+                }
             }
         }
         Verb::DumpDynamic => {
-            let rules = rewrite::to_json(&open(Make::Refused)?.0.rules().dynamic());
+            let Rules { dynamic, .. } = rules().await?;
             if console.json {
-                console.print_json(&rules)?;
+                console.print_json(&dynamic)?;
             } else {
-                writeln!(console.out, "{rules:#}")?;
+                writeln!(console.out, "{dynamic:#}")?;
             }
         }
-        Verb::Clear => replace(&open(Make::Refused)?.0, Vec::new())?,
+        Verb::Clear => replace(&connect(Make::Refused).await?, &[]).await?,
         Verb::Replace { from } => {
             let rules = from.rules()?;
-            replace(&open(Make::Allowed)?.0, rules)?;
+            replace(&connect(Make::Allowed).await?, &rules).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn replace(device: &Device, rules: Vec<Rule>) -> Result<(), DeviceError> {
-    device.rules().replace(rules)
+async fn replace(api: &Api, rules: &[Rule]) -> Result<(), DeviceVerbError> {
+    api.put::<Rules>("/rules", api::json(&rewrite::to_json(rules))?).await.map(drop)
 }

@@ -118,7 +118,7 @@ pub(super) async fn run(
     }
 }
 
-async fn updater(
+pub(super) async fn updater(
     target: &Target,
     dir: &Path,
     surroundings: &Surroundings,

@@ -2,14 +2,12 @@
 
 use std::num::NonZeroU64;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use colibri_device::{Device, VerifyOptions};
-use colibri_store::Store;
+use colibri_device::daemon::wire::{self, Event};
 use serde_json::json;
 
-use super::{Console, DeviceVerbError, Make};
+use super::api::{self, Api};
+use super::{Console, DeviceVerbError};
 use crate::progress::{bytes, step};
 
 /// Arguments of `device verify`.
@@ -26,36 +24,28 @@ pub struct Verify {
 /// Runs the verb: 1 if something is damaged and was not repaired.
 pub(super) async fn run(
     args: &Verify,
-    open: impl Fn(Make) -> Result<(Device, Arc<Store>), DeviceVerbError>,
+    connect: impl AsyncFn() -> Result<Api, DeviceVerbError>,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
-    let (device, _) = open(Make::Refused)?;
-    let options = VerifyOptions { bytes_per_s: args.rate, only_look: args.only_look };
-    let (read, total) = (AtomicU64::new(0), AtomicU64::new(0));
-    let progress = |now, all| {
-        read.store(now, Ordering::Relaxed);
-        total.store(all, Ordering::Relaxed);
-    };
+    let api = connect().await?;
+    let wanted = wire::Verify { bytes_per_s: args.rate, only_look: args.only_look };
     let verifying = step("verifying bytes");
-    let verify = device.verify(options, Arc::new(|_| ()), progress);
-    let at = || (read.load(Ordering::Relaxed), total.load(Ordering::Relaxed));
-    let report = verifying.watch(verify, at).await?;
+    let mut events = api.events("/verify", api::json(&wanted)?).await?;
+    let report = loop {
+        match events.next().await? {
+            Event::Verifying { bytes, bytes_total } if bytes_total > 0 => verifying.progress(bytes, bytes_total),
+            Event::Verified(report) => break report,
+            _ => {}
+        }
+    };
     drop(verifying);
-    let lost = report.damaged.iter().filter(|damage| damage.lost.is_some()).count();
+    let lost = report.damaged.iter().filter(|damage| !damage.repaired).count();
     if console.json {
-        let damaged = report.damaged.iter().map(|damage| {
-            json!({ "blob": damage.blob, "offset": damage.offset, "repaired": damage.lost.is_none(), "reason": damage.lost })
-        });
-        console.print_json(&json!({
-            "blobs": report.blobs,
-            "bytes": report.bytes,
-            "damaged": damaged.collect::<Vec<_>>(),
-            "trees_removed": report.trees_removed,
-        }))?;
+        console.print_json(&json!(report))?;
     } else {
         for damage in &report.damaged {
             let outcome =
-                damage.lost.as_ref().map_or_else(|| "repaired".to_owned(), |why| format!("not repaired: {why}"));
+                damage.reason.as_ref().map_or_else(|| "repaired".to_owned(), |why| format!("not repaired: {why}"));
             writeln!(console.out, "blob {} is damaged at byte {}: {outcome}", damage.blob, damage.offset)?;
         }
         let (blobs, read, damaged) = (report.blobs, bytes(report.bytes), report.damaged.len());

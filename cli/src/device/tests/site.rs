@@ -180,6 +180,11 @@ fn keep_silent(address: SocketAddr) -> TcpSocket {
     }
 }
 
+/// The arguments of a `device` command line.
+pub(crate) fn args_of(line: &[&str]) -> Args {
+    Line::try_parse_from([&["device"], line].concat()).unwrap_or_else(|error| panic!("{error}")).args
+}
+
 /// Runs a `device` command line as `main` does, until `stop`.
 pub(crate) fn run_line(line: &[&str], surroundings: &Surroundings, stop: impl Future<Output = ()>) -> Ran {
     let parsed = Line::try_parse_from([&["device"], line].concat()).unwrap_or_else(|error| panic!("{error}"));

@@ -1,0 +1,193 @@
+//! `device daemon`: the process of a device's daemon: configuration, the socket, readiness, signals, logs. What it answers is
+//! in `colibri-device`.
+
+mod config;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use colibri_device::daemon::wire::DaemonStatus;
+use colibri_device::daemon::{self as library, DaemonParts, Subscribing};
+use colibri_device::update::Updater;
+use colibri_service::telemetry::{self, Filter, Format};
+use colibri_service::{Admin, Health, Readiness, Registry, Sources, register_counters, shutdown_signal};
+use colibri_transport::UnixServer;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use super::{Args, DeviceVerbError, Make, Surroundings, update};
+use config::DaemonConfig;
+
+/// Environment variables of a daemon begin so.
+const ENVIRONMENT_PREFIX: &str = "COLIBRI_DAEMON_";
+
+/// How much longer than the drain things may take that were stopped.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Arguments of `device daemon`.
+#[derive(Debug, Default, clap::Args)]
+#[command(
+    after_help = "While it runs, it alone works on the device's folder, and the other verbs ask it. Who may connect is what the \
+    socket's mode says; only root and the user that it runs as may change things.\n\n\
+    Later layers win: defaults, --config FILE, environment (COLIBRI_DAEMON_DRAIN_S=5 sets drain_s), flags.\n\n\
+    Example:\n  \
+    colibri device --dir /var/lib/colibri-device daemon --set update.board=toucan"
+)]
+pub struct Daemon {
+    /// TOML file with configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set any key of the configuration; the value is JSON or plain text (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Print the effective configuration with the source of each value, check it, and exit
+    #[arg(long)]
+    pub check_config: bool,
+    /// How log lines look: human or json
+    #[arg(long, value_name = "FORMAT", env = "COLIBRI_LOG_FORMAT", default_value = "human")]
+    pub log_format: Format,
+    /// What is logged, such as info (the default) or colibri_device=debug,warn
+    #[arg(long, value_name = "FILTER", env = "COLIBRI_LOG")]
+    pub log_filter: Option<String>,
+}
+
+/// Splits `KEY=VALUE`.
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("it must have the form of two parts with `=` between them".to_owned()),
+    }
+}
+
+impl Daemon {
+    /// All layers of the configuration.
+    fn sources(&self, device: &Args) -> Sources {
+        let mut flags = Value::Object(Map::new());
+        let mut put = |key: &str, value: Value| {
+            let mut place = &mut flags;
+            for name in key.split('.') {
+                if !place.is_object() {
+                    *place = Value::Object(Map::new());
+                }
+                place = &mut place[name];
+            }
+            *place = value;
+        };
+        for (key, text) in &self.set {
+            put(key, serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()));
+        }
+        if let Some(filter) = &self.log_filter {
+            put("log", filter.as_str().into());
+        }
+        if let Some(socket) = &device.socket {
+            put("socket", socket.display().to_string().into());
+        }
+        if device.connection.no_http3 {
+            put("http3", false.into());
+        }
+        Sources { file: self.config.clone(), environment_prefix: ENVIRONMENT_PREFIX.to_owned(), overrides: flags }
+    }
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub(super) fn run(
+    args: &Daemon,
+    device: &Args,
+    surroundings: &Surroundings,
+    out: &mut dyn Write,
+) -> Result<ExitCode, DeviceVerbError> {
+    let loaded = colibri_service::load::<DaemonConfig>(args.sources(device))?;
+    let config = loaded.value.clone();
+    if args.check_config {
+        write!(out, "{}", loaded.describe())?;
+        config.log.parse::<Filter>()?;
+        config.check()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    config.check()?;
+    let _telemetry = telemetry::init(args.log_format, &config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(DeviceVerbError::Runtime)?;
+    let readiness = Readiness::from_environment()?;
+    runtime.block_on(async {
+        let mut signal = pin!(shutdown_signal());
+        // One poll puts the handlers in place, before anybody is told that the process is ready.
+        tokio::select! { biased; _ = &mut signal => return Ok(()), () = std::future::ready(()) => {} }
+        let running = Running::start(&config, device, surroundings).await?;
+        let socket = running.server.path().display().to_string();
+        let title = format!("device {} answers at {socket}", device.dir.display());
+        match args.log_format {
+            Format::Human => eprintln!("{title}"),
+            Format::Json => tracing::info!("{title}"),
+        }
+        readiness.ready(&title);
+        let stop = CancellationToken::new();
+        let ending = async {
+            let signal = signal.await;
+            tracing::info!(signal, "finishing what is under way; a second signal ends it at once");
+            readiness.stopping();
+            stop.cancel();
+        };
+        tokio::join!(running.serve(stop.clone(), Duration::from_secs(config.drain_s)), ending);
+        Ok::<_, DeviceVerbError>(())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A daemon whose socket is there.
+pub(crate) struct Running {
+    daemon: library::Daemon,
+    server: UnixServer,
+    _admin: Option<Admin>,
+}
+
+impl Running {
+    /// Opens the device, and the socket after it: who finds one that nobody answers at was not the last owner of the store.
+    async fn start(config: &DaemonConfig, args: &Args, surroundings: &Surroundings) -> Result<Self, DeviceVerbError> {
+        let (device, store) = super::open_with(args, surroundings, Make::Allowed, config.device(args)?)?;
+        let updater = update::updater(&config.target()?, &args.dir, surroundings, device.clone()).await?;
+        let updater: Option<Arc<Updater>> = Some(Arc::new(updater));
+        let process = DaemonStatus {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            since: surroundings.clock.now(),
+        };
+        let owner = rustix::process::geteuid().as_raw();
+        let parts = DaemonParts { device, store, dir: args.dir.clone(), updater, owner, process: Some(process) };
+        let daemon = library::Daemon::new(parts);
+        let socket = config.server(&args.dir)?;
+        let counters = socket.counters.clone();
+        let server = UnixServer::bind(socket, daemon.handler())?;
+        let admin = match config.listen_admin {
+            Some(address) => {
+                let (registry, health) = (Registry::new(), Health::new());
+                register_counters(&registry, counters).map_err(colibri_service::ServiceError::from)?;
+                health.set_ready(true);
+                Some(Admin::start(address, registry, health)?)
+            }
+            None => None,
+        };
+        if config.subscribe {
+            daemon.subscribe(Subscribing::default());
+        }
+        Ok(Self { daemon, server, _admin: admin })
+    }
+
+    /// Answers until `stop`, and then ends what is under way within `drain`.
+    async fn serve(self, stop: CancellationToken, drain: Duration) {
+        let Self { daemon, server, _admin } = self;
+        let ending = async {
+            stop.cancelled().await;
+            daemon.end();
+        };
+        tokio::join!(server.serve(stop.clone(), drain), ending);
+        if tokio::time::timeout(GRACE, daemon.ended()).await.is_err() {
+            tracing::warn!("something is still under way: it is cut off, and taken up at the next start");
+        }
+    }
+}
