@@ -191,6 +191,17 @@ impl Cache {
         self.release.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Packages that may be here, those that were used last first.
+    pub fn packages_lately_used(&self) -> Vec<BlobId> {
+        let indices = self.lock();
+        let kept = indices.kept();
+        let mut used: Vec<_> = kept.uses.iter().map(|(package, at)| (*at, *package)).collect();
+        used.sort_unstable_by(|one, two| two.cmp(one));
+        let others = kept.firm().chain(kept.anchored.keys().copied());
+        let others = others.chain(kept.upgradable.values().map(|current| current.hash));
+        used.into_iter().map(|(_, package)| package).chain(others).collect()
+    }
+
     /// The versions of upgradable packages that are in use, by unpinned URL.
     pub fn upgrades(&self) -> BTreeMap<String, Upgrade> {
         upgrades_of(&self.lock().kept().upgradable)

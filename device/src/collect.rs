@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use colibri_common::BlobId;
+use colibri_fetch::Class;
 use colibri_fetch::FetchError;
 use colibri_package::url::AbsolutePackageUrl;
 
@@ -169,7 +170,8 @@ impl Device {
     ) -> Result<FetchReport, DeviceError> {
         let fetching = self.cache().start(package, Protection::Retained).await?;
         let repository = self.repositories().get(host)?;
-        let report = self.package_fetch(&repository, observer).package(package, &fetching).await?;
+        let fetch = self.package_fetch(&repository, observer).with_class(Class::Warm);
+        let report = fetch.package(package, &fetching).await?;
         fetching.finish()?;
         Ok(report)
     }

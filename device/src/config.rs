@@ -16,10 +16,15 @@ pub struct DeviceConfig {
     pub http3: bool,
     /// Which form of a blob to ask for.
     pub preference: Preference,
-    /// Blobs fetched at once.
+    /// Blobs fetched at once, by all resolves together; less urgent ones leave some to the more urgent.
     pub blobs_at_once: usize,
     /// Units of one blob fetched at once, from as many sources as there are.
     pub units_at_once: usize,
+    /// Requests in flight at one mirror.
+    pub requests_per_mirror: u32,
+    /// Bytes of blobs per second, from all mirrors together; 0 for as many as come. What somebody waits for, updates, and the
+    /// rest get shares of 8, 3 and 1, as long as they want them.
+    pub bandwidth_bytes_per_s: u64,
     /// How slow a source of blobs may be before another is asked.
     pub patience: Patience,
     /// How often and how long one unit of a blob is asked for before giving up.
@@ -61,6 +66,8 @@ impl Default for DeviceConfig {
             preference: Preference::Delivery(DeliveryType::Type1),
             blobs_at_once: 8,
             units_at_once: 4,
+            requests_per_mirror: 64,
+            bandwidth_bytes_per_s: 0,
             patience: Patience::default(),
             persistence: Persistence {
                 passes_max: 4,

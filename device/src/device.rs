@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use colibri_common::{BlobId, Clock, UnixSeconds};
 use colibri_fetch::trust_store::TrustStore;
-use colibri_fetch::{BlobFetcher, SourceOrder, Sources};
+use colibri_fetch::{BlobFetcher, Class, SourceOrder, Sources};
 use colibri_package::url::AbsolutePackageUrl;
+use colibri_release::Release;
 use colibri_store::{Disk, Documents, OsDisk, Store};
 use colibri_transport::{Client, ClientConfig};
 
@@ -20,12 +21,11 @@ use crate::config::{DeviceConfig, Preference};
 use crate::context::ContextKey;
 use crate::eager::Eager;
 use crate::error::DeviceError;
-use crate::fetch::{FetchReport, Observer, PackageFetch, blocking, read_meta_far};
+use crate::fetch::{FetchReport, Observer, PackageFetch, Share, blocking, read_meta_far};
 use crate::keep::{Keep, KeepError};
 use crate::repositories::{Repositories, Repository};
 use crate::rules::Rules;
 use crate::static_config::StaticConfig;
-use crate::writers::Writers;
 
 /// A device. Cheap to clone.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ struct Inner {
     cache: Arc<Cache>,
     /// Whether the running release was committed.
     committed: AtomicBool,
-    writers: Arc<Writers>,
+    share: Arc<Share>,
     repositories: Repositories,
     rules: Rules,
     authorities: Authorities,
@@ -146,14 +146,14 @@ impl Device {
         let client = Client::new(client_config)?;
         let agent = format!("colibri-device/{}", env!("CARGO_PKG_VERSION"));
         let config = Arc::new(config);
-        let writers = Arc::default();
+        let share = Arc::new(Share::new(&config));
         let (committed, cache) = (AtomicBool::new(cache.is_committed()), Arc::new(cache));
         let context_key = ContextKey::fresh()?;
         let inner = Inner {
             keep,
             cache,
             committed,
-            writers,
+            share,
             repositories,
             rules,
             authorities: Authorities::default(),
@@ -221,10 +221,23 @@ impl Device {
 
     /// Fetches from a repository's mirrors.
     pub(crate) fn fetcher(&self, repository: &Repository) -> BlobFetcher {
+        self.fetcher_of(repository.sources().clone())
+    }
+
+    /// Fetches from these within the bounds of this device.
+    fn fetcher_of(&self, sources: Arc<Sources>) -> BlobFetcher {
         let inner = &self.inner;
-        let (client, sources) = (inner.client.clone(), repository.sources().clone());
-        let fetcher = BlobFetcher::new(client, sources, &inner.agent).with_patience(inner.config.patience);
-        fetcher.with_persistence(inner.config.persistence)
+        for source in sources.list() {
+            source.budget().set_in_flight_max(inner.config.requests_per_mirror);
+        }
+        let fetcher =
+            BlobFetcher::new(inner.client.clone(), sources, &inner.agent).with_patience(inner.config.patience);
+        fetcher.with_persistence(inner.config.persistence).with_bandwidth(inner.share.bandwidth.clone())
+    }
+
+    /// Has whoever sends more of a blob of this release than it says be blamed.
+    pub(crate) fn expect_sizes_of(&self, release: &Release) {
+        self.inner.share.expect_sizes_of(release);
     }
 
     /// The time.
@@ -269,16 +282,15 @@ impl Device {
 
     fn package_fetch_with(&self, fetcher: BlobFetcher, observer: Observer) -> PackageFetch {
         let inner = &self.inner;
-        let (keep, writers) = (inner.keep.clone(), inner.writers.clone());
-        PackageFetch { fetcher, keep, writers, config: inner.config.clone(), observer }
+        let (keep, share, cache) = (inner.keep.clone(), inner.share.clone(), inner.cache.clone());
+        let candidates = Arc::new(move || cache.packages_lately_used());
+        PackageFetch { fetcher, keep, share, class: Class::Demand, candidates, config: inner.config.clone(), observer }
     }
 
     /// Fetches from sources of no repository, in one form.
     pub(crate) fn fetch_from(&self, sources: Arc<Sources>, preference: Preference, observer: Observer) -> PackageFetch {
-        let inner = &self.inner;
-        let fetcher = BlobFetcher::new(inner.client.clone(), sources, &inner.agent);
-        let config = Arc::new(DeviceConfig { preference, ..(*inner.config).clone() });
-        PackageFetch { fetcher, keep: inner.keep.clone(), writers: inner.writers.clone(), config, observer }
+        let config = Arc::new(DeviceConfig { preference, ..(*self.inner.config).clone() });
+        PackageFetch { config, ..self.package_fetch_with(self.fetcher_of(sources), observer).with_class(Class::Warm) }
     }
 
     /// Whether the repository lists the package, and whether it is on the device.

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use colibri_common::merkle::{Leaves, Verified};
 use colibri_common::{BlobId, ByteRange, ClaimedLength};
-use colibri_store::{Partial, Store, StoreError};
+use colibri_store::{BlobReader, Partial, Store, StoreError};
 
 /// Why something could not be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,11 @@ pub trait Keep: Send + Sync + 'static {
     fn read(&self, id: &BlobId, bytes_max: u64) -> Result<Bytes, KeepError>;
     /// Part of the content of a blob that is here.
     fn read_range(&self, id: &BlobId, range: ByteRange) -> Result<Bytes, KeepError>;
+    /// Opens a blob that is here, to take over parts of it; nothing if it is not here, or cannot be read in parts.
+    fn open(&self, id: &BlobId) -> Result<Option<Box<dyn KeptBlob>>, KeepError> {
+        _ = id;
+        Ok(None)
+    }
     /// Removes a blob that turned out damaged, so that it can be fetched again; false if it is not here.
     fn discard(&self, id: &BlobId) -> Result<bool, KeepError>;
     /// Starts or resumes writing a blob.
@@ -63,10 +68,20 @@ pub trait Keep: Send + Sync + 'static {
     ) -> Result<Box<dyn PartialKeep>, KeepError>;
 }
 
+/// A blob that is here, open.
+pub trait KeptBlob: Send {
+    /// Its leaves.
+    fn leaves(&self) -> &Leaves;
+    /// Its length, bytes.
+    fn length(&self) -> u64;
+    /// Part of its content, verified again.
+    fn read(&self, range: ByteRange) -> Result<Bytes, KeepError>;
+}
+
 /// A blob being written.
 pub trait PartialKeep: Send {
-    /// Units (2 MiB of content) of which something is missing.
-    fn missing_units(&self) -> Vec<u32>;
+    /// Runs of leaves that are missing, in order; the last may end behind the blob.
+    fn missing(&self) -> Vec<ByteRange>;
     /// Adds verified leaves.
     fn write(&mut self, run: &Verified) -> Result<(), KeepError>;
     /// Makes the blob visible, durably, once all of it is there.
@@ -94,6 +109,14 @@ impl Keep for Store {
         Ok(Store::read(self, *id, range)?)
     }
 
+    fn open(&self, id: &BlobId) -> Result<Option<Box<dyn KeptBlob>>, KeepError> {
+        match self.open_blob(*id) {
+            Ok(blob) => Ok(Some(Box::new(blob))),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn discard(&self, id: &BlobId) -> Result<bool, KeepError> {
         Ok(Store::discard(self, *id)?)
     }
@@ -103,9 +126,23 @@ impl Keep for Store {
     }
 }
 
+impl KeptBlob for BlobReader {
+    fn leaves(&self) -> &Leaves {
+        Self::leaves(self)
+    }
+
+    fn length(&self) -> u64 {
+        Self::length(self)
+    }
+
+    fn read(&self, range: ByteRange) -> Result<Bytes, KeepError> {
+        Ok(Self::read(self, range)?)
+    }
+}
+
 impl PartialKeep for Partial {
-    fn missing_units(&self) -> Vec<u32> {
-        self.missing_units()
+    fn missing(&self) -> Vec<ByteRange> {
+        Self::missing(self)
     }
 
     fn write(&mut self, run: &Verified) -> Result<(), KeepError> {

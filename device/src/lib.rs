@@ -39,7 +39,7 @@ pub use context::Context;
 pub use device::{Device, PackageContents, PackageStatus, Resolved};
 pub use error::DeviceError;
 pub use fetch::{Event, FetchReport, Observer};
-pub use keep::{Keep, KeepError, PartialKeep, Purpose};
+pub use keep::{Keep, KeepError, KeptBlob, PartialKeep, Purpose};
 pub use repositories::Repositories;
 pub use rewrite::{RewriteError, Rule};
 pub use rules::Rules;

@@ -6,6 +6,15 @@ pub const PACKAGES_PER_RESOLVE_MAX: usize = 4096;
 /// Blobs in one resolve.
 pub const BLOBS_PER_RESOLVE_MAX: usize = 1 << 20;
 
+/// Packages that are looked at for an earlier version of one that is fetched.
+pub const PREVIOUS_LOOKED_AT_MAX: usize = 256;
+
+/// A blob of fewer bytes is fetched whole: looking for an earlier version of it costs more.
+pub const REUSED_BLOB_BYTES_MIN: u64 = 128 << 10;
+
+/// Bytes of an earlier version that are copied at a time.
+pub const REUSE_STEP_BYTES: u64 = 256 << 10;
+
 /// Configured repositories.
 pub const REPOSITORIES_MAX: usize = 256;
 
@@ -140,6 +149,9 @@ pub const SUBSCRIBE_LOOK_MS: u64 = 30_000;
 pub const ALL: &[(&str, u64)] = &[
     ("PACKAGES_PER_RESOLVE_MAX", PACKAGES_PER_RESOLVE_MAX as u64),
     ("BLOBS_PER_RESOLVE_MAX", BLOBS_PER_RESOLVE_MAX as u64),
+    ("PREVIOUS_LOOKED_AT_MAX", PREVIOUS_LOOKED_AT_MAX as u64),
+    ("REUSED_BLOB_BYTES_MIN", REUSED_BLOB_BYTES_MIN),
+    ("REUSE_STEP_BYTES", REUSE_STEP_BYTES),
     ("REPOSITORIES_MAX", REPOSITORIES_MAX as u64),
     ("REFRESH_AGAIN_S", REFRESH_AGAIN_S),
     ("SLOW_FALLBACK_S", SLOW_FALLBACK_S),

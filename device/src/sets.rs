@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use colibri_common::BlobId;
+use colibri_fetch::Class;
 use colibri_package::url::UnpinnedPackageUrl;
 use colibri_release::{Availability, Release};
 
@@ -150,13 +151,11 @@ impl Device {
             let needed = plan.before_commit.space_bytes().saturating_sub(self.free_bytes().await?);
             self.collect(Depth::Free { bytes: needed }).await?;
         }
+        self.expect_sizes_of(release);
         let mut report = FetchReport::default();
         for (url, hash) in packages {
             let fetched = self.fetch_retained(url.repository().host(), hash, observer.clone()).await?;
-            report.blobs += fetched.blobs;
-            report.fetched += fetched.fetched;
-            report.content_bytes += fetched.content_bytes;
-            report.packages += fetched.packages;
+            report.join(&fetched);
         }
         Ok(report)
     }
@@ -169,6 +168,7 @@ impl Device {
             return Err(DeviceError::PendingCommit);
         }
         let upgrades = self.cache().upgrades();
+        self.expect_sizes_of(&release);
         let mut report = AutomaticReport::default();
         for (url, hash) in Table::new(&release, &upgrades).after_commit() {
             if self.is_on_device(hash).await? {
@@ -191,7 +191,7 @@ impl Device {
     async fn fetch_automatic_one(&self, host: &str, hash: BlobId, observer: Observer) -> Result<(), DeviceError> {
         let repository = self.repositories().get(host)?;
         let fetching = self.cache().start(hash, Protection::Tracking).await?;
-        self.package_fetch(&repository, observer).package(hash, &fetching).await?;
+        self.package_fetch(&repository, observer).with_class(Class::Background).package(hash, &fetching).await?;
         fetching.finish()
     }
 

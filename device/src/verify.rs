@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use colibri_common::{BlobId, ByteRange};
+use colibri_fetch::Class;
 use colibri_store::{BlobReader, Store, StoreError};
 
 use crate::device::Device;
@@ -105,7 +106,8 @@ impl Device {
         .await?;
         let mut reason = "no repository is configured".to_owned();
         for repository in self.repositories().list() {
-            match self.package_fetch(&repository, heard.clone()).have(id, Purpose::Content).await {
+            let fetch = self.package_fetch(&repository, heard.clone()).with_class(Class::Background);
+            match fetch.have(id, Purpose::Content).await {
                 Ok(_) => return Ok(None),
                 Err(error) => reason = error.to_string(),
             }

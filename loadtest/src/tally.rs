@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use colibri_common::merkle::{self, HASHES_PER_BLOCK, LEAF_BYTES, Leaves, Verified};
+use colibri_common::merkle::{self, LEAF_BYTES, Leaves, Verified};
 use colibri_common::{BlobId, ByteRange, ClaimedLength};
 use colibri_device::{Keep, KeepError, PartialKeep, Purpose};
 
@@ -124,9 +124,9 @@ struct TallyPartial {
 }
 
 impl PartialKeep for TallyPartial {
-    fn missing_units(&self) -> Vec<u32> {
-        let units = self.seen.chunks(HASHES_PER_BLOCK as usize).zip(0..);
-        units.filter(|(leaves, _)| leaves.contains(&false)).map(|(_, unit)| unit).collect()
+    fn missing(&self) -> Vec<ByteRange> {
+        let leaves = self.seen.iter().zip(0..).filter(|(is_here, _)| !**is_here);
+        leaves.map(|(_, leaf)| ByteRange::new(leaf * LEAF_BYTES, (leaf + 1) * LEAF_BYTES)).collect()
     }
 
     fn write(&mut self, run: &Verified) -> Result<(), KeepError> {
@@ -185,13 +185,13 @@ mod tests {
         let begin = || keep.begin(&tree.leaves, tree.length.into(), Purpose::MetaFar).unwrap();
         let mut partial = begin();
         partial.write(&tree.leaves.verify(8192, data.slice(8192..)).unwrap()).unwrap();
-        assert_eq!(partial.missing_units(), [0]);
+        assert_eq!(partial.missing().len(), 1);
         assert!(partial.commit().is_err());
         assert_eq!(keep.length(&tree.id).unwrap(), None);
         let mut partial = begin();
         partial.write(&tree.leaves.verify(8192, data.slice(8192..)).unwrap()).unwrap();
         partial.write(&tree.leaves.verify(0, data.slice(..8192)).unwrap()).unwrap();
-        assert!(partial.missing_units().is_empty());
+        assert!(partial.missing().is_empty());
         partial.commit().unwrap();
         assert_eq!(keep.totals(), (1, 20_000));
         assert_eq!(keep.read(&tree.id, 20_000).unwrap(), data);

@@ -43,7 +43,7 @@ impl Counts {
             match event {
                 Happened::Announced { blobs } => counts.known.fetch_add(blobs as u64, Ordering::Relaxed),
                 Happened::Present { .. } | Happened::Kept { .. } => counts.done.fetch_add(1, Ordering::Relaxed),
-                Happened::Verified { content_bytes, .. } => {
+                Happened::Verified { content_bytes, .. } | Happened::Reused { content_bytes, .. } => {
                     counts.verified_bytes.fetch_add(content_bytes, Ordering::Relaxed)
                 }
             };
@@ -126,6 +126,10 @@ pub(super) async fn run(
     }
     let content = bytes(*fetched_content_bytes);
     writeln!(console.out, "{blobs} blobs in {}, {fetched} fetched now ({content})", dir.display())?;
+    if resolved.reused_content_bytes > 0 {
+        let reused = bytes(resolved.reused_content_bytes);
+        writeln!(console.out, "of these, {reused} were not fetched: the version before has them too")?;
+    }
     if let Some((target, laid_out)) = laid_out {
         writeln!(console.out, "{} files ({}) in {}", laid_out.files, bytes(laid_out.bytes), target.display())?;
     }

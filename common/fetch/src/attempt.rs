@@ -18,6 +18,7 @@ use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::bandwidth::Bandwidth;
 use crate::budget::Permit;
 use crate::error::AttemptError;
 use crate::limits::{CODED_EXTRA_BYTES_MAX, SKIPPED_BYTES_MAX};
@@ -53,6 +54,8 @@ pub struct Attempt<'a> {
     pub memory: &'a Semaphore,
     /// Who is told of answers.
     pub witness: Option<&'a dyn Witness>,
+    /// How fast bodies are read.
+    pub bandwidth: Option<&'a Bandwidth>,
     /// What is signed about the size of the blob that is asked for.
     pub signed: Option<SignedSize>,
 }
@@ -331,6 +334,12 @@ impl Reading<'_> {
             self.bytes += chunk.len() as u64;
             self.attempt.source.count_body_bytes(chunk.len());
             self.permit.received(chunk.len());
+            if let Some(bandwidth) = self.attempt.bandwidth {
+                let held_at = Instant::now();
+                bandwidth.pass(self.attempt.urgency.class(), chunk.len()).await;
+                // We were slow, not the source.
+                self.window_ends += held_at.elapsed();
+            }
             let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
             self.skip -= skipped as u64;
             let wanted = chunk.split_off(skipped);

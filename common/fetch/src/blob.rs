@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use tokio::sync::Semaphore;
 
 use crate::attempt::{Attempt, MEMORY_PERMIT_BYTES};
+use crate::bandwidth::Bandwidth;
 use crate::class::Class;
 use crate::error::FetchError;
 use crate::limits::UNVERIFIED_BYTES_MAX;
@@ -40,6 +41,7 @@ pub struct BlobFetcher {
     memory: Arc<Semaphore>,
     witness: Option<Arc<dyn Witness>>,
     persistence: Persistence,
+    bandwidth: Option<Bandwidth>,
     signed: Option<SignedSize>,
 }
 
@@ -83,6 +85,7 @@ impl BlobFetcher {
             memory,
             witness: None,
             persistence: Persistence::default(),
+            bandwidth: None,
             signed: None,
         }
     }
@@ -98,6 +101,13 @@ impl BlobFetcher {
     #[must_use]
     pub const fn with_persistence(mut self, persistence: Persistence) -> Self {
         self.persistence = persistence;
+        self
+    }
+
+    /// The same fetcher, which reads bodies of blobs no faster than this allows.
+    #[must_use]
+    pub fn with_bandwidth(mut self, bandwidth: Option<Bandwidth>) -> Self {
+        self.bandwidth = bandwidth;
         self
     }
 
@@ -202,6 +212,7 @@ impl BlobFetcher {
             urgency: &self.urgency,
             memory: &self.memory,
             witness: self.witness.as_deref(),
+            bandwidth: self.bandwidth.as_ref(),
             signed: self.signed,
         }
     }

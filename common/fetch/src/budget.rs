@@ -164,6 +164,13 @@ impl Budget {
         state.wake_first();
     }
 
+    /// Has at most so many requests in flight from now on, whatever the rates.
+    pub fn set_in_flight_max(&self, in_flight_max: u32) {
+        if self.in_flight_max.swap(in_flight_max.max(1), Ordering::Relaxed) != in_flight_max.max(1) {
+            self.lock().wake_first();
+        }
+    }
+
     /// Requests in flight.
     pub fn in_flight(&self) -> u32 {
         self.lock().in_flight
@@ -176,7 +183,7 @@ impl Budget {
     }
 
     /// Waits for a place for a request whose answer will have so many bytes (0 if that is not known).
-    pub(crate) async fn acquire(self: &Arc<Self>, class: Class, bytes: u64) -> Permit {
+    pub async fn acquire(self: &Arc<Self>, class: Class, bytes: u64) -> Permit {
         if let Some(permit) = self.try_acquire(class, bytes) {
             return permit;
         }
@@ -255,7 +262,7 @@ impl Drop for Ticket<'_> {
 
 /// A place of one request, kept while its body is read.
 #[derive(Debug)]
-pub(crate) struct Permit {
+pub struct Permit {
     budget: Arc<Budget>,
     charged: u64,
     received: u64,
@@ -263,7 +270,7 @@ pub(crate) struct Permit {
 
 impl Permit {
     /// Accounts for bytes that came.
-    pub fn received(&mut self, bytes: usize) {
+    pub(crate) fn received(&mut self, bytes: usize) {
         self.received += bytes as u64;
         if self.received > self.charged {
             let more = self.received - self.charged;

@@ -9,6 +9,7 @@
 
 mod assemble;
 mod attempt;
+pub mod bandwidth;
 pub mod blob;
 pub mod budget;
 pub mod class;
@@ -36,8 +37,9 @@ mod whole;
 mod witness;
 
 pub use assemble::{Assembler, Sink};
+pub use bandwidth::Bandwidth;
 pub use blob::{BlobFetcher, OpenedBlob, ProvenLeaves};
-pub use budget::{Budget, BudgetLimits};
+pub use budget::{Budget, BudgetLimits, Permit};
 pub use class::Class;
 pub use document::Unverified;
 pub use error::{AttemptError, Blame, FetchError};

@@ -74,6 +74,12 @@ pub const UNVERIFIED_BYTES_MAX: u64 = 512 << 20;
 const _: () = assert!(BLOB_WITHOUT_LEAVES_BYTES_MAX <= UNVERIFIED_BYTES_MAX, "the largest body finds room");
 const _: () = assert!(LEAVES_LIST_BYTES_MAX <= UNVERIFIED_BYTES_MAX, "the largest body finds room");
 
+/// Bytes that may pass at once after a pause, as time at the bound on bytes per second.
+pub const BANDWIDTH_BURST: Duration = Duration::from_millis(100);
+
+/// Shares of a bound on bytes per second: what somebody waits for, what is likely wanted soon, and the rest.
+pub const BANDWIDTH_SHARES: [u32; 3] = [8, 3, 1];
+
 /// Attempts at one thing, at all sources together, unless configured otherwise.
 pub const ATTEMPTS_MAX: u32 = 256;
 
@@ -123,6 +129,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("SKIPPED_BYTES_MAX", SKIPPED_BYTES_MAX),
     ("CODED_EXTRA_BYTES_MAX", CODED_EXTRA_BYTES_MAX),
     ("UNVERIFIED_BYTES_MAX", UNVERIFIED_BYTES_MAX),
+    ("BANDWIDTH_BURST", BANDWIDTH_BURST.as_millis() as u64),
     ("ATTEMPTS_MAX", ATTEMPTS_MAX as u64),
     ("PERSISTENCE_MAX", PERSISTENCE_MAX.as_millis() as u64),
     ("PAUSE_MAX", PAUSE_MAX.as_millis() as u64),

@@ -235,8 +235,18 @@ impl Mirrors<'_> {
             let pace = round.pace(&terms.patience);
             let client = self.client;
             let (urgency, agent, headers, memory) = (&urgency, &agent, &headers, &memory);
-            let attempt =
-                Attempt { client, agent, headers, source, pace, urgency, memory, witness: None, signed: None };
+            let attempt = Attempt {
+                client,
+                agent,
+                headers,
+                source,
+                pace,
+                urgency,
+                memory,
+                witness: None,
+                bandwidth: None,
+                signed: None,
+            };
             let mirror = HttpMirror { attempt, place: self.place, hear: terms.hear };
             let unfinished = match task.attempt(&mirror, now).await {
                 Ok(done) => {

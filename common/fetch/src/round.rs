@@ -149,7 +149,8 @@ impl<'a> Round<'a> {
         }
         let passes_max = match self.urgency.class() {
             Class::Demand => self.persistence.passes_max,
-            class => self.persistence.passes_max.min(class.passes_max()),
+            Class::Warm => self.persistence.passes_max.saturating_sub(1),
+            Class::Background => Class::Background.passes_max(),
         };
         if self.passes >= passes_max.max(1) || candidates.is_empty() {
             return None;

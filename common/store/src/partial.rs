@@ -48,6 +48,17 @@ impl Partial {
         units.filter(|(_, leaves)| leaves.contains(&false)).map(|(unit, _)| unit as u32).collect()
     }
 
+    /// The runs of leaves that are missing, in order; the last may end behind the blob.
+    pub fn missing(&self) -> Vec<ByteRange> {
+        let mut at = 0;
+        let runs = self.present.chunk_by(|one, next| one == next).map(|run| {
+            let range = ByteRange::new(at * LEAF_BYTES, (at + run.len() as u64) * LEAF_BYTES);
+            at += run.len() as u64;
+            (range, run[0])
+        });
+        runs.filter(|(_, is_here)| !is_here).map(|(range, _)| range).collect()
+    }
+
     /// Keeps verified bytes of this blob. Nothing is durable before the commit.
     pub fn write(&mut self, run: &Verified) -> Result<(), StoreError> {
         if run.id() != self.id() {

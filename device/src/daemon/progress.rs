@@ -26,7 +26,7 @@ impl Counts {
             match event {
                 Event::Announced { blobs } => counts.known.fetch_add(blobs as u64, Ordering::Relaxed),
                 Event::Present { .. } | Event::Kept { .. } => counts.done.fetch_add(1, Ordering::Relaxed),
-                Event::Verified { content_bytes, .. } => {
+                Event::Verified { content_bytes, .. } | Event::Reused { content_bytes, .. } => {
                     counts.verified_bytes.fetch_add(content_bytes, Ordering::Relaxed)
                 }
             };

@@ -22,6 +22,7 @@ pub(super) fn described(url: &AbsolutePackageUrl, resolved: &Resolved) -> Resolv
         blobs: report.blobs,
         fetched: report.fetched,
         fetched_content_bytes: report.content_bytes,
+        reused_content_bytes: report.reused_bytes,
     }
 }
 

@@ -196,6 +196,8 @@ pub struct ResolvedPackage {
     pub fetched: usize,
     /// Content bytes of these.
     pub fetched_content_bytes: u64,
+    /// Of these, bytes that an earlier version had.
+    pub reused_content_bytes: u64,
 }
 
 /// A package that stays while the connection does.

@@ -108,6 +108,13 @@ impl Play {
         Self { scene, cluster, liar, device, store }
     }
 
+    /// Has the device know the liar only.
+    fn alone(&self) {
+        let mut alone = self.device.repositories().get(HOST).unwrap().config().clone();
+        alone.mirrors.truncate(1);
+        self.device.repositories().add(alone).unwrap();
+    }
+
     fn sources(&self) -> Vec<Arc<Source>> {
         self.device.repositories().get(HOST).unwrap().sources().list().to_vec()
     }
@@ -343,12 +350,40 @@ async fn the_only_mirror_asks_for_a_second() {
         }
     });
     let play = Play::new(Preference::Raw, &package.files(), lie);
-    let mut alone = play.device.repositories().get(HOST).unwrap().config().clone();
-    alone.mirrors.truncate(1);
-    play.device.repositories().add(alone).unwrap();
+    play.alone();
     assert_eq!(play.resolve(4).await, 0);
     assert!(since.lock().unwrap().unwrap().elapsed() >= Duration::from_secs(1), "it was left alone");
     assert_eq!(too_soon.load(Ordering::SeqCst), 0, "for as long as it asked for");
     assert_eq!(play.blames(), []);
     play.cluster.stop().await;
+}
+
+/// A plain file server over HTTP/1.1, as a real Fuchsia repository has: no leaves. Blobs are verified whole before any of it is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_leaves_blobs_are_verified_whole() {
+    let package = Package::new();
+    for preference in BOTH {
+        let plain = |spoils: bool| -> Lie {
+            Arc::new(move |asked, truth| match asked.kind {
+                Kind::Leaves => Some(lies::status(404, None)),
+                Kind::Raw | Kind::Delivery if spoils && truth.body.len() > 200_000 => Some(lies::flips(asked, truth)),
+                _ => None,
+            })
+        };
+        let play = Play::new(*preference, &package.files(), plain(false));
+        play.alone();
+        assert_eq!(play.resolve(4).await, 0);
+        assert_eq!((play.blames(), play.device.client().counts().h3_requests), (vec![], 0));
+        play.cluster.stop().await;
+
+        let play = Play::new(*preference, &package.files(), plain(true));
+        play.alone();
+        let refused = play.device.resolve(&url("app"), nobody()).await.unwrap_err().to_string();
+        let id = merkle::build(&package.large).id;
+        assert!(refused.contains("bad bytes") && refused.contains(&id.to_string()), "{refused}");
+        assert!(play.blames().iter().all(|blame| blame.blob == Some(id)) && !play.blames().is_empty());
+        assert!(!play.store.ids().unwrap().contains(&id));
+        scrub(&play.store);
+        play.cluster.stop().await;
+    }
 }

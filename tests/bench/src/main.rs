@@ -3,6 +3,7 @@
 
 mod cache;
 mod cost;
+mod device;
 mod ingest;
 mod scale;
 
@@ -18,6 +19,8 @@ cargo xtask bench NAME [OPTIONS]
   cache    hits of the edge's memory tier, beside policies alone [--requests N] [--seed N]
   ingest   publishing a tree of files, against compressing and hashing the same bytes
            [--mib N] [--runs N] [--seed N] [--dir DIR]
+  device   downloading a blob, against receiving, hashing and writing it; two edges against one; memory of a large blob
+           [--mb N] [--runs N] [--large-mib N] [--seed N] [--dir DIR]
 ";
 
 fn main() -> ExitCode {
@@ -27,6 +30,9 @@ fn main() -> ExitCode {
         Some(("scale", options)) => scale::run(options),
         Some(("cache", options)) => cache::run(options),
         Some(("ingest", options)) => ingest::run(options),
+        Some(("device", options)) => device::run(options),
+        Some((device::EDGE, options)) => device::edge(options),
+        Some((device::RESOLVER, options)) => device::resolver(options),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

@@ -153,6 +153,11 @@ fn says_range(mut response: Response, range: ByteRange, total: Option<u64>) -> R
     response
 }
 
+/// A list of leaves without end.
+pub fn never_ends_leaves() -> Lie {
+    at(Stage::Leaves, |_, response, _| goes_on(vec![1; 1 << 20].into(), response))
+}
+
 /// All rows, for a blob of `length` bytes, which is several units.
 pub fn rows(length: usize) -> Vec<Row> {
     let mut rows = Vec::new();
@@ -182,8 +187,7 @@ fn of_connections(encoding: Encoding, length: usize) -> Vec<Row> {
         row("drips leaves", at(Stage::Leaves, |part, response, _| with_body(response, drips(part)))).hasty(),
         row("never answers", at(Stage::Pieces, |part, response, _| with_body(response, stops(&part, 0, true)))).hasty(),
         row("never ends a unit", at(Stage::Pieces, |part, response, _| goes_on(part, response))).harmless(),
-        row("never ends leaves", at(Stage::Leaves, |_, response, _| goes_on(vec![1; 1 << 20].into(), response)))
-            .hasty(),
+        row("never ends leaves", never_ends_leaves()).hasty(),
         Row::new("never ends a small blob", RAW, 50_000, at(Stage::Whole, |part, response, _| goes_on(part, response)))
             .blamed(),
         row(

@@ -9,6 +9,7 @@ mod hedges;
 mod lies;
 mod metadata;
 mod only_source;
+mod signed;
 mod site;
 
 use std::sync::{Arc, Mutex};
