@@ -1,7 +1,11 @@
-//! `colibri loadtest run`: a synthetic fleet against servers that run somewhere else.
+//! `colibri loadtest`: synthetic fleets, measured or simulated.
 //!
-//! What the devices do is in `colibri-loadtest`; here are its arguments, progress and report.
+//! What the devices do is in `colibri-loadtest`; here are its arguments, progress and reports. Runs by scenario are in
+//! [`scenario`], what is computed from one in [`simulate`]; a run without one is here.
 
+mod print;
+pub mod scenario;
+pub mod simulate;
 #[cfg(test)]
 mod tests;
 
@@ -15,13 +19,20 @@ use colibri_common::{Clock, SystemClock};
 use colibri_device::DeviceConfig;
 use colibri_fetch::SourceUrl;
 use colibri_loadtest::limits::DEVICES_MAX;
+use colibri_loadtest::plan::file::PlanError;
+use colibri_loadtest::runner::RunError;
+use colibri_loadtest::simulate::SimulateError;
 use colibri_loadtest::{FleetConfig, FleetReport};
 use colibri_metadata::RepoConfig;
 use colibri_package::url::AbsolutePackageUrl;
 
 use crate::device::configuration::{self, ConfigurationError, Connection, Format, replace_mirrors};
 use crate::device::interrupt;
+use crate::files::FilesError;
 use crate::progress::{bytes, step};
+
+/// Devices of a run without a scenario that says no other number.
+const DEVICES: u32 = 100;
 
 /// Runs synthetic fleets.
 #[derive(Debug, clap::Args)]
@@ -34,17 +45,55 @@ pub struct Args {
 /// What to do with a fleet.
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
-    /// Lets devices wake at random times and resolve packages, each with connections and a store of its own
+    /// Runs a scenario, or lets devices wake at random times and resolve packages
     ///
-    /// Exit status: 0 every resolve succeeded, 1 some failed.
-    Run(Run),
+    /// A scenario says how many devices wake when, what they want, what breaks and what must hold. It runs against servers that
+    /// you name (--target) or against an origin and edges that are started for it (--spawn). Latencies count from the moment at
+    /// which a device meant to wake.
+    ///
+    /// Exit status: 0 every rule and invariant was kept, 1 some were not, 2 wrong usage, 3 the generator could not keep to its
+    /// plan and the run says nothing, 4 the target cannot be reached. Without a scenario: 0 every resolve succeeded, 1 some failed.
+    #[command(
+        after_help = "Examples:\n  colibri loadtest run smoke --spawn\n  colibri loadtest run ./mine.toml --target https://edge:8443/devhost --package fuchsia-pkg://devhost/system\n  colibri loadtest run --repo-url https://edge:8443/devhost/repo.config --package fuchsia-pkg://devhost/hello --devices 50"
+    )]
+    Run(Box<Run>),
+    /// Writes out who wakes when and wants what: the same scenario and seed give the same bytes
+    ///
+    /// `run --plan FILE` replays it.
+    #[command(after_help = "Example: colibri loadtest plan steady --seed 7 -o steady.plan")]
+    Plan(scenario::PlanArgs),
+    /// Computes what a scenario would come to, on a virtual clock, or as a fluid for fleets of any size
+    ///
+    /// Faults are not simulated. Exit status: 0 every rule was kept, 1 some were not, 2 wrong usage.
+    #[command(
+        after_help = "Examples:\n  colibri loadtest simulate release-wave --devices 1000000\n  colibri loadtest simulate release-wave --fluid 1000000000"
+    )]
+    Simulate(simulate::SimulateArgs),
 }
 
 /// Arguments of `loadtest run`.
 #[derive(Debug, clap::Args)]
 pub struct Run {
+    /// A scenario that comes with the program (smoke, steady, release-wave, ...), or a file
+    #[arg(value_name = "SCENARIO", conflicts_with_all = ["repo_config", "repo_url", "mirrors", "arrivals_per_s", "packages_per_device"])]
+    pub scenario: Option<String>,
+    /// Start an origin and edges for the scenario, with content of their own
+    #[arg(long, requires = "scenario", conflicts_with_all = ["target", "packages"])]
+    pub spawn: bool,
+    /// Repositories on servers that run, as https://HOST/REPOSITORY; each one is a mirror (repeatable)
+    #[arg(long, value_name = "URL", num_args = 1.., requires = "scenario", requires = "packages")]
+    pub target: Vec<SourceUrl>,
+    /// Replay this plan of the scenario
+    #[arg(long, value_name = "FILE", requires = "scenario")]
+    pub plan: Option<PathBuf>,
+    /// Show rules about times without judging them: for machines that do other things, too
+    #[arg(long, requires = "scenario")]
+    pub no_times: bool,
+    /// Where the report of a scenario goes besides
+    #[command(flatten)]
+    pub output: scenario::Output,
     /// Configuration of the repository (repo.config)
-    #[arg(long, value_name = "FILE", required_unless_present = "repo_url", conflicts_with = "repo_url")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["repo_url", "scenario"], conflicts_with = "repo_url")]
     pub repo_config: Option<PathBuf>,
     /// The same, fetched from its whole address, as https://HOST/REPOSITORY/repo.config
     #[arg(long, value_name = "URL")]
@@ -52,21 +101,18 @@ pub struct Run {
     /// Mirrors to use in place of those that the configuration names (repeatable)
     #[arg(long = "mirror", value_name = "URL", num_args = 1..)]
     pub mirrors: Vec<SourceUrl>,
-    /// Packages that devices choose from, fuchsia-pkg://HOST/NAME (repeatable)
-    #[arg(long = "package", value_name = "URL", num_args = 1.., required = true)]
+    /// Packages that devices choose from, fuchsia-pkg://HOST/NAME (repeatable); in a scenario the first one is the release
+    #[arg(long = "package", value_name = "URL", num_args = 1.., required_unless_present = "scenario")]
     pub packages: Vec<AbsolutePackageUrl>,
-    /// Number of devices
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEVICES_MAX)))]
-    pub devices: u32,
     /// Devices that wake per second, on average
     #[arg(long, value_name = "X", default_value_t = 10.0, value_parser = parse_rate)]
     pub arrivals_per_s: f64,
     /// Packages that each device resolves
     #[arg(long, value_name = "K", default_value_t = 1)]
     pub packages_per_device: usize,
-    /// Seed of who wakes when and wants what
-    #[arg(long, value_name = "S", default_value_t = 1)]
-    pub seed: u64,
+    /// How many devices, and the seed of who wakes when and wants what
+    #[command(flatten)]
+    pub changes: scenario::Changes,
     /// How devices connect
     #[command(flatten)]
     pub connection: Connection,
@@ -106,6 +152,54 @@ pub enum LoadtestError {
         /// How many there are.
         packages: usize,
     },
+    /// A scenario that cannot be used.
+    #[error("scenario {name}: {reason}")]
+    Scenario {
+        /// Its name or file.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Neither servers nor --spawn.
+    #[error("against which servers? Give --target URL, or --spawn to start some")]
+    NoTarget,
+    /// A scenario that needs a system of its own.
+    #[error(
+        "scenario {0} publishes releases or breaks things: that is done only to servers it started itself (--spawn)"
+    )]
+    OnlySpawned(String),
+    /// Fewer packages than the scenario wants.
+    #[error("the scenario needs {needed} packages (--package, the release first), {given} are given")]
+    TooFewPackages {
+        /// Needed.
+        needed: usize,
+        /// Given.
+        given: usize,
+    },
+    /// More devices than can be run without a scenario.
+    #[error("--devices {0}: without a scenario at most {DEVICES_MAX} can wake")]
+    TooManyDevices(u32),
+    /// A run by scenario.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A plan file.
+    #[error(transparent)]
+    Plan(PlanError),
+    /// A simulation.
+    #[error(transparent)]
+    Simulate(SimulateError),
+    /// The fluid picture is of polls.
+    #[error("scenario {0}: its devices do not poll, and the fluid picture is one of polls")]
+    NoFluid(String),
+    /// A file of this verb.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// A person pressed Ctrl-C in the middle of a scenario.
+    #[error("interrupted after {sessions} sessions: there is no report")]
+    Stopped {
+        /// Sessions that had ended.
+        sessions: u64,
+    },
     /// A person pressed Ctrl-C.
     #[error("interrupted when {done} of {devices} devices had finished: there is no report")]
     Interrupted {
@@ -117,14 +211,29 @@ pub enum LoadtestError {
 }
 
 impl LoadtestError {
-    /// 2 for wrong usage, else 1.
+    /// 2 for wrong usage, 4 for a target that cannot be reached, else 1.
     pub fn exit_code(&self) -> ExitCode {
         let is_usage = match self {
-            Self::NoRepository | Self::OtherRepository { .. } | Self::PackagesPerDevice { .. } => true,
+            Self::NoRepository
+            | Self::OtherRepository { .. }
+            | Self::PackagesPerDevice { .. }
+            | Self::Scenario { .. }
+            | Self::NoTarget
+            | Self::OnlySpawned(_)
+            | Self::TooFewPackages { .. }
+            | Self::TooManyDevices(_)
+            | Self::Plan(_)
+            | Self::Simulate(_)
+            | Self::NoFluid(_)
+            | Self::Run(RunError::Plan(_)) => true,
             Self::Configuration(error) => error.is_usage(),
             _ => false,
         };
-        if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
+        match self {
+            Self::Run(RunError::Unreachable(_)) => ExitCode::from(4),
+            _ if is_usage => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
     }
 }
 
@@ -135,8 +244,11 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 
 /// Runs the verb.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, LoadtestError> {
-    let Verb::Run(args) = &args.verb;
-    run_until(args, interrupt(), out, &mut io::stderr())
+    match &args.verb {
+        Verb::Run(args) => run_until(args, interrupt(), out, &mut io::stderr()),
+        Verb::Plan(args) => scenario::plan(args, out),
+        Verb::Simulate(args) => simulate::run(args, out),
+    }
 }
 
 fn run_until(
@@ -146,12 +258,16 @@ fn run_until(
     err: &mut dyn Write,
 ) -> Result<ExitCode, LoadtestError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(LoadtestError::Runtime)?;
+    if let Some(name) = &args.scenario {
+        return runtime.block_on(scenario::run(args, name, stop, out));
+    }
     let done = Arc::new(AtomicU64::new(0));
+    let devices = args.changes.devices.unwrap_or(DEVICES);
     let report = runtime.block_on(async {
         tokio::select! {
             report = fleet(args, done.clone()) => report,
             () = stop => {
-                Err(LoadtestError::Interrupted { done: done.load(Ordering::Relaxed), devices: args.devices })
+                Err(LoadtestError::Interrupted { done: done.load(Ordering::Relaxed), devices })
             }
         }
     })?;
@@ -161,17 +277,18 @@ fn run_until(
         for text in &report.failure_texts {
             writeln!(err, "failed: {text}")?;
         }
-        print(&report, out)?;
+        print_fleet(&report, out)?;
     }
     Ok(if report.failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn fleet(args: &Run, done: Arc<AtomicU64>) -> Result<FleetReport, LoadtestError> {
-    let repository = repository(args).await?;
-    if let Some(package) = args.packages.iter().find(|package| package.repository().host() != repository.host()) {
-        let (package, repository) = (package.to_string(), repository.repo_url);
-        return Err(LoadtestError::OtherRepository { package, repository });
+    let devices = args.changes.devices.unwrap_or(DEVICES);
+    if devices > DEVICES_MAX {
+        return Err(LoadtestError::TooManyDevices(devices));
     }
+    let repository = repository(args).await?;
+    of_repository(&args.packages, &repository)?;
     let (wanted, packages) = (args.packages_per_device, args.packages.len());
     if wanted == 0 || wanted > packages {
         return Err(LoadtestError::PackagesPerDevice { wanted, packages });
@@ -181,15 +298,26 @@ async fn fleet(args: &Run, done: Arc<AtomicU64>) -> Result<FleetReport, Loadtest
         repository,
         packages: args.packages.clone(),
         device: DeviceConfig { tls, http3, ..DeviceConfig::default() },
-        devices: args.devices,
+        devices,
         arrivals_per_s: args.arrivals_per_s,
         packages_per_device: wanted,
-        seed: args.seed,
+        seed: args.changes.seed.unwrap_or(1),
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let step = step(&format!("{} devices, {} per second", args.devices, args.arrivals_per_s));
+    let step = step(&format!("{devices} devices, {} per second", args.arrivals_per_s));
     let run = colibri_loadtest::run(config, clock, done.clone());
-    Ok(step.watch(run, || (done.load(Ordering::Relaxed), u64::from(args.devices))).await)
+    Ok(step.watch(run, || (done.load(Ordering::Relaxed), u64::from(devices))).await)
+}
+
+/// Refuses packages of another repository.
+fn of_repository(packages: &[AbsolutePackageUrl], repository: &RepoConfig) -> Result<(), LoadtestError> {
+    match packages.iter().find(|package| package.repository().host() != repository.host()) {
+        Some(package) => {
+            let (package, repository) = (package.to_string(), repository.repo_url.clone());
+            Err(LoadtestError::OtherRepository { package, repository })
+        }
+        None => Ok(()),
+    }
 }
 
 async fn repository(args: &Run) -> Result<RepoConfig, LoadtestError> {
@@ -203,7 +331,7 @@ async fn repository(args: &Run) -> Result<RepoConfig, LoadtestError> {
     Ok(config)
 }
 
-fn print(report: &FleetReport, out: &mut dyn Write) -> io::Result<()> {
+fn print_fleet(report: &FleetReport, out: &mut dyn Write) -> io::Result<()> {
     let rows = [
         ("devices", report.devices.to_string()),
         ("packages", format!("{} resolved and verified", report.packages)),

@@ -2,7 +2,8 @@
 //!
 //! A [`scenario::Scenario`] says what is to happen; its [`plan::Plan`] is pure and seeded; [`runner::run`] does one open-loop
 //! (latency counts from the intended start, so a slow system cannot hide behind devices that wait); a [`record::Record`] is what was
-//! measured, and an [`outcome::Report`] judges it by the rules of [`slo`]. [`fleet::run`] is the short way without a scenario. Deliberately absent: any shortcut around the device's code — every leaf is
+//! measured, and an [`outcome::Report`] judges it by the rules of [`slo`]. [`simulate`] computes what
+//! fleets would do that no machine can run. [`fleet::run`] is the short way without a scenario. Deliberately absent: any shortcut around the device's code — every leaf is
 //! verified — and any figure that was not measured in the run.
 
 mod draw;
@@ -14,6 +15,7 @@ pub mod record;
 pub mod report;
 pub mod runner;
 pub mod scenario;
+pub mod simulate;
 pub mod slo;
 pub mod spawned;
 mod tally;

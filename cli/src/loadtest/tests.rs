@@ -15,7 +15,7 @@ struct Line {
 /// Exit code, standard output, standard error with the error line.
 fn run_line(line: &[&str], stop: impl Future<Output = ()>) -> (ExitCode, String, String) {
     let parsed = Line::try_parse_from([&["loadtest", "run"], line].concat()).unwrap_or_else(|error| panic!("{error}"));
-    let Verb::Run(args) = parsed.args.verb;
+    let Verb::Run(args) = parsed.args.verb else { panic!("it is `run`") };
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let outcome = run_until(&args, stop, &mut out, &mut err);
     let (out, mut err) = (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap());

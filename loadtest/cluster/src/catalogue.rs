@@ -111,7 +111,7 @@ impl Catalogue {
         }
         let files: Vec<_> = (0..self.config.release_files)
             .map(|file| {
-                let version = u64::from(self.version(file, release));
+                let version = u64::from(file_version(file, release, self.config.release_files, self.config.changed));
                 (format!("data/file-{file:05}"), self.content(file as u64, version, self.config.release_file_bytes))
             })
             .chain([("data/release".to_owned(), format!("{release}\n").into_bytes())])
@@ -121,15 +121,6 @@ impl Catalogue {
         let publish = Publish { manifests, compression_level: Some(1), ..Publish::new(now) };
         let report = self.repository.publish(&publish)?;
         Ok(Published { release, hash, stored_bytes: report.bytes_stored_new })
-    }
-
-    /// How often a file had changed by a release: each release changes the next ones of the list, round and round.
-    fn version(&self, file: usize, release: u32) -> u32 {
-        let files = self.config.release_files;
-        let per_release = (files as f64 * self.config.changed).ceil() as usize;
-        (2..=release as usize)
-            .map(|release| ((file + files - (release * per_release) % files) % files < per_release) as u32)
-            .sum()
     }
 
     fn content(&self, file: u64, version: u64, length_bytes: u64) -> Vec<u8> {
@@ -172,5 +163,30 @@ impl Catalogue {
 
     fn write(&self, path: &Path, content: &[u8]) -> Result<(), CatalogueError> {
         std::fs::write(path, content).map_err(|source| CatalogueError::File { path: path.to_owned(), source })
+    }
+}
+
+/// How often a file of the release package had changed by a release: each release changes the next ones of the list, round and
+/// round.
+pub fn file_version(file: usize, release: u32, files: usize, changed: f64) -> u32 {
+    let per_release = (files as f64 * changed).ceil() as usize;
+    let changes = |release: &usize| (file + files - (release * per_release) % files) % files < per_release;
+    (2..=release as usize).filter(changes).count() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_release_changes_its_share() {
+        let changed = |release| {
+            (0..8).filter(|file| file_version(*file, release, 8, 0.25) != file_version(*file, release - 1, 8, 0.25))
+        };
+        assert_eq!(changed(2).count(), 2);
+        let all: std::collections::BTreeSet<_> = (2..6).flat_map(changed).collect();
+        assert_eq!(all.len(), 8, "after four releases each file has changed");
+        assert_eq!(file_version(3, 9, 4, 1.0), 8);
+        assert_eq!(file_version(3, 9, 4, 0.0), 0);
     }
 }
