@@ -3,6 +3,7 @@
 //! What the devices do is in `colibri-loadtest`; here are its arguments, progress and reports. Runs by scenario are in
 //! [`scenario`], what is computed from one in [`simulate`]; a run without one is here.
 
+pub mod compare;
 mod print;
 pub mod scenario;
 pub mod simulate;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use colibri_common::{Clock, SystemClock};
 use colibri_device::DeviceConfig;
 use colibri_fetch::SourceUrl;
+use colibri_loadtest::compare::CompareError;
 use colibri_loadtest::limits::DEVICES_MAX;
 use colibri_loadtest::plan::file::PlanError;
 use colibri_loadtest::runner::RunError;
@@ -69,6 +71,11 @@ pub enum Verb {
         after_help = "Examples:\n  colibri loadtest simulate release-wave --devices 1000000\n  colibri loadtest simulate release-wave --fluid 1000000000"
     )]
     Simulate(simulate::SimulateArgs),
+    /// Says what changed between two reports of one scenario (`run --save FILE`) by more than chance
+    ///
+    /// Exit status: 0 nothing got worse, 1 something did, 2 wrong usage.
+    #[command(after_help = "Example: colibri loadtest compare before.json after.json --tolerance 10")]
+    Compare(compare::CompareArgs),
 }
 
 /// Arguments of `loadtest run`.
@@ -191,6 +198,17 @@ pub enum LoadtestError {
     /// The fluid picture is of polls.
     #[error("scenario {0}: its devices do not poll, and the fluid picture is one of polls")]
     NoFluid(String),
+    /// A stored report.
+    #[error("report {file}: {reason}")]
+    Report {
+        /// Its file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Reports that cannot be compared.
+    #[error(transparent)]
+    Compare(#[from] CompareError),
     /// A file of this verb.
     #[error(transparent)]
     Files(#[from] FilesError),
@@ -225,6 +243,8 @@ impl LoadtestError {
             | Self::Plan(_)
             | Self::Simulate(_)
             | Self::NoFluid(_)
+            | Self::Report { .. }
+            | Self::Compare(_)
             | Self::Run(RunError::Plan(_)) => true,
             Self::Configuration(error) => error.is_usage(),
             _ => false,
@@ -248,6 +268,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, LoadtestError> 
         Verb::Run(args) => run_until(args, interrupt(), out, &mut io::stderr()),
         Verb::Plan(args) => scenario::plan(args, out),
         Verb::Simulate(args) => simulate::run(args, out),
+        Verb::Compare(args) => compare::run(args, out),
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) enum Purpose {
     Edge = 6,
     /// Its place in a rollout.
     Rank = 7,
+    /// Histograms drawn again, for confidence.
+    Resample = 8,
 }
 
 /// One stream.
@@ -62,6 +64,12 @@ impl Draw {
     pub fn exponential(&mut self, mean: f64) -> f64 {
         // 1 - unit() lies in (0, 1]: its logarithm is finite.
         -(1.0 - self.unit()).ln() * mean
+    }
+
+    /// Normally distributed with mean 0 and variance 1 (Box and Muller).
+    pub fn normal(&mut self) -> f64 {
+        let radius = (2.0 * self.exponential(1.0)).sqrt();
+        radius * (self.unit() * std::f64::consts::TAU).cos()
     }
 
     /// Uniform in 0..count; zero if there is none.
@@ -142,6 +150,9 @@ mod tests {
         let uniform = mean((0..20_000).map(|_| draw.between(2.0, 4.0)).collect());
         assert!((uniform - 3.0).abs() < 0.03, "{uniform}");
         assert!((0..1000).all(|_| draw.below(7) < 7));
+        let normal: Vec<_> = (0..20_000).map(|_| draw.normal()).collect();
+        let spread = mean(normal.iter().map(|value| value * value).collect());
+        assert!(mean(normal).abs() < 0.03 && (spread - 1.0).abs() < 0.05, "{spread}");
     }
 
     #[test]

@@ -6,8 +6,10 @@
 //! fleets would do that no machine can run. [`fleet::run`] is the short way without a scenario. Deliberately absent: any shortcut around the device's code — every leaf is
 //! verified — and any figure that was not measured in the run.
 
+pub mod compare;
 mod draw;
 pub mod fleet;
+pub mod html;
 pub mod limits;
 pub mod outcome;
 pub mod plan;

@@ -321,11 +321,11 @@ impl<'a> World<'a> {
         }
         let half_s = UPSTREAM_ROUND_TRIP_S / 2.0;
         let ready_s = match self.shield_of(edge) {
-            None => self.from_origin(bytes, at_s),
+            None => self.through_origin(bytes, at_s),
             Some(shield) => {
                 let asked_s = at_s + half_s;
                 let at_shield_s = self.shields[shield].has(object, asked_s).unwrap_or_else(|| {
-                    let ready_s = self.from_origin(bytes, asked_s);
+                    let ready_s = self.through_origin(bytes, asked_s);
                     self.shields[shield].takes(object, bytes, ready_s);
                     ready_s
                 });
@@ -336,7 +336,7 @@ impl<'a> World<'a> {
         ready_s
     }
 
-    fn from_origin(&mut self, bytes: u64, at_s: f64) -> f64 {
+    fn through_origin(&mut self, bytes: u64, at_s: f64) -> f64 {
         self.record.add("origin_bytes", bytes);
         self.record.add("origin_requests", 1);
         self.origin.through(at_s + UPSTREAM_ROUND_TRIP_S / 2.0, bytes) + UPSTREAM_ROUND_TRIP_S / 2.0

@@ -11,7 +11,6 @@ use std::time::Duration;
 use colibri_common::{Clock, SystemClock};
 use colibri_device::DeviceConfig;
 use colibri_fetch::SourceUrl;
-use colibri_loadtest::Scenario;
 use colibri_loadtest::limits::{SCENARIO_BYTES_MAX, SCENARIO_DEVICES_MAX};
 use colibri_loadtest::outcome::{Report, Standing};
 use colibri_loadtest::plan::file::{PlanError, PlanFile, write};
@@ -19,6 +18,7 @@ use colibri_loadtest::plan::{Plan, PlannedWake};
 use colibri_loadtest::runner::{self, Measured, Progress, RunConfig, RunError};
 use colibri_loadtest::scenario::shipped;
 use colibri_loadtest::spawned::{Spawned, Target};
+use colibri_loadtest::{Scenario, html};
 
 use super::{LoadtestError, Run, print};
 use crate::device::configuration::{self, Format, replace_mirrors};
@@ -207,16 +207,25 @@ pub struct Output {
     /// Write percentiles as CSV
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
+    /// Write one page of HTML, without scripts
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// Prints a report and writes it where it is wanted.
 pub(super) fn tell(report: &Report, json: bool, output: &Output, out: &mut dyn Write) -> Result<(), LoadtestError> {
     let stored = serde_json::to_string(report).map_err(io::Error::from)?;
-    let files = [(&output.save, Some(&stored)), (&output.csv, None)];
-    for (path, text) in files.into_iter().filter_map(|(path, text)| Some((path.as_ref()?, text))) {
-        let text = text.cloned().unwrap_or_else(|| report.csv());
-        std::fs::write(path, text).map_err(files::FilesError::io("writing", path))?;
-    }
+    let write = |path: &Option<PathBuf>, text: &dyn Fn() -> Result<String, LoadtestError>| match path {
+        Some(path) => Ok(std::fs::write(path, text()?).map_err(files::FilesError::io("writing", path))?),
+        None => Ok::<_, LoadtestError>(()),
+    };
+    write(&output.save, &|| Ok(stored.clone()))?;
+    write(&output.csv, &|| Ok(report.csv()))?;
+    write(&output.html, &|| {
+        let record = report.load_record();
+        let record = record.map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(html::page(report, &record))
+    })?;
     if json {
         writeln!(out, "{stored}")?;
     } else {

@@ -20,7 +20,7 @@ pub struct SimulateArgs {
     #[command(flatten)]
     pub changes: Changes,
     /// Compute a release for so many devices as a fluid instead of simulating each of them
-    #[arg(long, value_name = "DEVICES", conflicts_with_all = ["save", "csv"], value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    #[arg(long, value_name = "DEVICES", conflicts_with_all = ["save", "csv", "html"], value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     pub fluid: Option<u64>,
     /// Where the report goes besides
     #[command(flatten)]

@@ -117,3 +117,126 @@ fn an_interrupt_says_how_far_it_came() {
     assert_eq!((code, &*out), (ExitCode::FAILURE, ""));
     assert_eq!(err, "interrupted when 0 of 6 devices had finished: there is no report");
 }
+
+/// Any verb: exit code, standard output, error line.
+fn verb(line: &[&str]) -> (ExitCode, String, String) {
+    let parsed = Line::try_parse_from([&["loadtest"], line].concat()).unwrap_or_else(|error| panic!("{error}"));
+    let mut out = Vec::new();
+    let outcome = run(&parsed.args, &mut out);
+    let (code, err) = outcome.map_or_else(|error| (error.exit_code(), error.to_string()), |code| (code, String::new()));
+    (code, String::from_utf8(out).unwrap(), err)
+}
+
+/// A scenario that is over in two seconds and does not mind a loaded machine.
+const QUICK: &str = "name = 'quick'\ndevices = 12\nduration_s = 2\nslo = ['ratio(failed) = 0', 'p99(step=session) < 1us']\n\
+    [arrivals]\nkind = 'flash'\nwithin_s = 1\n[system]\npackages = 1\nrelease_files = 2\n[generator]\nlag_p99_ms_max = 60000\n";
+
+#[test]
+fn a_scenario_on_servers_of_its_own_and_its_reports() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (scenario, plan, saved, csv, page) =
+        (path("quick.toml"), path("plan"), path("a.json"), path("a.csv"), path("a.html"));
+    std::fs::write(&scenario, QUICK).unwrap();
+    let (code, out, err) = verb(&["plan", &scenario, "--output", &plan]);
+    assert_eq!((code, &*err), (ExitCode::SUCCESS, ""));
+    assert!(out.ends_with("12 wakes of 12 devices, seed 1\n"), "{out}");
+    let (_, written, _) = verb(&["plan", &scenario]);
+    assert_eq!(written, std::fs::read_to_string(&plan).unwrap(), "the same plan byte for byte");
+
+    let spawned = ["run", &scenario, "--spawn", "--plan", &plan];
+    let reports = ["--save", &saved, "--csv", &csv, "--html", &page];
+    let (code, out, err) = verb(&[&spawned[..], &reports, &["--no-times"]].concat());
+    assert_eq!((code, &*err), (ExitCode::SUCCESS, ""), "{out}");
+    for here in [
+        "12 devices",
+        "held       no unverified byte is accepted",
+        "kept       ratio(failed) = 0",
+        "not judged p99",
+        "passed\n",
+    ] {
+        assert!(out.contains(here), "{here} is not in:\n{out}");
+    }
+    let report: Value = serde_json::from_slice(&std::fs::read(&saved).unwrap()).unwrap();
+    assert_eq!(report["counters"]["sessions"].as_u64(), Some(12));
+    assert!(std::fs::read_to_string(&csv).unwrap().contains("session,ok,\"all\",12,"));
+    assert!(std::fs::read_to_string(&page).unwrap().starts_with("<!doctype html>"));
+
+    let (code, out, _) = verb(&[&spawned[..], &["--json"]].concat());
+    assert_eq!(code, ExitCode::FAILURE, "a rule about times was missed");
+    assert!(serde_json::from_str::<Value>(&out).unwrap()["verdicts"][1]["kept"] == Value::Bool(false));
+
+    let (code, out, _) = verb(&["compare", &saved, &saved]);
+    assert_eq!(code, ExitCode::SUCCESS);
+    assert!(out.contains("ratio(failed)") && out.contains("same") && !out.contains("WORSE"), "{out}");
+    let other = path("other.toml");
+    std::fs::write(&other, QUICK.replace("quick", "other")).unwrap();
+    let (code, _, err) = verb(&["run", &other, "--spawn", "--plan", &plan]);
+    assert_eq!(code, ExitCode::from(2));
+    assert!(err.contains("the plan is of another scenario or seed"), "{err}");
+}
+
+#[test]
+fn a_scenario_against_servers_that_run() {
+    let site = Site::start(2);
+    let scenario = site.path("quick.toml").display().to_string();
+    std::fs::write(&scenario, QUICK).unwrap();
+    let targets: Vec<_> = site.cluster.edges.iter().map(|edge| format!("{}/devhost", edge.node.url())).collect();
+    let against = ["run", &scenario, "--no-times", "--target", &targets[0], &targets[1]];
+    let (code, out, err) = verb(&[&against[..], &PACKAGES].concat());
+    assert_eq!((code, &*err), (ExitCode::SUCCESS, ""), "{out}");
+    assert!(out.contains("sessions           12\n"), "{out}");
+
+    let wanting = site.path("wanting.toml").display().to_string();
+    std::fs::write(&wanting, format!("{QUICK}[popularity]\non_demand = 1\n")).unwrap();
+    let (code, _, err) = verb(&["run", &wanting, "--target", &targets[0], "--package", "fuchsia-pkg://devhost/hello"]);
+    assert_eq!(
+        (code, &*err),
+        (ExitCode::from(2), "the scenario needs 2 packages (--package, the release first), 1 are given")
+    );
+    let (code, _, err) = verb(&["run", "smoke", "--target", &targets[0], "--package", "fuchsia-pkg://devhost/hello"]);
+    assert_eq!(code, ExitCode::from(2));
+    assert!(err.contains("only to servers it started itself"), "{err}");
+    let nobody =
+        ["run", &scenario, "--target", "https://127.0.0.1:1/devhost", "--package", "fuchsia-pkg://devhost/hello"];
+    let (code, _, err) = verb(&nobody);
+    assert_eq!(code, ExitCode::from(4), "{err}");
+    assert!(err.contains("127.0.0.1:1"), "{err}");
+}
+
+#[test]
+fn what_a_scenario_would_come_to() {
+    let (code, out, err) = verb(&["simulate", "flash-crowd", "--devices", "2000"]);
+    assert_eq!((code, &*err), (ExitCode::SUCCESS, ""), "{out}");
+    assert!(out.contains("(simulated, seed 1)") && out.contains("2000 devices"), "{out}");
+    let (code, out, _) = verb(&["simulate", "release-wave", "--fluid", "1000000000"]);
+    assert_eq!(code, ExitCode::SUCCESS);
+    assert!(
+        out.contains("devices                    1000000000\n") && out.contains("edges needed for the peak"),
+        "{out}"
+    );
+    let (code, _, err) = verb(&["simulate", "rotten-edge"]);
+    assert_eq!((code, err.contains("has faults")), (ExitCode::from(2), true), "{err}");
+    let (code, _, err) = verb(&["simulate", "flash-crowd", "--fluid", "1000"]);
+    assert_eq!((code, err.contains("do not poll")), (ExitCode::from(2), true), "{err}");
+}
+
+#[test]
+fn scenarios_that_cannot_be_used() {
+    for (line, message) in [
+        (&["run", "smoked", "--spawn"][..], "come with the program: smoke, steady"),
+        (&["run", "smoke"], "against which servers?"),
+        (&["compare", "/nonexistent/a", "/nonexistent/b"], "report /nonexistent/a"),
+    ] {
+        let (code, _, err) = verb(line);
+        assert_eq!(code, ExitCode::from(2), "{line:?}");
+        assert!(err.contains(message), "{err}");
+    }
+    for wrong in [
+        &["run", "smoke", "--repo-url", "https://h/r/repo.config"][..],
+        &["run", "--spawn"],
+        &["run", "smoke", "--spawn", "--target", "https://h/r"],
+    ] {
+        assert_eq!(Line::try_parse_from([&["loadtest"], wrong].concat()).unwrap_err().exit_code(), 2, "{wrong:?}");
+    }
+}

@@ -181,7 +181,8 @@ mod tests {
     #[test]
     fn each_release_changes_its_share() {
         let changed = |release| {
-            (0..8).filter(|file| file_version(*file, release, 8, 0.25) != file_version(*file, release - 1, 8, 0.25))
+            (0..8)
+                .filter(move |file| file_version(*file, release, 8, 0.25) != file_version(*file, release - 1, 8, 0.25))
         };
         assert_eq!(changed(2).count(), 2);
         let all: std::collections::BTreeSet<_> = (2..6).flat_map(changed).collect();
