@@ -15,6 +15,7 @@ mod packages;
 mod repo;
 mod resolve;
 mod rule;
+mod served;
 mod sets;
 mod status;
 #[cfg(test)]
@@ -197,6 +198,11 @@ async fn verb(
     let open = |make| open(args, surroundings, make);
     let connect = async |make| connect(args, surroundings, make).await;
     let there = async || connect(Make::Refused).await;
+    if served::has(&args.verb)
+        && let Some(client) = api::daemon(args).await?
+    {
+        return served::run(&args.verb, &Api::Daemon(client), console).await;
+    }
     match &args.verb {
         Verb::Repo(verb) => repo::run(verb, args, connect, console).await,
         Verb::Rule(verb) => rule::run(verb, connect, console).await,
@@ -207,7 +213,7 @@ async fn verb(
         Verb::Verify(verb) => verify::run(verb, there, console).await,
         Verb::Resolve(verb) => resolve::run(verb, &args.dir, there, console).await,
         // On the heap: it is by far the largest of them.
-        Verb::Update(verb) => Box::pin(update::run(verb, &args.dir, surroundings, open, console)).await,
+        Verb::Update(verb) => Box::pin(update::run(verb, args, surroundings, open, console)).await,
         Verb::GetHash { url } => packages::get_hash(url, there, console).await,
         Verb::Open { hash, selectors: _ } => packages::open(hash, there, console).await,
         Verb::PkgStatus { url } => packages::status(url, there, console).await,

@@ -109,6 +109,11 @@ impl Api {
         self.ask(Method::POST, path, json(body)?).await
     }
 
+    /// [`Self::post`] of a document as it is.
+    pub async fn post_bytes<T: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<T, DeviceVerbError> {
+        self.ask(Method::POST, path, body).await
+    }
+
     /// Puts something in the place of what is there.
     pub async fn put<T: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<T, DeviceVerbError> {
         self.ask(Method::PUT, path, body).await

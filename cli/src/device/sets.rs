@@ -18,7 +18,7 @@ use crate::progress::{bytes, step};
 use crate::table::print_table;
 
 /// Exit status of `plan`: the release does not fit.
-const DOES_NOT_FIT: u8 = 3;
+pub(super) const DOES_NOT_FIT: u8 = 3;
 
 /// Arguments of `device provision`.
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ pub struct Provision {
 }
 
 /// Reads and checks a release document.
-fn read(path: &Path) -> Result<Release, DeviceVerbError> {
+pub(super) fn read(path: &Path) -> Result<Release, DeviceVerbError> {
     let refused = |error| DeviceVerbError::ReleaseFile { path: path.to_owned(), error };
     Release::parse(&files::read(path)?).map_err(refused)
 }

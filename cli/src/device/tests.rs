@@ -5,7 +5,7 @@ mod repositories;
 mod rules;
 // Releases are made by verbs on repositories.
 #[cfg(feature = "repo")]
-mod sets;
+pub(crate) mod sets;
 pub(crate) mod site;
 mod updates;
 

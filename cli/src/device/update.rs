@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use colibri_device::Device;
-use colibri_device::sets::AutomaticReport;
+use colibri_device::daemon::wire::{
+    Automatic, Event, Installing, Status, UpdateCheck, UpdateCommit, UpdateCommitted, UpdateHistory, UpdateInstall,
+};
 use colibri_device::update::{
-    Attempt, AttemptState, BootControl, FileBoot, Images, ManifestPlace, Offered, Phase, SlotHealth, UpdateConfig,
-    UpdateError, UpdateProgress, UpdateSource, Updater, keys,
+    Attempt, AttemptState, BootControl, FileBoot, Images, Phase, UpdateConfig, UpdateError, UpdateSource, Updater, keys,
 };
 use colibri_metadata::PublicKey;
 use colibri_store::{Disk, Documents, Store};
-use serde_json::json;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
 
-use super::resolve::Counts;
-use super::sets::cost_json;
+use super::api::{self, Api};
+use super::resolve::show;
 use super::{Console, DeviceVerbError, Make, Surroundings};
 use crate::files::FilesError;
 use crate::progress::{bytes, step};
@@ -100,21 +102,27 @@ fn image(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
-/// Runs the verb.
+/// Runs the verb. What an update must know of the device is the daemon's to say, if one runs.
 pub(super) async fn run(
     args: &Args,
-    dir: &Path,
+    device: &super::Args,
     surroundings: &Surroundings,
     open: impl Fn(Make) -> Result<(Device, Arc<Store>), DeviceVerbError>,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
-    let (device, _) = open(Make::Refused)?;
-    let updater = updater(&args.target, dir, surroundings, device.clone()).await?;
+    let connect = async || match api::daemon(device).await? {
+        Some(client) => Ok::<_, DeviceVerbError>(Api::Daemon(client)),
+        None => {
+            let (opened, store) = open(Make::Refused)?;
+            let updater = updater(&args.target, &device.dir, surroundings, opened.clone()).await?;
+            Ok(Api::here(opened, store, &device.dir, Some(Arc::new(updater))))
+        }
+    };
     match &args.verb {
-        Verb::Check { update } => check(update, &updater, console).await,
-        Verb::Install { update } => install(update, &updater, console).await,
-        Verb::Commit { health_check } => commit(health_check, &device, &updater, console).await,
-        Verb::History => history(&updater, console),
+        Verb::Check { update } => check(update, connect, console).await,
+        Verb::Install { update } => install(update, connect, console).await,
+        Verb::Commit { health_check } => commit(health_check, &connect().await?, console).await,
+        Verb::History => history(&connect().await?, console).await,
     }
 }
 
@@ -159,47 +167,57 @@ fn make_folder(disk: &dyn Disk, path: &Path) -> Result<(), DeviceVerbError> {
     disk.sync_dir(path.parent().unwrap_or(path)).map_err(failed)
 }
 
-/// What is meant: a URL, or a file with a signed manifest.
-fn source(given: &str) -> Result<UpdateSource, DeviceVerbError> {
+/// What is meant: a URL, or a file with a signed manifest, as whoever reads it finds it.
+fn source(given: &str) -> Result<String, DeviceVerbError> {
     if !given.contains("://") {
-        let path = PathBuf::from(given);
+        let path = Path::new(given);
         if path.is_file() {
-            return Ok(UpdateSource::Manifest(ManifestPlace::File(path)));
+            let absolute = std::path::absolute(path).map_err(FilesError::io("reading", path))?;
+            return Ok(format!("file://{}", absolute.display()));
         }
         let reason =
             "neither a URL, as fuchsia-pkg://HOST/update or https://HOST/PATH, nor a file that is here".to_owned();
         return Err(DeviceVerbError::Argument { given: given.to_owned(), reason });
     }
-    given.parse().map_err(|error| match error {
+    let parsed: Result<UpdateSource, _> = given.parse();
+    parsed.map(|_| given.to_owned()).map_err(|error| match error {
         UpdateError::Source { given, reason } => DeviceVerbError::Argument { given, reason },
         error => error.into(),
     })
 }
 
-async fn check(given: &str, updater: &Updater, console: &mut Console<'_>) -> Result<ExitCode, DeviceVerbError> {
+async fn check(
+    given: &str,
+    connect: impl AsyncFn() -> Result<Api, DeviceVerbError>,
+    console: &mut Console<'_>,
+) -> Result<ExitCode, DeviceVerbError> {
     let source = source(given)?;
-    let Offered { update, version, is_running, plan } = updater.check(&source).await?;
-    let running = updater.running()?;
+    let asked = format!("/update/check?update={}", utf8_percent_encode(&source, NON_ALPHANUMERIC));
+    let UpdateCheck { offered, version, running, update_available, plan } = connect().await?.get(&asked).await?;
+    let evicted: Vec<Value> = plan
+        .iter()
+        .flat_map(|plan| plan["evicted"].as_array().into_iter().flatten())
+        .map(|evicted| evicted["package"].clone())
+        .collect();
     if console.json {
-        let running = running.map(|running| json!({ "update": running.update, "version": running.version }));
-        let cost = plan.as_ref().map(|plan| {
-            let evicted: Vec<_> = plan.evicted.iter().map(|(package, _)| package).collect();
-            json!({ "to_fetch_at_most": cost_json(&plan.before_commit), "peak_bytes": plan.peak_bytes, "evicted": evicted })
+        let cost = plan.map(|plan| {
+            json!({ "to_fetch_at_most": plan["before_commit"], "peak_bytes": plan["peak_bytes"], "evicted": evicted })
         });
         console.print_json(&json!({
-            "offered": update, "version": version, "running": running, "update_available": !is_running, "cost": cost,
+            "offered": offered, "version": version, "running": running, "update_available": update_available,
+            "cost": cost,
         }))?;
-    } else if is_running {
-        writeln!(console.out, "up to date: {update}")?;
+    } else if !update_available {
+        writeln!(console.out, "up to date: {offered}")?;
     } else {
         let runs = running.map_or_else(|| "unknown".to_owned(), |running| running.version);
-        writeln!(console.out, "update available: {update}, version {version} (the running system is {runs})")?;
+        writeln!(console.out, "update available: {offered}, version {version} (the running system is {runs})")?;
         if let Some(plan) = plan {
-            let cost = plan.before_commit;
-            writeln!(console.out, "{} blobs, at most {} bytes to fetch", cost.blobs, cost.fetched_bytes)?;
-            writeln!(console.out, "peak before the commit: {} stored bytes", plan.peak_bytes)?;
-            for (package, _) in &plan.evicted {
-                writeln!(console.out, "to be given up: {package}")?;
+            let cost = &plan["before_commit"];
+            writeln!(console.out, "{} blobs, at most {} bytes to fetch", cost["blobs"], cost["fetched_bytes"])?;
+            writeln!(console.out, "peak before the commit: {} stored bytes", plan["peak_bytes"])?;
+            for package in evicted {
+                writeln!(console.out, "to be given up: {}", package.as_str().unwrap_or_default())?;
             }
         }
         writeln!(console.out, "next: colibri device update install {given}")?;
@@ -208,7 +226,7 @@ async fn check(given: &str, updater: &Updater, console: &mut Console<'_>) -> Res
 }
 
 /// How far an installation is, in words, and as bytes or packages of how many.
-fn shown(at: &UpdateProgress) -> (String, u64, u64) {
+fn shown(at: &Installing) -> (String, u64, u64) {
     let (phase, fetched) = (at.phase.name(), bytes(at.fetched_bytes));
     let done = at.image_bytes + at.content_bytes;
     match at.phase {
@@ -220,22 +238,29 @@ fn shown(at: &UpdateProgress) -> (String, u64, u64) {
     }
 }
 
-async fn install(given: &str, updater: &Updater, console: &mut Console<'_>) -> Result<ExitCode, DeviceVerbError> {
-    let source = source(given)?;
-    let latest: Arc<Mutex<Option<UpdateProgress>>> = Arc::default();
-    let hear = latest.clone();
-    let hear = Arc::new(move |progress| *hear.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress));
-    let step = step(&format!("installing {source}"));
-    let installing = updater.install(&source, hear);
-    let installed = step.watch(installing, || {
-        let latest = *latest.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.map_or((0, 0), |at| {
-            let (note, done, total) = shown(&at);
-            step.note(&note);
-            (done, total)
-        })
-    });
-    let attempt = installed.await?;
+async fn install(
+    given: &str,
+    connect: impl AsyncFn() -> Result<Api, DeviceVerbError>,
+    console: &mut Console<'_>,
+) -> Result<ExitCode, DeviceVerbError> {
+    let update = source(given)?;
+    let api = connect().await?;
+    let step = step(&format!("installing {given}"));
+    let mut events = api.events("/update/install", api::json(&UpdateInstall { update })?).await?;
+    let attempt = loop {
+        match events.next().await? {
+            Event::Installing(at) => {
+                let (note, done, total) = shown(&at);
+                step.note(&note);
+                if total > 0 {
+                    step.progress(done, total);
+                }
+            }
+            Event::Installed(attempt) => break attempt,
+            _ => {}
+        }
+    };
+    drop(step);
     if console.json {
         console.print_json(&json!(attempt))?;
     } else {
@@ -251,36 +276,41 @@ async fn install(given: &str, updater: &Updater, console: &mut Console<'_>) -> R
     Ok(ExitCode::SUCCESS)
 }
 
-async fn commit(
-    health_check: &[String],
-    device: &Device,
-    updater: &Updater,
-    console: &mut Console<'_>,
-) -> Result<ExitCode, DeviceVerbError> {
-    updater.commit(healthy(health_check)).await?;
-    let running = updater.running()?;
+async fn commit(health_check: &[String], api: &Api, console: &mut Console<'_>) -> Result<ExitCode, DeviceVerbError> {
+    // What is committed already is not asked whether it is well.
+    let before: UpdateHistory = api.get("/update/history").await?;
+    let unhealthy = if before.committed { None } else { healthy(health_check).await.err() };
+    let committed: UpdateCommitted = api.post("/update/commit", &UpdateCommit { unhealthy }).await?;
     if !console.json {
-        let version = running.as_ref().map_or("that came with the device", |running| &running.version);
+        let version = committed.version.as_deref().unwrap_or("that came with the device");
         writeln!(console.out, "committed: the system {version} starts from now on")?;
     }
-    let automatic = automatic(device, console).await;
+    let automatic = automatic(api, console).await;
     if console.json {
-        let version = running.map(|running| running.version);
         let automatic = automatic.map(|report| {
             let failed: Vec<_> = report.failed.iter().map(|(package, _)| package).collect();
             json!({ "delivered": report.delivered, "deferred": report.deferred, "failed": failed })
         });
-        console.print_json(&json!({ "committed": true, "version": version, "automatic": automatic }))?;
+        console.print_json(&json!({ "committed": true, "version": committed.version, "automatic": automatic }))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Fetches automatic packages now that they may come. The system is committed, whatever becomes of them.
-async fn automatic(device: &Device, console: &mut Console<'_>) -> Option<AutomaticReport> {
-    device.release()?;
-    let counts = Arc::new(Counts::default());
+async fn automatic(api: &Api, console: &mut Console<'_>) -> Option<Automatic> {
+    api.get::<Status>("/status").await.ok()?.release?;
     let step = step("fetching automatic packages");
-    let fetched = step.watch(device.fetch_automatic(counts.observer()), || counts.show(&step)).await;
+    let fetched = async {
+        let mut events = api.events("/automatic", api::json(&json!({}))?).await?;
+        loop {
+            match events.next().await? {
+                Event::Progress(at) => show(&step, &at),
+                Event::Automatic(report) => break Ok::<_, DeviceVerbError>(report),
+                _ => {}
+            }
+        }
+    };
+    let fetched = fetched.await;
     drop(step);
     match fetched {
         Ok(report) => {
@@ -309,26 +339,20 @@ async fn healthy(command: &[String]) -> Result<(), String> {
     }
 }
 
-fn history(updater: &Updater, console: &mut Console<'_>) -> Result<ExitCode, DeviceVerbError> {
-    let (running, next) = (updater.boot().running()?, updater.boot().next()?);
-    let health = running.slot().map(|slot| updater.boot().health(slot)).transpose()?;
-    let is_committed = health == Some(SlotHealth::Healthy);
-    let attempts = updater.history();
-    let version = updater.running()?.map(|running| running.version);
+async fn history(api: &Api, console: &mut Console<'_>) -> Result<ExitCode, DeviceVerbError> {
+    let history: UpdateHistory = api.get("/update/history").await?;
     if console.json {
-        console.print_json(&json!({
-            "running": running, "next": next, "committed": is_committed, "version": version, "attempts": attempts,
-        }))?;
+        console.print_json(&json!(history))?;
         return Ok(ExitCode::SUCCESS);
     }
-    for attempt in &attempts {
+    for attempt in &history.attempts {
         let Attempt { url, slot, recovery, to_version, state, .. } = attempt;
         let version = if to_version.is_empty() { "version not known" } else { to_version };
         let place = if *recovery { "recovery".to_owned() } else { format!("slot {}", slot.name()) };
         writeln!(console.out, "{url} ({version}) into {place}: {}", said(state))?;
     }
-    let committed = if is_committed { "committed" } else { "not committed" };
-    writeln!(console.out, "running: {}, {committed}; next: {}", running.name(), next.name())?;
+    let committed = if history.committed { "committed" } else { "not committed" };
+    writeln!(console.out, "running: {}, {committed}; next: {}", history.running.name(), history.next.name())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -349,7 +373,7 @@ mod tests {
 
     #[test]
     fn progress_is_in_bytes_where_sizes_are_known() {
-        let at = |phase, content_bytes_total| UpdateProgress {
+        let at = |phase, content_bytes_total| Installing {
             phase,
             fetched_bytes: 1_500_000,
             image_bytes: 700,

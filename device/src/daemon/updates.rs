@@ -62,12 +62,14 @@ impl Daemon {
                 let latest = *latest.lock().unwrap_or_else(PoisonError::into_inner);
                 latest.map(|at| {
                     Event::Installing(Installing {
-                        phase: at.phase.name().to_owned(),
+                        phase: at.phase,
                         fetched_bytes: at.fetched_bytes,
                         image_bytes: at.image_bytes,
                         image_bytes_total: at.image_bytes_total,
                         packages: at.packages,
                         packages_total: at.packages_total,
+                        content_bytes: at.content_bytes,
+                        content_bytes_total: at.content_bytes_total,
                     })
                 })
             };

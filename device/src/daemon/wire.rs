@@ -6,7 +6,7 @@ use colibri_common::{BlobId, UnixSeconds};
 use colibri_metadata::RepoConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::update::{Attempt, System};
+use crate::update::{Attempt, Phase, System};
 
 /// What went wrong (RFC 9457), with the resolver's error kind and the status that programs of real devices know it by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -453,8 +453,8 @@ pub struct Automatic {
 /// How far an installation is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Installing {
-    /// `prepare`, `stage`, `fetch` or `commit`.
-    pub phase: String,
+    /// What it does.
+    pub phase: Phase,
     /// Content bytes fetched.
     pub fetched_bytes: u64,
     /// Image bytes written, or found to be there.
@@ -465,6 +465,10 @@ pub struct Installing {
     pub packages: u64,
     /// Packages in all; 0 until they are known.
     pub packages_total: u64,
+    /// Bytes of blobs that are here, if the update says sizes.
+    pub content_bytes: u64,
+    /// Bytes of all of its blobs; 0 if it says no sizes.
+    pub content_bytes_total: u64,
 }
 
 /// `POST /update/install`.

@@ -62,6 +62,17 @@ fn seen(ran: &Ran, dir: &Path) -> [String; 4] {
     [format!("{:?}", ran.code), text(&ran.out), text(&ran.err), text(&ran.error)]
 }
 
+/// What people see of each of these lines, in which DIR stands for the device's folder.
+fn all(dir: &Path, lines: &[&[&str]]) -> Vec<[String; 4]> {
+    let dir_text = dir.to_str().unwrap().to_owned();
+    let ran = |line: &&[&str]| {
+        let line: Vec<String> = line.iter().map(|word| word.replace("DIR", &dir_text)).collect();
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        seen(&run(dir, &line), dir)
+    };
+    lines.iter().map(ran).collect()
+}
+
 #[test]
 fn verbs_are_the_same_with_a_daemon_and_without() {
     let site = Site::start(1);
@@ -116,6 +127,14 @@ fn verbs_are_the_same_with_a_daemon_and_without() {
         &["verify", "--json", "--only-look"],
         &["leases"],
         &["leases", "--json"],
+        &["sets"],
+        &["plan", &config],
+        &["update", "history"],
+        &["update", "history", "--json"],
+        &["update", "check", HELLO],
+        &["update", "install", HELLO],
+        &["update", "install", "nothing"],
+        &["update", "commit"],
         &["repo", "list"],
         &["repo", "list", "--json"],
         &["gc"],
@@ -125,18 +144,9 @@ fn verbs_are_the_same_with_a_daemon_and_without() {
         &["repo"],
     ];
     let [alone, served] = ["alone", "served"].map(|name| site.path(name));
-    let all = |dir: &Path| -> Vec<_> {
-        let dir_text = dir.to_str().unwrap().to_owned();
-        let ran = |line: &&[&str]| {
-            let line: Vec<String> = line.iter().map(|word| word.replace("DIR", &dir_text)).collect();
-            let line: Vec<&str> = line.iter().map(String::as_str).collect();
-            seen(&run(dir, &line), dir)
-        };
-        lines.iter().map(ran).collect()
-    };
-    let without = all(&alone);
+    let without = all(&alone, lines);
     let daemon = Served::start(served.clone());
-    let with = all(&served);
+    let with = all(&served, lines);
     for ((line, without), with) in lines.iter().zip(&without).zip(&with) {
         assert_eq!(without, with, "{line:?}");
     }
@@ -156,6 +166,38 @@ fn verbs_are_the_same_with_a_daemon_and_without() {
     daemon.stop();
     let status = run(&served, &["status", "--json"]).json();
     assert_eq!((&status["daemon"], &status["leases"]), (&json!(null), &json!(0)));
+}
+
+#[test]
+#[cfg(feature = "repo")]
+fn a_release_is_taken_alike_with_a_daemon_and_without() {
+    let site = Site::start(1);
+    let config = site.file_of(&site.config());
+    let release = super::super::tests::sets::release(&site);
+    let lines: &[&[&str]] = &[
+        &["repo", "add", "file", &config],
+        &["sets"],
+        &["plan", &release],
+        &["plan", "--json", &release],
+        &["plan", "/nowhere/release.json"],
+        &["provision", "--release", &config],
+        &["provision", "--release", &release],
+        &["provision", "--json", "--release", &release],
+        &["sets"],
+        &["sets", "--json"],
+        &["plan", &release],
+        &["get-hash", "fuchsia-pkg://devhost/stranger"],
+        &["gc", "--json"],
+        &["update", "commit", "--json"],
+    ];
+    let [alone, served] = ["alone", "served"].map(|name| site.path(name));
+    let without = all(&alone, lines);
+    let daemon = Served::start(served.clone());
+    for ((line, without), with) in lines.iter().zip(&without).zip(&all(&served, lines)) {
+        assert_eq!(without, with, "{line:?}");
+    }
+    assert!(without[6][1].starts_with("running lamp"), "{without:#?}");
+    daemon.stop();
 }
 
 #[test]

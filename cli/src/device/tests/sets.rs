@@ -17,7 +17,7 @@ struct Line {
 }
 
 /// A release of `hello`, permanent, and `other`, automatic, as `release create` writes it.
-fn release(site: &Site) -> String {
+pub(crate) fn release(site: &Site) -> String {
     let (description, file) = (site.path("lamp.toml"), site.path("release.json"));
     let package = |name, availability| {
         format!(
