@@ -133,3 +133,22 @@ fn its_configuration_is_checked_before_anything_is_made() {
     }
     assert!(!dir.join("device").exists());
 }
+
+#[test]
+fn the_sample_configuration_is_valid_and_names_every_key() {
+    let temp = tempfile::tempdir().unwrap();
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/config/device.toml");
+    let printed = printed(temp.path(), &["daemon", "--config", sample.to_str().unwrap(), "--check-config"]);
+    let text = fs::read_to_string(&sample).unwrap();
+    let keys: Vec<_> = printed.lines().filter_map(|line| line.split([' ', '=']).next()).collect();
+    assert!(keys.contains(&"socket_mode") && keys.contains(&"update.board"), "{printed}");
+    for key in keys {
+        let name = key.rsplit('.').next().unwrap_or(key);
+        // Written, offered in a comment, or a table.
+        let stands = text
+            .lines()
+            .map(|line| line.trim_start_matches(['#', ' ']))
+            .any(|line| line.starts_with(&format!("{name} = ")) || line == format!("[{key}]"));
+        assert!(stands, "the sample does not tell of the key {key}");
+    }
+}
