@@ -152,8 +152,11 @@ impl Daemon {
     async fn route(&self, path: &str, asked: Asked) -> Result<Response, Problem> {
         let place = path.strip_prefix('/').unwrap_or(path);
         let (first, rest) = place.split_once('/').map_or((place, None), |(first, rest)| (first, Some(rest)));
-        // What others than the owner may do, too.
-        let looks = asked.method == Method::GET || matches!(place, "open" | "plan");
+        // What others than the owner may do, too. To look whether there is an update fetches it.
+        let looks = match asked.method {
+            Method::GET => place != "update/check",
+            _ => matches!(place, "open" | "plan"),
+        };
         if !looks && !self.is_owner(asked.caller.peer) {
             let uid = asked.caller.peer.uid;
             return Err(Problem::denied(format!(

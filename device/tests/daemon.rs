@@ -101,6 +101,7 @@ async fn who_is_not_the_owner_looks_and_opens() {
         (Method::DELETE, "/repositories/devhost", ""),
         (Method::PUT, "/rules", "{}"),
         (Method::POST, "/provision", "{}"),
+        (Method::GET, "/update/check?update=fuchsia-pkg://devhost/update", ""),
         (Method::POST, "/update/install", "{}"),
         (Method::POST, "/update/commit", "{}"),
         (Method::POST, "/open", &*resolve),
