@@ -24,6 +24,7 @@ use colibri_loadtest::limits::DEVICES_MAX;
 use colibri_loadtest::plan::file::PlanError;
 use colibri_loadtest::runner::RunError;
 use colibri_loadtest::simulate::SimulateError;
+use colibri_loadtest::spawned::SpawnError;
 use colibri_loadtest::{FleetConfig, FleetReport};
 use colibri_metadata::RepoConfig;
 use colibri_package::url::AbsolutePackageUrl;
@@ -245,7 +246,7 @@ impl LoadtestError {
             | Self::NoFluid(_)
             | Self::Report { .. }
             | Self::Compare(_)
-            | Self::Run(RunError::Plan(_)) => true,
+            | Self::Run(RunError::Plan(_) | RunError::Spawn(SpawnError::TooManyEdges(_))) => true,
             Self::Configuration(error) => error.is_usage(),
             _ => false,
         };

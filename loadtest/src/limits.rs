@@ -57,6 +57,9 @@ pub const TIMELINE_S_MAX: usize = 86_400;
 /// A stored report, bytes.
 pub const REPORT_BYTES_MAX: u64 = 256 << 20;
 
+/// Edges that a run starts on one machine.
+pub const SPAWNED_EDGES_MAX: usize = 64;
+
 /// Objects and edges that a simulation keeps in its caches, multiplied.
 pub const SIMULATED_ENTRIES_MAX: u64 = 200_000_000;
 
@@ -81,5 +84,6 @@ pub const ALL: &[(&str, u64)] = &[
     ("HELD_PACKAGES_MAX", HELD_PACKAGES_MAX as u64),
     ("TIMELINE_S_MAX", TIMELINE_S_MAX as u64),
     ("REPORT_BYTES_MAX", REPORT_BYTES_MAX),
+    ("SPAWNED_EDGES_MAX", SPAWNED_EDGES_MAX as u64),
     ("SIMULATED_ENTRIES_MAX", SIMULATED_ENTRIES_MAX),
 ];

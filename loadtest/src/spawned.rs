@@ -12,6 +12,7 @@ use colibri_common::Clock;
 use colibri_metadata::{RepoConfig, RepoConfigError};
 use colibri_package::url::AbsolutePackageUrl;
 
+use crate::limits::SPAWNED_EDGES_MAX;
 use crate::scenario::{Fault, FaultKind, Place, Scenario};
 
 /// Where devices go and what there is.
@@ -43,6 +44,11 @@ pub enum SpawnError {
         /// Why not.
         reason: String,
     },
+    /// More than one machine should start.
+    #[error(
+        "the scenario has {0} edges: at most {SPAWNED_EDGES_MAX} can be started here; simulate it, or name servers that run"
+    )]
+    TooManyEdges(usize),
     /// A task was lost.
     #[error("an internal task stopped: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -60,6 +66,9 @@ impl Spawned {
     /// Publishes the first release below `work` and starts the servers.
     pub async fn start(scenario: &Scenario, work: &Path, clock: Arc<dyn Clock>) -> Result<Self, SpawnError> {
         let system = &scenario.system;
+        if system.edges > SPAWNED_EDGES_MAX {
+            return Err(SpawnError::TooManyEdges(system.edges));
+        }
         let config = CatalogueConfig {
             seed: scenario.seed,
             packages: system.packages,

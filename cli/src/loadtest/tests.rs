@@ -225,6 +225,7 @@ fn what_a_scenario_would_come_to() {
 fn scenarios_that_cannot_be_used() {
     for (line, message) in [
         (&["run", "smoked", "--spawn"][..], "come with the program: smoke, steady"),
+        (&["run", "million", "--spawn"], "at most 64 can be started here"),
         (&["run", "smoke"], "against which servers?"),
         (&["compare", "/nonexistent/a", "/nonexistent/b"], "report /nonexistent/a"),
     ] {

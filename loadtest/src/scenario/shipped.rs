@@ -11,6 +11,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("freeze", include_str!("../../scenarios/freeze.toml")),
     ("origin-away", include_str!("../../scenarios/origin-away.toml")),
     ("edge-loss", include_str!("../../scenarios/edge-loss.toml")),
+    ("million", include_str!("../../scenarios/million.toml")),
     ("metadata-herd", include_str!("../../scenarios/metadata-herd.toml")),
 ];
 
