@@ -1,8 +1,9 @@
-//! `colibri release create|show|diff|bundle`: product releases, from a description and repositories to a document that says
+//! `colibri release create|show|diff|audit|bundle`: product releases, from a description and repositories to a document that says
 //! all, and to one file with everything in it.
 //!
 //! What a release is and must be is in `colibri-release`; here are files, questions to repositories, and printing.
 
+mod audit;
 mod bundle;
 mod create;
 mod description;
@@ -39,6 +40,8 @@ pub enum Verb {
     Show(show::Show),
     /// Compares two releases: packages, blobs, and the bytes that a device fetches
     Diff(diff::Diff),
+    /// Lists the anchored packages of a release with their subpackages, and compares the list with a golden one
+    Audit(audit::Audit),
     /// Writes a published release, its metadata and all its blobs into one file
     Bundle(bundle::Bundle),
 }
@@ -108,6 +111,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, ReleaseVerbErro
         Verb::Create(args) => create::run(args, out),
         Verb::Show(args) => show::run(args, out),
         Verb::Diff(args) => diff::run(args, out),
+        Verb::Audit(args) => audit::run(args, out),
         Verb::Bundle(args) => bundle::run(args, out),
     }
 }

@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use colibri_common::{BlobId, ByteRange, UnixSeconds};
 use colibri_package::package::MetaFar;
-use colibri_release::Release;
 use colibri_release::limits::RELEASE_BYTES_MAX;
+use colibri_release::{Availability, PackageSet, Release, Versioning};
 use colibri_store::{DocumentName, Documents, Store};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
@@ -314,6 +314,24 @@ impl Cache {
                 }
             }
         }
+    }
+
+    /// Whether a package belongs to base: permanent & anchored packages of the release, or base of the system image, and the
+    /// running system's; with their subpackages.
+    pub fn is_base(&self, package: BlobId) -> Result<bool, DeviceError> {
+        self.learn_unknown(self.home()?)?;
+        let release = self.release();
+        let indices = self.lock();
+        let kept = indices.kept();
+        let mut roots = kept.system.clone();
+        match PackageSet::new(Availability::Permanent, Versioning::Anchored) {
+            Ok(base) if release.is_some() => {
+                let packages = release.iter().flat_map(|release| release.packages_in(base));
+                roots.extend(packages.filter_map(|package| package.hash));
+            }
+            _ => roots.extend(&kept.base),
+        }
+        Ok(indices.packages_under(roots).contains(&package))
     }
 
     /// The store, if there is one.

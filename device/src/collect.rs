@@ -15,7 +15,7 @@ use crate::device::{Device, Resolved};
 use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer};
 use crate::keep::KeepError;
-use crate::materialise::{MaterialiseError, materialise};
+use crate::materialise::{MaterialiseError, Rights, materialise};
 
 /// What running systems need.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -207,17 +207,30 @@ impl Device {
         Ok((report, fetching))
     }
 
+    /// What the files of a package may do: those of base and their subpackages may be executed, by package hash; no others,
+    /// unless the configuration says that all may.
+    pub async fn rights_of(&self, package: BlobId) -> Result<Rights, DeviceError> {
+        if self.config().all_packages_executable {
+            return Ok(Rights::Execute);
+        }
+        let cache = self.cache().clone();
+        let is_base = tokio::task::spawn_blocking(move || cache.is_base(package)).await;
+        let is_base = is_base.map_err(|error| DeviceError::Internal(error.to_string()))??;
+        Ok(if is_base { Rights::Execute } else { Rights::Read })
+    }
+
     /// The package as a read-only tree of files, which is there as long as the lease is held.
     pub async fn tree(&self, lease: &Lease) -> Result<PathBuf, DeviceError> {
         let package = lease.package();
         let cache = self.cache().clone();
         let contents = self.open_package(package).await?;
+        let rights = self.rights_of(package).await?;
         let made = tokio::task::spawn_blocking(move || {
             let place = cache
                 .trees()?
-                .place(package)
+                .place(package, rights)
                 .map_err(|error| DeviceError::Tree { package, reason: error.to_string() })?;
-            match materialise(cache.store()?, &contents.blobs, &contents.inline, &place) {
+            match materialise(cache.store()?, &contents.blobs, &contents.inline, &place, rights) {
                 Ok(_) | Err(MaterialiseError::TargetExists { .. }) => Ok(place),
                 Err(error) => Err(DeviceError::Tree { package, reason: error.to_string() }),
             }

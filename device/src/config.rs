@@ -38,6 +38,8 @@ pub struct DeviceConfig {
     pub built_at: UnixSeconds,
     /// When space is made by collection.
     pub space: Watermarks,
+    /// Files of all packages may be executed, not only those of base: for development.
+    pub all_packages_executable: bool,
 }
 
 /// When space counts as short, and how much collection then tries to have free.
@@ -79,6 +81,7 @@ impl Default for DeviceConfig {
             upgradable_wait_s: 0,
             built_at: UnixSeconds(0),
             space: Watermarks { low_bytes: 32 << 20, high_bytes: 256 << 20 },
+            all_packages_executable: false,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::clock_floor::FloorError;
 use crate::eager::EagerError;
 use crate::keep::KeepError;
 use crate::rewrite::RewriteError;
-use crate::sets::{CannotFit, SetError};
+use crate::sets::{CannotFit, ProvisionError, SetError};
 
 /// Why a device could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +139,9 @@ pub enum DeviceError {
     /// The package sets refuse it.
     #[error(transparent)]
     Set(#[from] SetError),
+    /// A bundle was not taken.
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
     /// A release does not fit.
     #[error(transparent)]
     CannotFit(Box<CannotFit>),

@@ -2,7 +2,8 @@
 //!
 //! The tree is built beside its target and gets its name by one rename, so nothing half done is ever seen under that name.
 //! Files share their bytes with the store where the file system can (reflink, else hard link) and are copies elsewhere;
-//! every blob is verified again on the way. Files are 0444, folders 0555. Deliberately absent: keeping trees up to date
+//! every blob is verified again on the way. Files are 0444, folders 0555; content files of a package that may execute are 0555
+//! too, and bytes are then shared only with trees of the same rights. Deliberately absent: keeping trees up to date
 //! (a package is immutable: another version is another tree), owners, extended attributes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,7 @@ use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use colibri_common::{BlobId, ByteRange};
@@ -90,6 +92,39 @@ pub enum MaterialiseError {
     },
 }
 
+/// What the content files of a tree may do. Those of `meta/` are never executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// They are read.
+    Read,
+    /// They are read and executed.
+    Execute,
+}
+
+impl Rights {
+    /// Permission bits.
+    const fn mode(self) -> u32 {
+        match self {
+            Self::Read => 0o444,
+            Self::Execute => 0o555,
+        }
+    }
+}
+
+/// Looking at who shares a file, and giving it another name or other rights, is one thing.
+static SHARING: Mutex<()> = Mutex::new(());
+
+/// What became of a hard link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// It is there.
+    Made,
+    /// Another file system, too many names, rules.
+    Impossible,
+    /// A tree with other rights has the file.
+    OtherRights,
+}
+
 /// Where the bytes of a file come from.
 #[derive(Debug, Clone, Copy)]
 enum Source<'a> {
@@ -105,6 +140,7 @@ pub fn materialise(
     contents: &BTreeMap<String, BlobId>,
     inline: &BTreeMap<String, Bytes>,
     target: &Path,
+    rights: Rights,
 ) -> Result<MaterialiseReport, MaterialiseError> {
     let files = files_of(contents, inline)?;
     let folders = folders_of(files.keys().copied());
@@ -121,7 +157,7 @@ pub fn materialise(
     }
     for (path, source) in &files {
         match source {
-            Source::Blob(id) => staging.add_blob(store, path, *id)?,
+            Source::Blob(id) => staging.add_blob(store, path, *id, rights)?,
             Source::Inline(content) => staging.add_inline(path, content)?,
         }
     }
@@ -204,7 +240,7 @@ impl Staging {
         let write = || {
             let mut file = create(&to)?;
             file.write_all(content)?;
-            finish(&file)
+            finish(&file, Rights::Read)
         };
         write().at(&to)?;
         self.report.copied += 1;
@@ -212,7 +248,7 @@ impl Staging {
         Ok(())
     }
 
-    fn add_blob(&mut self, store: &Store, path: &str, id: BlobId) -> Result<(), MaterialiseError> {
+    fn add_blob(&mut self, store: &Store, path: &str, id: BlobId, rights: Rights) -> Result<(), MaterialiseError> {
         let to = self.dir.join(path);
         let of_blob = |source| MaterialiseError::Blob { path: path.to_owned(), source: Box::new(source) };
         let blob = store.open_blob(id).map_err(of_blob)?;
@@ -221,15 +257,18 @@ impl Staging {
             // These share the store's bytes as they are, so they are read once more to be sure of them.
             blob.scrub().map_err(of_blob)?;
         }
-        if self.may_reflink && reflink(&from, &to).at(&to)? {
+        if self.may_reflink && reflink(&from, &to, rights).at(&to)? {
             self.report.reflinked += 1;
-        } else if self.may_link && hard_link(&from, &to).at(&to)? {
-            self.may_reflink = false;
-            self.report.hard_linked += 1;
         } else {
-            (self.may_reflink, self.may_link) = (false, false);
-            copy(&blob, &to, of_blob)?;
-            self.report.copied += 1;
+            self.may_reflink = false;
+            let link = if self.may_link { hard_link(&from, &to, rights).at(&to)? } else { Link::Impossible };
+            self.may_link = link != Link::Impossible;
+            if link == Link::Made {
+                self.report.hard_linked += 1;
+            } else {
+                copy(&blob, &to, rights, of_blob)?;
+                self.report.copied += 1;
+            }
         }
         self.report.bytes += blob.length();
         Ok(())
@@ -288,8 +327,8 @@ fn create(to: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).open(to)
 }
 
-fn finish(file: &File) -> io::Result<()> {
-    file.set_permissions(Permissions::from_mode(0o444))?;
+fn finish(file: &File, rights: Rights) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(rights.mode()))?;
     file.sync_all()
 }
 
@@ -298,34 +337,42 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Shares the blocks of a file, if the file system can; false, and nothing is there, if it cannot.
-fn reflink(from: &Path, to: &Path) -> io::Result<bool> {
+fn reflink(from: &Path, to: &Path, rights: Rights) -> io::Result<bool> {
     let Ok(source) = File::open(from) else { return Ok(false) };
     let file = create(to)?;
     match rustix::fs::ioctl_ficlone(&file, &source) {
-        Ok(()) => finish(&file).map(|()| true),
+        Ok(()) => finish(&file, rights).map(|()| true),
         Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => Err(io::ErrorKind::StorageFull.into()),
         Err(_) => fs::remove_file(to).map(|()| false),
     }
 }
 
-/// Gives the store's own file a second name; false if that is not possible: another file system, too many names, rules.
-fn hard_link(from: &Path, to: &Path) -> io::Result<bool> {
+/// Gives the store's own file a second name, if nobody has it with other rights.
+fn hard_link(from: &Path, to: &Path, rights: Rights) -> io::Result<Link> {
+    let _alone = SHARING.lock().unwrap_or_else(PoisonError::into_inner);
+    let Ok(there) = fs::metadata(from) else { return Ok(Link::Impossible) };
+    let is_as_wanted = there.permissions().mode() & 0o777 == rights.mode();
+    let is_executable = there.permissions().mode() & 0o111 != 0;
+    if there.nlink() > 1 && is_executable != (rights == Rights::Execute) {
+        return Ok(Link::OtherRights);
+    }
     match fs::hard_link(from, to) {
         Err(error) if is_full(&error) => return Err(error),
-        Err(_) => return Ok(false),
+        Err(_) => return Ok(Link::Impossible),
         Ok(()) => {}
     }
     // Owner and bytes are the store's; that nobody writes to them suits it as well.
-    if fs::metadata(to)?.permissions().mode() & 0o777 != 0o444 {
+    if !is_as_wanted {
         // As durable as the rest of the tree: a mode is written with the file, not with its folder.
-        finish(&File::open(to)?)?;
+        finish(&File::open(to)?, rights)?;
     }
-    Ok(true)
+    Ok(Link::Made)
 }
 
 fn copy(
     blob: &BlobReader,
     to: &Path,
+    rights: Rights,
     of_blob: impl Fn(StoreError) -> MaterialiseError,
 ) -> Result<(), MaterialiseError> {
     let mut file = create(to).at(to)?;
@@ -334,7 +381,7 @@ fn copy(
         let bytes = blob.read(ByteRange::new(start, end)).map_err(&of_blob)?;
         file.write_all(&bytes).at(to)?;
     }
-    finish(&file).at(to)
+    finish(&file, rights).at(to)
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -356,201 +403,4 @@ impl<T> AtPath<T> for io::Result<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use colibri_common::merkle;
-    use colibri_store::OsDisk;
-
-    use super::*;
-
-    struct Scene {
-        dir: tempfile::TempDir,
-        store: Store,
-        contents: BTreeMap<String, BlobId>,
-        inline: BTreeMap<String, Bytes>,
-        expected: BTreeMap<String, Bytes>,
-    }
-
-    /// A store in its own folder, with the blobs of a package of four files, one of them empty and two of them equal.
-    fn scene() -> Scene {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(Arc::new(OsDisk), &dir.path().join("store")).unwrap();
-        let large: Bytes = (0..700_000_u32).map(|at| (at % 251) as u8).collect();
-        let files = [("bin/app", large.clone()), ("lib/deep/a.so", large), ("data/empty", Bytes::new())];
-        let mut scene = Scene { dir, store, contents: [].into(), inline: [].into(), expected: [].into() };
-        for (path, content) in files {
-            let tree = merkle::build(&content);
-            if scene.store.contains(tree.id).unwrap().is_none() {
-                let mut partial = scene.store.begin(tree.leaves.clone(), tree.length.into()).unwrap();
-                partial.write(&tree.leaves.verify(0, content.clone()).unwrap()).unwrap();
-                partial.commit().unwrap();
-            }
-            scene.contents.insert(path.to_owned(), tree.id);
-            scene.expected.insert(path.to_owned(), content);
-        }
-        let meta = Bytes::from_static(b"{\"name\":\"a\",\"version\":\"0\"}");
-        scene.inline.insert("meta/package".to_owned(), meta.clone());
-        scene.expected.insert("meta/package".to_owned(), meta);
-        scene
-    }
-
-    impl Scene {
-        fn target(&self) -> PathBuf {
-            self.dir.path().join("trees").join("app")
-        }
-
-        fn run(&self) -> Result<MaterialiseReport, MaterialiseError> {
-            fs::create_dir_all(self.dir.path().join("trees")).unwrap();
-            materialise(&self.store, &self.contents, &self.inline, &self.target())
-        }
-
-        /// Everything in the folder of trees, to see what was left behind.
-        fn left(&self) -> Vec<String> {
-            let names = fs::read_dir(self.dir.path().join("trees")).unwrap();
-            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-        }
-    }
-
-    impl Drop for Scene {
-        fn drop(&mut self) {
-            // Read-only trees resist removal unless one is root.
-            _ = empty(&self.dir.path().join("trees"));
-        }
-    }
-
-    fn mode(path: &Path) -> u32 {
-        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
-    }
-
-    #[test]
-    fn the_tree_has_every_file_and_is_read_only() {
-        let scene = scene();
-        let report = scene.run().unwrap();
-        for (path, content) in &scene.expected {
-            let file = scene.target().join(path);
-            assert_eq!(fs::read(&file).unwrap(), content[..], "{path}");
-            assert_eq!(mode(&file), 0o444, "{path}");
-        }
-        for folder in ["", "bin", "lib", "lib/deep", "data", "meta"] {
-            assert_eq!(mode(&scene.target().join(folder)), 0o555, "{folder}");
-        }
-        assert_eq!(report.reflinked + report.hard_linked + report.copied, 4);
-        assert_eq!(report.copied, 1, "only meta/package, beside the store on the same file system");
-        assert_eq!(report.bytes, scene.expected.values().map(|content| content.len() as u64).sum::<u64>());
-        assert_eq!(scene.left(), ["app"]);
-        // Sharing bytes with the tree does not stop the store.
-        let id = scene.contents["bin/app"];
-        scene.store.scrub(id).unwrap();
-        assert!(scene.store.discard(id).unwrap());
-        assert_eq!(fs::read(scene.target().join("bin/app")).unwrap(), scene.expected["bin/app"]);
-    }
-
-    #[test]
-    fn copies_where_nothing_can_be_shared() {
-        let scene = scene();
-        // The store's files cannot be reached by path, as on another file system.
-        let disk = colibri_store::testing::CrashDisk::new();
-        let (store, _) = Store::open(Arc::new(disk), Path::new("/nowhere/store")).unwrap();
-        for (path, content) in &scene.expected {
-            let tree = merkle::build(content);
-            if scene.contents.contains_key(path) && store.contains(tree.id).unwrap().is_none() {
-                let mut partial = store.begin(tree.leaves.clone(), tree.length.into()).unwrap();
-                partial.write(&tree.leaves.verify(0, content.clone()).unwrap()).unwrap();
-                partial.commit().unwrap();
-            }
-        }
-        let target = scene.dir.path().join("copies");
-        let report = materialise(&store, &scene.contents, &scene.inline, &target).unwrap();
-        assert_eq!(report.copied, 4);
-        for (path, content) in &scene.expected {
-            assert_eq!(fs::read(target.join(path)).unwrap(), content[..], "{path}");
-            assert_eq!(mode(&target.join(path)), 0o444, "{path}");
-        }
-        empty(&target).unwrap();
-    }
-
-    #[test]
-    fn paths_that_leave_the_tree_are_refused() {
-        for path in ["../evil", "/etc/evil", "a/../../evil", "a/./b", "a//b", "", "a/", "..", "a\0b", "a\nb"] {
-            let mut scene = scene();
-            let id = scene.contents["bin/app"];
-            scene.contents.insert(path.to_owned(), id);
-            let refused = scene.run().unwrap_err();
-            assert!(matches!(refused, MaterialiseError::BadPath { .. }), "{path:?}: {refused}");
-            scene.contents.remove(path);
-            scene.inline.insert(path.to_owned(), Bytes::new());
-            assert!(matches!(scene.run(), Err(MaterialiseError::BadPath { .. })), "{path:?} inline");
-            assert_eq!(scene.left(), Vec::<String>::new());
-        }
-    }
-
-    #[test]
-    fn a_path_used_twice_is_refused() {
-        for path in ["meta/package", "bin", "bin/app/more", "meta"] {
-            let mut scene = scene();
-            let id = scene.contents["data/empty"];
-            scene.contents.insert(path.to_owned(), id);
-            let refused = scene.run().unwrap_err();
-            assert!(matches!(refused, MaterialiseError::Conflict { .. }), "{path}: {refused}");
-            assert_eq!(scene.left(), Vec::<String>::new());
-        }
-    }
-
-    #[test]
-    fn an_existing_target_is_refused_and_left_alone() {
-        let scene = scene();
-        fs::create_dir_all(scene.target()).unwrap();
-        assert!(matches!(scene.run(), Err(MaterialiseError::TargetExists { .. })));
-        fs::remove_dir(scene.target()).unwrap();
-        fs::write(scene.target(), b"mine").unwrap();
-        assert!(matches!(scene.run(), Err(MaterialiseError::TargetExists { .. })));
-        fs::remove_file(scene.target()).unwrap();
-        std::os::unix::fs::symlink("/nowhere", scene.target()).unwrap();
-        assert!(matches!(scene.run(), Err(MaterialiseError::TargetExists { .. })));
-        fs::remove_file(scene.target()).unwrap();
-        scene.run().unwrap();
-        assert!(matches!(scene.run(), Err(MaterialiseError::TargetExists { .. })));
-        let nameless = materialise(&scene.store, &scene.contents, &scene.inline, Path::new("nowhere/.."));
-        assert!(matches!(nameless, Err(MaterialiseError::BadTarget { .. })), "{nameless:?}");
-    }
-
-    #[test]
-    fn a_missing_or_damaged_blob_leaves_nothing() {
-        let mut scene = scene();
-        let blamed = |refused: MaterialiseError| match refused {
-            MaterialiseError::Blob { path, source } => (path, *source),
-            other => panic!("{other}"),
-        };
-        let damaged = scene.store.path(scene.contents["bin/app"]);
-        let mut content = fs::read(&damaged).unwrap();
-        content[400_000] ^= 1;
-        fs::write(&damaged, &content).unwrap();
-        let (path, source) = blamed(scene.run().unwrap_err());
-        assert!(path == "bin/app" && matches!(source, StoreError::Corrupt { .. }), "{path}: {source}");
-        assert_eq!(scene.left(), Vec::<String>::new());
-        content[400_000] ^= 1;
-        fs::write(&damaged, &content).unwrap();
-        scene.contents.insert("zzz".to_owned(), merkle::build(b"never stored").id);
-        let (path, source) = blamed(scene.run().unwrap_err());
-        assert!(path == "zzz" && matches!(source, StoreError::NotFound { .. }), "{path}: {source}");
-        assert_eq!(scene.left(), Vec::<String>::new());
-    }
-
-    #[test]
-    fn what_a_crash_left_is_replaced_and_a_live_neighbour_is_not() {
-        let scene = scene();
-        let staging = scene.dir.path().join("trees/.app.unfinished");
-        fs::create_dir_all(staging.join("bin")).unwrap();
-        fs::write(staging.join("bin/stale"), b"half").unwrap();
-        fs::set_permissions(staging.join("bin"), Permissions::from_mode(0o555)).unwrap();
-        let neighbour = File::open(&staging).unwrap();
-        neighbour.lock().unwrap();
-        assert!(matches!(scene.run(), Err(MaterialiseError::Busy { .. })));
-        assert!(staging.join("bin/stale").exists());
-        drop(neighbour);
-        scene.run().unwrap();
-        assert!(!scene.target().join("bin/stale").exists());
-        assert_eq!(scene.left(), ["app"]);
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 //! Deliberately absent: downloading a release document and deciding to take it (the update), signed answers of a versioning
 //! authority (their verifier), and the developer overlay.
 
+mod bundle;
 mod image_files;
 mod plan;
 mod table;
@@ -22,6 +23,7 @@ use crate::device::Device;
 use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer};
 use crate::keep::KeepError;
+pub use bundle::ProvisionError;
 pub use image_files::{ImageFileError, ImageSets};
 pub use plan::{CannotFit, Cost, Plan};
 pub(crate) use plan::{Situation, margin_of, plan};
@@ -142,15 +144,7 @@ impl Device {
     /// Fetches the permanent packages of a release, after making the room that [`Device::plan`] says. They are retained
     /// until [`Device::retain`] says otherwise.
     pub async fn fetch_before_commit(&self, release: &Release, observer: Observer) -> Result<FetchReport, DeviceError> {
-        let plan = self.plan(release).await?;
-        let upgrades = self.cache().upgrades();
-        let packages = Table::new(release, &upgrades).before_commit();
-        let hashes: BTreeSet<_> = packages.iter().map(|(_, hash)| *hash).collect();
-        self.retain(hashes.clone(), release.blobs_needed(hashes)).await?;
-        if plan.freed_bytes > 0 {
-            let needed = plan.before_commit.space_bytes().saturating_sub(self.free_bytes().await?);
-            self.collect(Depth::Free { bytes: needed }).await?;
-        }
+        let packages = self.make_way_for(release).await?;
         self.expect_sizes_of(release);
         let mut report = FetchReport::default();
         for (url, hash) in packages {
@@ -158,6 +152,21 @@ impl Device {
             report.join(&fetched);
         }
         Ok(report)
+    }
+
+    /// Retains the permanent packages of a release, and makes the room that they need; which they are.
+    async fn make_way_for(&self, release: &Release) -> Result<Vec<(UnpinnedPackageUrl, BlobId)>, DeviceError> {
+        let plan = self.plan(release).await?;
+        let upgrades = self.cache().upgrades();
+        let packages = Table::new(release, &upgrades).before_commit();
+        let packages: Vec<_> = packages.into_iter().map(|(url, hash)| (url.clone(), hash)).collect();
+        let hashes: BTreeSet<_> = packages.iter().map(|(_, hash)| *hash).collect();
+        self.retain(hashes.clone(), release.blobs_needed(hashes)).await?;
+        if plan.freed_bytes > 0 {
+            let needed = plan.before_commit.space_bytes().saturating_sub(self.free_bytes().await?);
+            self.collect(Depth::Free { bytes: needed }).await?;
+        }
+        Ok(packages)
     }
 
     /// Fetches the automatic packages of the running release as far as space and network allow. What is there on demand

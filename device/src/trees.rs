@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 
 use colibri_common::BlobId;
 
-use crate::materialise::remove_tree;
+use crate::materialise::{Rights, remove_tree};
 
 /// Prefix of a tree that is being removed.
 const GONE: &str = ".gone-";
+/// What the name of a tree ends with whose files may be executed: should a package leave base while somebody has it open, its
+/// next tree is another one.
+const EXECUTES: &str = "+x";
 
 /// The folder of trees.
 #[derive(Debug, Clone)]
@@ -26,10 +29,13 @@ impl Trees {
         Self { dir }
     }
 
-    /// Where the tree of a package is, or will be. The folder above it is there afterwards.
-    pub fn place(&self, package: BlobId) -> io::Result<PathBuf> {
+    /// Where the tree of a package with these rights is, or will be. The folder above it is there afterwards.
+    pub fn place(&self, package: BlobId, rights: Rights) -> io::Result<PathBuf> {
         fs::create_dir_all(&self.dir)?;
-        Ok(self.dir.join(package.to_string()))
+        Ok(self.dir.join(match rights {
+            Rights::Read => package.to_string(),
+            Rights::Execute => format!("{package}{EXECUTES}"),
+        }))
     }
 
     /// Removes the trees of packages that are not kept, and what interrupted calls left. How many whole ones.
@@ -43,10 +49,10 @@ impl Trees {
             let entry = entry?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
-            if let Ok(package) = name.parse::<BlobId>() {
+            if let Some(package) = package_of(name) {
                 if !is_kept(package) {
                     // First the name: half a tree is never seen under it.
-                    let gone = self.dir.join(format!("{GONE}{package}"));
+                    let gone = self.dir.join(format!("{GONE}{name}"));
                     clear(&gone)?;
                     fs::rename(entry.path(), &gone)?;
                     clear(&gone)?;
@@ -60,10 +66,15 @@ impl Trees {
     }
 }
 
+/// The package of a tree of this name.
+fn package_of(name: &str) -> Option<BlobId> {
+    name.strip_suffix(EXECUTES).unwrap_or(name).parse().ok()
+}
+
 /// What a call that was interrupted left: half removed, or half made for a package that nobody has open.
 fn is_left_over(name: &str, is_kept: impl Fn(BlobId) -> bool) -> bool {
     let half_made = name.strip_prefix('.').and_then(|name| name.strip_suffix(".unfinished"));
-    let of_package = half_made.and_then(|hash| hash.parse::<BlobId>().ok());
+    let of_package = half_made.and_then(package_of);
     name.starts_with(GONE) || of_package.is_some_and(|package| !is_kept(package))
 }
 

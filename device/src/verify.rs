@@ -98,17 +98,28 @@ impl Device {
     /// Fetches what is bad in a blob; why not, if that could not be done.
     async fn repair(&self, store: &Store, id: BlobId, heard: &Observer) -> Result<Option<String>, DeviceError> {
         let aside = store.clone();
-        run(move || {
+        let rights = run(move || {
+            let rights = fs::metadata(aside.path(id)).map(|there| there.permissions()).ok();
             // Hard-linked into a tree it is read-only; repaired in place, the tree is repaired with it.
             _ = fs::set_permissions(aside.path(id), Permissions::from_mode(0o644));
-            Ok(aside.set_aside(id)?)
+            aside.set_aside(id)?;
+            Ok(rights)
         })
         .await?;
         let mut reason = "no repository is configured".to_owned();
         for repository in self.repositories().list() {
             let fetch = self.package_fetch(&repository, heard.clone()).with_class(Class::Background);
             match fetch.have(id, Purpose::Content).await {
-                Ok(_) => return Ok(None),
+                Ok(_) => {
+                    let whole = store.path(id);
+                    // What the tree may do stays as it was.
+                    run(move || {
+                        _ = rights.map(|rights| fs::set_permissions(whole, rights));
+                        Ok(())
+                    })
+                    .await?;
+                    return Ok(None);
+                }
                 Err(error) => reason = error.to_string(),
             }
         }

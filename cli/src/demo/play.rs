@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use colibri_cluster::{Cluster, ClusterConfig, ClusterError};
 use colibri_common::{Clock, SystemClock};
-use colibri_device::materialise::{MaterialiseError, materialise};
+use colibri_device::materialise::{MaterialiseError, Rights, materialise};
 use colibri_device::{Device, DeviceConfig, DeviceError, Event};
 use colibri_loadtest::{FleetConfig, FleetReport};
 use colibri_metadata::{RepoConfig, RepoConfigError};
@@ -243,7 +243,7 @@ impl Owner {
             if let Some(parent) = target.parent() {
                 std::fs::create_dir_all(parent)?;
             }
-            materialise(&store, &contents.blobs, &contents.inline, &target)?;
+            materialise(&store, &contents.blobs, &contents.inline, &target, Rights::Read)?;
             for (path, id) in &contents.blobs {
                 if crate::files::tree_of(&target.join(path))?.id != *id {
                     return Ok(false);

@@ -98,6 +98,11 @@ fn plan(answer: &Value, console: &mut Console<'_>) -> Result<ExitCode, DeviceVer
 }
 
 async fn provision(args: &Provision, api: &Api, console: &mut Console<'_>) -> Result<ExitCode, DeviceVerbError> {
+    if args.bundle.is_some() {
+        let reason =
+            "its daemon runs: a device is provisioned from a bundle while nothing else works on it, so stop it first";
+        return Err(DeviceVerbError::Daemon(reason.to_owned()));
+    }
     let release = read(&args.release)?;
     let name = format!("{} {}", release.product(), release.version());
     let mut fetching = step(&format!("fetching the permanent packages of {name}"));

@@ -26,6 +26,35 @@ pub struct Provision {
     /// The release document, as `release create` writes it
     #[arg(long, value_name = "FILE")]
     pub release: PathBuf,
+    /// Take the permanent packages from this bundle of the release, as `release bundle` writes it, and use no network
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
+}
+
+/// `provision --bundle`.
+async fn provision_offline(
+    release: Release,
+    bundle: &Path,
+    device: &Device,
+    console: &mut Console<'_>,
+) -> Result<ExitCode, DeviceVerbError> {
+    let name = format!("{} {}", release.product(), release.version());
+    let counts = Arc::new(Counts::default());
+    let step = step(&format!("taking the permanent packages of {name} from {}", bundle.display()));
+    let provision = device.provision_from_bundle(release, bundle, counts.observer());
+    let report = step.watch(provision, || counts.show(&step)).await?;
+    drop(step);
+    if console.json {
+        console.print_json(&json!({
+            "release": name,
+            "permanent": { "packages": report.packages, "blobs": report.blobs, "taken": report.fetched,
+                "taken_content_bytes": report.content_bytes },
+        }))?;
+    } else {
+        let (packages, taken) = (report.packages, bytes(report.content_bytes));
+        writeln!(console.out, "running {name}: {packages} permanent packages here, {taken} taken from the bundle")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Reads and checks a release document.
@@ -41,6 +70,11 @@ pub(super) async fn provision(
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
     let release = read(&args.release)?;
+    if let Some(bundle) = &args.bundle {
+        // A device that is flashed is made by that.
+        let (device, _) = open(Make::Allowed)?;
+        return provision_offline(release, bundle, &device, console).await;
+    }
     let name = format!("{} {}", release.product(), release.version());
     let (device, _) = open(Make::Refused)?;
     let counts = Arc::new(Counts::default());

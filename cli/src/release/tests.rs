@@ -248,3 +248,28 @@ fn a_bundle_appears_whole_or_not_at_all() {
     let names = std::fs::read_dir(desk.0.path("")).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with(".colibri-")));
 }
+
+#[test]
+fn an_audit_lists_anchored_packages_and_fails_on_a_difference() {
+    let desk = Desk::new();
+    let (release, golden) = (desk.create("release.json"), desk.path("golden.txt"));
+    assert_eq!(
+        done(&["audit", &release]),
+        "permanent & anchored fuchsia-pkg://a.com/shell\n",
+        "what is upgradable has no version of the release"
+    );
+    done(&["audit", &release, "--golden", &golden, "--update"]);
+    let same = done(&["audit", &release, "--golden", &golden]);
+    assert_eq!(same, format!("kiosk 1.4.0.0: 1 lines, as in {golden}\n"));
+    std::fs::write(&golden, "# reviewed\n\npermanent & anchored fuchsia-pkg://a.com/gone\n").unwrap();
+    let (outcome, text) = self::release(&["audit", &release, "--golden", &golden]);
+    assert_eq!(outcome.unwrap(), ExitCode::FAILURE);
+    let expected =
+        "- permanent & anchored fuchsia-pkg://a.com/gone\n+ permanent & anchored fuchsia-pkg://a.com/shell\n";
+    assert!(text.starts_with(expected) && text.contains("1 added, 1 removed"), "{text}");
+    let (outcome, text) = self::release(&["audit", &release, "--golden", &golden, "--json"]);
+    assert_eq!(outcome.unwrap(), ExitCode::FAILURE);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["differences"]["removed"], json!(["permanent & anchored fuchsia-pkg://a.com/gone"]));
+    assert!(refused(&["audit", &release, "--golden", &desk.path("nowhere.txt")]).contains("nowhere.txt"));
+}

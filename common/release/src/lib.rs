@@ -3,6 +3,7 @@
 //! Fetching, eviction, collection, forecast and audit all read the same table. Here too: bundles, what a rollout may refer to, what
 //! a system update consists of, the client's side of Omaha and CUP, and, as they are built, rollout policy and `decide`. Deliberately absent: files, the network, signing.
 
+mod audit;
 mod builder;
 pub mod bundle;
 mod check;
@@ -21,6 +22,7 @@ mod update_images;
 pub mod update_package;
 mod version;
 
+pub use audit::{AuditDiff, audit};
 pub use builder::{Missing, ReleaseBuilder};
 pub use bundle::{Bundle, BundleError, BundleHead};
 pub use diff::{ReleaseDiff, fetched_bytes, raw_bytes};

@@ -10,6 +10,8 @@ pub const PACKAGES_MAX: u64 = 100_000;
 pub const CONTENTS_MAX: u64 = 200_000;
 /// Most blobs listed in one release.
 pub const BLOBS_MAX: u64 = 1_000_000;
+/// Most lines of the list of anchored packages and subpackages of one release.
+pub const AUDIT_LINES_MAX: u64 = 1_000_000;
 /// Most discoverable domains of one release.
 pub const DOMAINS_MAX: u64 = 1_000;
 /// Longest product name in bytes.
@@ -50,6 +52,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("PACKAGES_MAX", PACKAGES_MAX),
     ("CONTENTS_MAX", CONTENTS_MAX),
     ("BLOBS_MAX", BLOBS_MAX),
+    ("AUDIT_LINES_MAX", AUDIT_LINES_MAX),
     ("DOMAINS_MAX", DOMAINS_MAX),
     ("PRODUCT_NAME_BYTES_MAX", PRODUCT_NAME_BYTES_MAX),
     ("VERSION_PARTS_MAX", VERSION_PARTS_MAX),

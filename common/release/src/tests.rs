@@ -363,3 +363,20 @@ fn a_diff_says_what_changes_and_what_a_device_fetches() {
     assert_eq!(diff.fetched_on_demand.len(), 3);
     assert!(ReleaseDiff::of(&old, &old).is_empty() && !diff.is_empty());
 }
+
+#[test]
+fn an_audit_lists_subpackages_of_anchored_packages_to_any_depth_and_nothing_else() {
+    let lines: Vec<String> = audit(&full()).unwrap().into_iter().collect();
+    assert_eq!(
+        lines.iter().filter(|line| !line.contains("super")).collect::<Vec<_>>(),
+        ["automatic & anchored fuchsia-pkg://a.com/late", "on demand & anchored fuchsia-pkg://a.com/rare",]
+    );
+    let of_super = "permanent & anchored fuchsia-pkg://a.com/super";
+    let below: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix(of_super)).collect();
+    let inner = " named_subpackage/anon_subpackage_of_namedsubpkg";
+    assert_eq!(below, ["", " anon_subpackage_of_superpkg", " named_subpackage", inner]);
+    let all = audit(&full()).unwrap();
+    assert!(AuditDiff::of(&all, &lines.join("\n")).is_empty());
+    let diff = AuditDiff::of(&all, &lines[1..].join("\r\n"));
+    assert_eq!((diff.added, diff.removed), (vec![lines[0].clone()], vec![]));
+}

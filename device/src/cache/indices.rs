@@ -256,6 +256,13 @@ impl Indices {
         indices.holdings()
     }
 
+    /// Packages and their subpackages, as far as they are known.
+    pub fn packages_under(&self, packages: impl IntoIterator<Item = BlobId>) -> BTreeSet<BlobId> {
+        let mut found = BTreeSet::new();
+        self.walk(packages, |package, _| _ = found.insert(package));
+        found
+    }
+
     /// The blobs of packages and their subpackages, as far as they are known.
     pub fn closure(&self, packages: impl IntoIterator<Item = BlobId>) -> BTreeSet<BlobId> {
         let mut blobs = BTreeSet::new();

@@ -101,9 +101,10 @@ impl Daemon {
         let lease = self.device().lease(wanted.hash, "whoever lays out its files").await?;
         let contents = self.device().open_package(wanted.hash).await?;
         let store = self.store().clone();
+        let rights = self.device().rights_of(wanted.hash).await?;
         let laid_out = tokio::task::spawn_blocking(move || {
             let _lease = lease;
-            materialise(&store, &contents.blobs, &contents.inline, &wanted.dir)
+            materialise(&store, &contents.blobs, &contents.inline, &wanted.dir, rights)
         });
         let report = laid_out.await.map_err(|error| Problem::internal(error.to_string()))?;
         let report = report.map_err(|error| match error {

@@ -93,3 +93,22 @@ fn what_is_at_rest_is_verified_and_repaired() {
     let report = site.device(&["verify", "--json"]).json();
     assert_eq!((&report["blobs"], &report["damaged"]), (&json!(4), &json!([])));
 }
+
+#[test]
+fn a_device_is_flashed_from_a_bundle_without_a_network() {
+    let site = Site::start(1);
+    let file = release(&site);
+    site.publish("carrier", &[("release.json", &fs::read(&file).unwrap())]);
+    let (bundle, repository) = (site.path("lamp.bundle"), site.path("repository"));
+    let (bundle, repository) = (bundle.display().to_string(), repository.display().to_string());
+    let line = ["release", "bundle", "carrier", "--repo-path", &repository, "-o", &bundle];
+    release::run(&Line::try_parse_from(line).unwrap().args, &mut Vec::new()).unwrap();
+    let taken = site.device(&["provision", "--release", &file, "--bundle", &bundle]).ok();
+    assert_eq!(taken, "running lamp 1.2.0.0: 1 permanent packages here, 3.0 MB taken from the bundle\n");
+    let sets = site.device(&["sets", "--json"]).json();
+    let delivered = |index: usize| sets["sets"][index]["delivered"].clone();
+    assert_eq!((delivered(0), delivered(1)), (json!(1), json!(0)), "{sets}");
+    assert_eq!(site.device(&["repo", "list"]).ok(), "", "nobody to ask is configured");
+    let damaged = site.device(&["provision", "--release", &file, "--bundle", &file]).failed(1);
+    assert!(damaged.starts_with(&format!("{file}: bundle: ")), "{damaged}");
+}
