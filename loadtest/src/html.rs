@@ -144,13 +144,12 @@ fn timelines(page: &mut String, report: &Report, record: &Record) {
     );
     chart(page, report, span_s, &[("a", &ok), ("b", &failed)], "sessions ended well and failed, per second");
     let mut sum = 0;
-    let updated: Vec<_> = parts
-        .iter()
-        .map(|part| {
-            sum += part.updated;
-            sum as f64
-        })
-        .collect();
+    let counted = parts.iter().map(|part| {
+        sum += part.updated;
+        sum as f64
+    });
+    // What a second brought is there at its end.
+    let updated: Vec<_> = std::iter::once(0.0).chain(counted).collect();
     if sum > 0 {
         page.push_str("<h2>Devices with the newest release</h2>");
         chart(page, report, span_s, &[("a", &updated)], "devices with the newest release");
@@ -183,9 +182,10 @@ fn chart(page: &mut String, report: &Report, span_s: f64, lines: &[(&str, &[f64]
         let index = (count - 1) as f64 * share;
         let _ = write!(
             page,
-            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{} s</text>",
+            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"{}\">{} s</text>",
             x(index),
             HEIGHT - 6.0,
+            if share == 1.0 { "end" } else { "middle" },
             number(index * span_s)
         );
     }
