@@ -99,9 +99,8 @@ fn plan(answer: &Value, console: &mut Console<'_>) -> Result<ExitCode, DeviceVer
 
 async fn provision(args: &Provision, api: &Api, console: &mut Console<'_>) -> Result<ExitCode, DeviceVerbError> {
     if args.bundle.is_some() {
-        let reason =
-            "its daemon runs: a device is provisioned from a bundle while nothing else works on it, so stop it first";
-        return Err(DeviceVerbError::Daemon(reason.to_owned()));
+        let reason = "its daemon runs: stop it first, since nothing else works on a device that is flashed".to_owned();
+        return Err(DeviceVerbError::Argument { given: "--bundle".to_owned(), reason });
     }
     let release = read(&args.release)?;
     let name = format!("{} {}", release.product(), release.version());
