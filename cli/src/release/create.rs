@@ -22,6 +22,7 @@ A product description names packages and their cell of the grid, in TOML or JSON
 
   product = \"kiosk\"
   version = \"1.4\"
+  forbids_overlay = true                 # optional: no developer overlays, also not in engineering mode
   discoverable = [\"apps.example\"]        # any package of this host, on demand
 
   [[package]]
@@ -125,6 +126,9 @@ fn build(args: &Create, description: &Description) -> Result<Release, ReleaseVer
         }
     }
     let mut builder = ReleaseBuilder::new(&description.product, description.version);
+    if description.forbids_overlay {
+        builder.forbid_overlay();
+    }
     for (url, repository) in &repositories {
         let root = repository.trusted_root_bytes()?;
         let root = String::from_utf8(root.to_vec()).map_err(|_| wrong(format!("the root of {url} is not text")))?;

@@ -17,6 +17,9 @@ pub(super) struct Description {
     pub product: String,
     /// Version of the release.
     pub version: ProductVersion,
+    /// Whether developer overlays are refused, also on devices in engineering mode.
+    #[serde(default)]
+    pub forbids_overlay: bool,
     /// Its packages.
     #[serde(default, rename = "package")]
     pub packages: Vec<Package>,

@@ -75,6 +75,7 @@ fn to_json(release: &Release) -> Value {
     json!({
         "product": release.product(),
         "version": release.version(),
+        "forbids_overlay": release.forbids_overlay(),
         "repositories": release.repositories().iter().map(repository).collect::<Value>(),
         "packages": release.packages().iter().map(package).collect::<Value>(),
         "discoverable": release.discoverable().iter().map(|domain| domain.url.to_string()).collect::<Value>(),
@@ -86,6 +87,9 @@ fn to_json(release: &Release) -> Value {
 
 fn print(release: &Release, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out, "{} {}", release.product(), release.version())?;
+    if release.forbids_overlay() {
+        writeln!(out, "forbids developer overlays")?;
+    }
     for repository in release.repositories() {
         let version = root_version(repository).map_or_else(|| "?".to_owned(), |version| version.to_string());
         writeln!(out, "trusts {} from root {version} on", repository.url)?;

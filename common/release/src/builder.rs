@@ -19,6 +19,7 @@ use crate::version::ProductVersion;
 pub struct ReleaseBuilder {
     product: String,
     version: ProductVersion,
+    forbids_overlay: bool,
     repositories: Vec<TrustedRepository>,
     packages: Vec<ReleasePackage>,
     discoverable: Vec<DiscoverableDomain>,
@@ -43,6 +44,7 @@ impl ReleaseBuilder {
         Self {
             product: product.to_owned(),
             version,
+            forbids_overlay: false,
             repositories: Vec::new(),
             packages: Vec::new(),
             discoverable: Vec::new(),
@@ -51,6 +53,11 @@ impl ReleaseBuilder {
             open_contents: BTreeSet::new(),
             open_blobs: BTreeSet::new(),
         }
+    }
+
+    /// Refuses developer overlays, also on devices in engineering mode.
+    pub const fn forbid_overlay(&mut self) {
+        self.forbids_overlay = true;
     }
 
     /// Trusts a repository, from the root whose exact text this is.
@@ -106,9 +113,10 @@ impl ReleaseBuilder {
         self.discoverable.sort_by(|a, b| a.url.cmp(&b.url));
         self.packages.sort_by_cached_key(ReleasePackage::key);
         let release = Release {
-            format: FORMAT,
+            format: if self.forbids_overlay { FORMAT } else { 1 },
             product: self.product,
             version: self.version,
+            forbids_overlay: self.forbids_overlay,
             repositories: self.repositories,
             packages: self.packages,
             discoverable: self.discoverable,

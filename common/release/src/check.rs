@@ -20,6 +20,9 @@ const DELIVERY_HEADER_BYTES: u64 = 28;
 impl Release {
     /// Checks what the form alone does not say.
     pub(crate) fn check(&self) -> Result<(), ReleaseError> {
+        if self.forbids_overlay && self.format < 2 {
+            return Err(ReleaseError::Malformed(format!("format {} has no `forbids_overlay`", self.format)));
+        }
         self.check_counts()?;
         let name = &self.product;
         let too_long = name.len() as u64 > limits::PRODUCT_NAME_BYTES_MAX;

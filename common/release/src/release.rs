@@ -23,8 +23,9 @@ use crate::grid::{Availability, NotApplicable, PackageSet, Versioning};
 use crate::limits;
 use crate::version::ProductVersion;
 
-/// The format that this version writes. There is none before it yet.
-pub const FORMAT: u64 = 1;
+/// The newest format that this version reads, and writes if it has to: a release without what came with it is written as before.
+/// Format 2 has `forbids_overlay`.
+pub const FORMAT: u64 = 2;
 
 /// A product release. Made by [`Release::parse`] or by a [`crate::ReleaseBuilder`]: always checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,8 @@ pub struct Release {
     pub(crate) format: u64,
     pub(crate) product: String,
     pub(crate) version: ProductVersion,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) forbids_overlay: bool,
     pub(crate) repositories: Vec<TrustedRepository>,
     pub(crate) packages: Vec<ReleasePackage>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -179,6 +182,11 @@ impl Release {
     /// Version of this release.
     pub const fn version(&self) -> ProductVersion {
         self.version
+    }
+
+    /// Whether developer overlays are refused, also on a device in engineering mode.
+    pub const fn forbids_overlay(&self) -> bool {
+        self.forbids_overlay
     }
 
     /// The repositories that the product trusts, by URL.

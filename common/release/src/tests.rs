@@ -119,7 +119,7 @@ fn a_release_with_every_package_set_goes_round() {
         let expected = usize::from(set.versioning() != Versioning::Discoverable);
         assert_eq!(release.packages_in(set).count(), expected, "{set}");
     }
-    assert_eq!(json_of(&release)["format"], json!(FORMAT));
+    assert_eq!((&json_of(&release)["format"], release.forbids_overlay()), (&json!(1), false));
     let anchor = release.repositories()[0].trust_anchor();
     assert!(matches!(anchor, colibri_metadata::TrustAnchor::RootFile(file) if file == root()));
 }
@@ -139,13 +139,26 @@ fn a_package_needs_its_subpackages_to_any_depth() {
 }
 
 #[test]
+fn what_came_with_format_2_is_written_only_where_it_is_used() {
+    let mut builder = ReleaseBuilder::new("workstation", "1".parse().unwrap());
+    builder.forbid_overlay();
+    let release = finish(builder).unwrap();
+    let value = json_of(&release);
+    assert_eq!((&value["format"], &value["forbids_overlay"]), (&json!(2), &json!(true)));
+    assert_eq!(parse(&value).unwrap(), release);
+    assert!(json_of(&full()).get("forbids_overlay").is_none());
+    let refused = said(|value| value["forbids_overlay"] = json!(true));
+    assert_eq!(refused, "product release: format 1 has no `forbids_overlay`");
+}
+
+#[test]
 fn versions_of_the_form_are_told_apart() {
     assert_eq!(
         said(|value| {
-            value["format"] = json!(2);
-            value["colour"] = json!("new in 2");
+            value["format"] = json!(FORMAT + 1);
+            value["colour"] = json!("new in 3");
         }),
-        "this product release has format 2; this program reads formats 1 to 1: update it"
+        "this product release has format 3; this program reads formats 1 to 2: update it"
     );
     assert!(said(|value| value["format"] = json!(0)).contains("format 0"));
     assert!(said(|value| value["format"] = json!("1")).contains("invalid type: string"));
