@@ -6,17 +6,20 @@
 //! has these verbs alone.
 
 mod api;
+mod boot;
 pub(crate) mod configuration;
 mod daemon;
 mod error;
 mod export;
 mod log;
+mod overlay;
 mod packages;
 mod repo;
 mod resolve;
 mod rule;
 mod served;
 mod sets;
+mod settings;
 mod status;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -29,7 +32,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use colibri_common::{Clock, SystemClock};
-use colibri_device::{Device, DeviceConfig, DeviceError};
+use colibri_device::{Device, DeviceError};
 use colibri_store::{Disk, OsDisk, Store, StoreError};
 
 use api::Api;
@@ -48,6 +51,9 @@ pub struct Args {
     /// How it connects
     #[command(flatten)]
     pub connection: Connection,
+    /// How it is configured
+    #[command(flatten)]
+    pub settings: settings::ConfigArgs,
     /// Print JSON on standard output instead of lines
     #[arg(long, global = true)]
     pub json: bool,
@@ -67,6 +73,10 @@ pub enum Verb {
     Repo(repo::Args),
     /// Prints and replaces rewrite rules
     Rule(rule::Args),
+    /// Puts packages of developers in the place of the device's own, in engineering mode
+    Overlay(overlay::Args),
+    /// Prints the effective configuration, and where each value comes from
+    Config,
     /// Resolves a package: fetches and verifies what is missing
     Resolve(resolve::Resolve),
     /// Prints the hash that a repository lists for a package, without fetching it
@@ -176,7 +186,7 @@ fn run_until(
     // After an interrupt the runtime's end waits for writers: what was verified reaches the disk.
     runtime.block_on(async {
         tokio::select! {
-            outcome = verb(args, surroundings, &mut console) => outcome,
+            outcome = Box::pin(verb(args, surroundings, &mut console)) => outcome,
             () = stop => Err(DeviceVerbError::Interrupted),
         }
     })
@@ -195,6 +205,9 @@ async fn verb(
     surroundings: &Surroundings,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
+    if let Some(code) = boot_verb(args, console)? {
+        return Ok(code);
+    }
     let open = |make| open(args, surroundings, make);
     let connect = async |make| connect(args, surroundings, make).await;
     let there = async || connect(Make::Refused).await;
@@ -206,13 +219,18 @@ async fn verb(
     match &args.verb {
         Verb::Repo(verb) => repo::run(verb, args, connect, console).await,
         Verb::Rule(verb) => rule::run(verb, connect, console).await,
+        Verb::Overlay(verb) => overlay::run(verb, open, console),
+        Verb::Config => {
+            write!(console.out, "{}", settings::describe(args)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Gc => packages::gc(there, console).await,
         Verb::Provision(verb) => sets::provision(verb, open, console).await,
         Verb::Sets => sets::sets(open, console).await,
         Verb::Plan { release } => sets::plan(release, open, console).await,
         Verb::Verify(verb) => verify::run(verb, there, console).await,
-        Verb::Resolve(verb) => resolve::run(verb, &args.dir, there, console).await,
-        // On the heap: it is by far the largest of them.
+        // On the heap: these are by far the largest of them.
+        Verb::Resolve(verb) => Box::pin(resolve::run(verb, &args.dir, there, console)).await,
         Verb::Update(verb) => Box::pin(update::run(verb, args, surroundings, open, console)).await,
         Verb::GetHash { url } => packages::get_hash(url, there, console).await,
         Verb::Open { hash, selectors: _ } => packages::open(hash, there, console).await,
@@ -231,6 +249,19 @@ async fn connect(args: &Args, surroundings: &Surroundings, make: Make) -> Result
     }
     let (device, store) = open(args, surroundings, make)?;
     Ok(Api::here(device, store, &args.dir, None))
+}
+
+/// What boot packages answer, with no need of the device.
+fn boot_verb(args: &Args, console: &mut Console<'_>) -> Result<Option<ExitCode>, DeviceVerbError> {
+    let config = || settings::device_config(args);
+    match &args.verb {
+        Verb::Resolve(verb) if boot::is_meant(&verb.url) => {
+            boot::resolve(&verb.url, verb.out.as_deref(), &config()?, console).map(Some)
+        }
+        Verb::GetHash { url } if boot::is_meant(url) => boot::get_hash(url, &config()?, console).map(Some),
+        Verb::Open { hash, .. } => boot::open(hash, &config()?, console),
+        _ => Ok(None),
+    }
 }
 
 /// The device in a folder, made if there is none, for verbs of others.
@@ -255,21 +286,11 @@ enum Make {
 }
 
 fn open(args: &Args, surroundings: &Surroundings, make: Make) -> Result<(Device, Arc<Store>), DeviceVerbError> {
-    let config =
-        DeviceConfig { tls: args.connection.tls.clone(), http3: args.connection.http3(), ..configuration::defaults() };
-    open_with(args, surroundings, make, config)
-}
-
-fn open_with(
-    args: &Args,
-    surroundings: &Surroundings,
-    make: Make,
-    config: DeviceConfig,
-) -> Result<(Device, Arc<Store>), DeviceVerbError> {
     let absent = surroundings.disk.list_dir(&args.dir.join("store")).is_err();
     if make == Make::Refused && absent {
         return Err(DeviceVerbError::NoDevice { dir: args.dir.clone() });
     }
+    let config = settings::device_config(args)?;
     let opened = Device::open_on(&surroundings.disk, &args.dir, config, surroundings.clock.clone());
     opened.map_err(|error| in_use(error, &args.dir))
 }

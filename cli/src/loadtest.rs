@@ -315,7 +315,7 @@ async fn fleet(args: &Run, done: Arc<AtomicU64>) -> Result<FleetReport, Loadtest
     if wanted == 0 || wanted > packages {
         return Err(LoadtestError::PackagesPerDevice { wanted, packages });
     }
-    let (tls, http3) = (args.connection.tls.clone(), args.connection.http3());
+    let (tls, http3) = (args.connection.trust(), args.connection.http3());
     let config = FleetConfig {
         repository,
         packages: args.packages.clone(),

@@ -3,6 +3,7 @@
 //! | | authority | asked with | says | network |
 //! |---|---|---|---|---|
 //! | 0 | boot packages | `fuchsia-boot:///NAME` | another kind of URL, so it never meets the others | no |
+//! | – | the developer overlay | the URL as given | engineering mode only: what goes before all that follows | yes |
 //! | 1 | base | the URL as given, unpinned | the permanent & anchored packages of the release, or of the system image | no |
 //! | 1 | the release | the URL as given | its other anchored packages; a pin must be the same version | no |
 //! | 2 | upgradable | the URL as given, which must not be pinned | the last answer of their own authority, else the version to fall back to | no |
@@ -37,6 +38,8 @@ use upgradable::Gate;
 pub enum ResolvedBy {
     /// The package archive that was given at start.
     Boot,
+    /// The developer overlay.
+    Overlay,
     /// Permanent & anchored packages of the release, or of the system image.
     Base,
     /// Other anchored packages of the release or the system image.
@@ -58,6 +61,7 @@ impl ResolvedBy {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Boot => "boot packages",
+            Self::Overlay => "overlay",
             Self::Base => "base",
             Self::Release => "release",
             Self::Upgradable => "upgradable packages",
@@ -136,6 +140,10 @@ impl Device {
     /// # Errors
     /// Nobody says, the running release does not let this be resolved, or the metadata of its repository cannot be had.
     pub(crate) async fn look_up(&self, url: &AbsolutePackageUrl) -> Result<Lookup, DeviceError> {
+        // In boxes: whoever resolves would carry the state of every authority about with him.
+        if let Some(found) = Box::pin(self.overlaid(url)).await? {
+            return Ok(found);
+        }
         let meant = self.rules().rewrite(url);
         match self.said_here(url).await {
             Ok(Some(found)) => return Ok(found),
@@ -162,7 +170,7 @@ impl Device {
         }
         tracing::info!("attempting to resolve {url} as {meant} with {}", ResolvedBy::Tuf);
         let began = tokio::time::Instant::now();
-        match self.pinned_or_listed(&meant).await {
+        match Box::pin(self.pinned_or_listed(&meant)).await {
             Ok(hash) => Ok(Lookup { url: meant, hash, by: ResolvedBy::Tuf }),
             Err(error) => self.fall_back(url, error, began.elapsed()).await,
         }
@@ -198,8 +206,11 @@ impl Device {
         }
     }
 
-    /// The version that the chain says without asking a repository, if it says one.
+    /// The version that somebody says who goes before the repository of the URL, if one does.
     pub(crate) async fn known_here(&self, url: &AbsolutePackageUrl) -> Result<Option<BlobId>, DeviceError> {
+        if let Some(found) = Box::pin(self.overlaid(url)).await? {
+            return Ok(Some(found.hash));
+        }
         match self.said_here(url).await {
             Ok(found) => Ok(found.map(|found| found.hash)),
             Err(DeviceError::Set(SetError::NotEligible { .. })) => Ok(None),

@@ -92,7 +92,7 @@ impl Device {
         observer: Observer,
     ) -> Result<Opened, DeviceError> {
         let open = async |found: &Lookup| self.fetch_open(found, holder, observer).await;
-        told(self, url, self.look_up(url).await, open).await
+        told(self, url, Box::pin(self.look_up(url)).await, open).await
     }
 
     /// [`Device::resolve_open`] for the updater: an update package is in no package set of the running release.
@@ -120,7 +120,8 @@ impl Device {
     pub async fn lease(&self, package: BlobId, holder: &str) -> Result<Lease, DeviceError> {
         let lease = self.cache().lease(package, holder, self.now()).await?;
         // Announced first, tested second.
-        if self.is_on_device(package).await? { Ok(lease) } else { Err(DeviceError::NotOnDevice(package)) }
+        let is_here = self.boot_packages().contains(package) || self.is_on_device(package).await?;
+        if is_here { Ok(lease) } else { Err(DeviceError::NotOnDevice(package)) }
     }
 
     /// Packages that are open, oldest first.
@@ -225,12 +226,17 @@ impl Device {
         let cache = self.cache().clone();
         let contents = self.open_package(package).await?;
         let rights = self.rights_of(package).await?;
+        let boot = self.boot_packages().clone();
         let made = tokio::task::spawn_blocking(move || {
             let place = cache
                 .trees()?
                 .place(package, rights)
                 .map_err(|error| DeviceError::Tree { package, reason: error.to_string() })?;
-            match materialise(cache.store()?, &contents.blobs, &contents.inline, &place, rights) {
+            let laid_out = match boot.contains(package) {
+                true => boot.lay_out(package, &place),
+                false => materialise(cache.store()?, &contents.blobs, &contents.inline, &place, rights),
+            };
+            match laid_out {
                 Ok(_) | Err(MaterialiseError::TargetExists { .. }) => Ok(place),
                 Err(error) => Err(DeviceError::Tree { package, reason: error.to_string() }),
             }

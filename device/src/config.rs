@@ -1,5 +1,6 @@
 //! What a device's owner can choose. Plain values with defaults; nothing here reads a file.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use colibri_common::UnixSeconds;
@@ -31,9 +32,21 @@ pub struct DeviceConfig {
     pub persistence: Persistence,
     /// How long metadata counts as fresh, seconds (reference "Fuchsia device side" §7.2: 5 minutes).
     pub metadata_life_s: u64,
+    /// How long one refresh may take with all its mirrors, seconds.
+    pub metadata_timeout_s: u64,
+    /// Time to make a connection.
+    pub connect_timeout: Duration,
+    /// Time without progress until the head of an answer.
+    pub header_timeout: Duration,
+    /// Time without a byte of a body.
+    pub body_timeout: Duration,
     /// How long whoever asks for an upgradable package waits, after a start, for the first word of its authority, seconds; 0
     /// where nobody is going to say it: then the version to fall back to is used at once.
     pub upgradable_wait_s: u64,
+    /// Whether this is a device for developing: only then overlays count, if the release does not forbid them.
+    pub engineering: bool,
+    /// A package archive, or a folder of them: the packages that came with the boot image.
+    pub boot_packages: Option<PathBuf>,
     /// When this device's software was built: it will not be earlier, whatever its clock says.
     pub built_at: UnixSeconds,
     /// When space is made by collection.
@@ -78,7 +91,13 @@ impl Default for DeviceConfig {
                 pause_max: Duration::from_secs(32),
             },
             metadata_life_s: 300,
+            metadata_timeout_s: 240,
+            connect_timeout: Duration::from_secs(5),
+            header_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
             upgradable_wait_s: 0,
+            engineering: false,
+            boot_packages: None,
             built_at: UnixSeconds(0),
             space: Watermarks { low_bytes: 32 << 20, high_bytes: 256 << 20 },
             all_packages_executable: false,

@@ -9,7 +9,6 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::cache::Lease;
 use crate::device::Device;
 use crate::error::DeviceError;
-use crate::fetch::read_meta_far;
 
 /// Bytes of a block of SHA-256.
 const BLOCK_BYTES: usize = 64;
@@ -102,7 +101,7 @@ impl Device {
         if !self.leases().iter().any(|lease| lease.package == package) {
             return Err(DeviceError::SuperpackageClosed(package));
         }
-        let meta_far = read_meta_far(self.keep(), package).await?;
+        let meta_far = self.meta_far(package).await?;
         let subpackage = meta_far.subpackages().get(name).copied();
         let unknown = || DeviceError::SubpackageNotFound { package, name: name.to_string() };
         self.lease(subpackage.ok_or_else(unknown)?, holder).await

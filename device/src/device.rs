@@ -9,12 +9,14 @@ use bytes::Bytes;
 use colibri_common::{BlobId, Clock, UnixSeconds};
 use colibri_fetch::trust_store::TrustStore;
 use colibri_fetch::{BlobFetcher, Class, SourceOrder, Sources};
+use colibri_package::MetaFar;
 use colibri_package::url::AbsolutePackageUrl;
 use colibri_release::Release;
 use colibri_store::{Disk, Documents, OsDisk, Store};
 use colibri_transport::{Client, ClientConfig};
 
 use crate::authority::{Authorities, Lookup, ResolvedBy, told};
+use crate::boot_packages::{self, BootPackages};
 use crate::cache::Cache;
 use crate::clock_floor::FlooredClock;
 use crate::config::{DeviceConfig, Preference};
@@ -23,6 +25,7 @@ use crate::eager::Eager;
 use crate::error::DeviceError;
 use crate::fetch::{FetchReport, Observer, PackageFetch, Share, blocking, read_meta_far};
 use crate::keep::{Keep, KeepError};
+use crate::overlay::Overlays;
 use crate::repositories::{Repositories, Repository};
 use crate::rules::Rules;
 use crate::static_config::StaticConfig;
@@ -41,6 +44,8 @@ struct Inner {
     share: Arc<Share>,
     repositories: Repositories,
     rules: Rules,
+    overlays: Overlays,
+    boot: BootPackages,
     authorities: Authorities,
     /// Eager packages of a device with a folder.
     eager: OnceLock<Arc<Eager>>,
@@ -52,6 +57,13 @@ struct Inner {
     context_key: ContextKey,
     config: Arc<DeviceConfig>,
     agent: String,
+}
+
+/// What says which package a URL means.
+struct Names {
+    repositories: Repositories,
+    rules: Rules,
+    overlays: Overlays,
 }
 
 impl std::fmt::Debug for Device {
@@ -83,12 +95,21 @@ pub struct PackageStatus {
 }
 
 /// What is in a package.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PackageContents {
     /// Content files by package path.
     pub blobs: BTreeMap<String, BlobId>,
     /// Files inside meta.far by package path.
     pub inline: BTreeMap<String, Bytes>,
+}
+
+impl PackageContents {
+    pub(crate) fn of(meta_far: &MetaFar) -> Self {
+        let blobs = meta_far.contents().iter().map(|(path, id)| (path.to_string(), *id)).collect();
+        let inline = meta_far.meta_paths().filter_map(|path| Some((path.to_owned(), meta_far.meta_file(path)?)));
+        let inline = inline.collect();
+        Self { blobs, inline }
+    }
 }
 
 impl Device {
@@ -112,12 +133,14 @@ impl Device {
         let shipped = StaticConfig::read(disk, &dir.join("config"));
         let rules = Rules::open(documents()?, &shipped)?;
         let eager = Arc::new(Eager::open(documents()?, shipped.eager.clone())?);
+        let overlays = Overlays::open(documents()?)?;
         let repositories = Repositories::open(documents()?, TrustStore::new(documents()?), shipped)?;
         let cache = Cache::open(store.clone(), documents()?, dir, &eager)?;
         let store = Arc::new(store);
         let floor = Arc::new(FlooredClock::open(clock, documents()?, config.built_at)?);
         let (clock, floor) = (floor.clone(), Some(floor));
-        let device = Self::with_cache(store.clone(), cache, repositories, rules, config, (clock, floor))?;
+        let names = Names { repositories, rules, overlays };
+        let device = Self::with_cache(store.clone(), cache, names, config, (clock, floor))?;
         device.set_eager(eager.clone());
         // Nobody else has the device yet.
         _ = device.inner.eager.set(eager);
@@ -131,20 +154,28 @@ impl Device {
         config: DeviceConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DeviceError> {
-        Self::with_cache(keep, Cache::without_home(), repositories, Rules::in_memory(), config, (clock, None))
+        let names = Names { repositories, rules: Rules::in_memory(), overlays: Overlays::in_memory() };
+        Self::with_cache(keep, Cache::without_home(), names, config, (clock, None))
     }
 
     fn with_cache(
         keep: Arc<dyn Keep>,
         cache: Cache,
-        repositories: Repositories,
-        rules: Rules,
+        Names { repositories, rules, overlays }: Names,
         config: DeviceConfig,
         (clock, floor): (Arc<dyn Clock>, Option<Arc<FlooredClock>>),
     ) -> Result<Self, DeviceError> {
-        let client_config = ClientConfig { trust: config.tls.clone(), http3: config.http3, ..ClientConfig::default() };
+        let client_config = ClientConfig {
+            trust: config.tls.clone(),
+            http3: config.http3,
+            connect_timeout: config.connect_timeout,
+            header_timeout: config.header_timeout,
+            body_idle_timeout: config.body_timeout,
+            ..ClientConfig::default()
+        };
         let client = Client::new(client_config)?;
         let agent = format!("colibri-device/{}", env!("CARGO_PKG_VERSION"));
+        let boot = boot_packages::read(config.boot_packages.as_deref());
         let config = Arc::new(config);
         let share = Arc::new(Share::new(&config));
         let (committed, cache) = (AtomicBool::new(cache.is_committed()), Arc::new(cache));
@@ -156,6 +187,8 @@ impl Device {
             share,
             repositories,
             rules,
+            overlays,
+            boot,
             authorities: Authorities::default(),
             eager: OnceLock::new(),
             client,
@@ -176,6 +209,16 @@ impl Device {
     /// Its rewrite rules.
     pub fn rules(&self) -> &Rules {
         &self.inner.rules
+    }
+
+    /// The packages that came with the boot image.
+    pub fn boot_packages(&self) -> &BootPackages {
+        &self.inner.boot
+    }
+
+    /// What developers put in the place of package sets.
+    pub(crate) fn overlays(&self) -> &Overlays {
+        &self.inner.overlays
     }
 
     /// What the chain of authorities remembers.
@@ -216,7 +259,7 @@ impl Device {
             fetching.finish()?;
             Ok(Resolved { url: meant, hash, by, report })
         };
-        told(self, url, self.look_up(url).await, fetch).await
+        told(self, url, Box::pin(self.look_up(url)).await, fetch).await
     }
 
     /// Fetches from a repository's mirrors.
@@ -353,15 +396,19 @@ impl Device {
         &self.inner.keep
     }
 
-    /// The contents of a package that is on the device.
+    /// What a package that is on the device names, boot packages included.
+    pub(crate) async fn meta_far(&self, package: BlobId) -> Result<MetaFar, DeviceError> {
+        match self.boot_packages().meta_far(package) {
+            Some(meta_far) => Ok(meta_far.clone()),
+            None => read_meta_far(&self.inner.keep, package).await,
+        }
+    }
+
+    /// The contents of a package that is on the device, boot packages included.
     pub async fn open_package(&self, hash: BlobId) -> Result<PackageContents, DeviceError> {
-        if !self.is_on_device(hash).await? {
+        if !self.boot_packages().contains(hash) && !self.is_on_device(hash).await? {
             return Err(DeviceError::NotOnDevice(hash));
         }
-        let meta_far = read_meta_far(&self.inner.keep, hash).await?;
-        let blobs = meta_far.contents().iter().map(|(path, id)| (path.to_string(), *id)).collect();
-        let inline = meta_far.meta_paths().filter_map(|path| Some((path.to_owned(), meta_far.meta_file(path)?)));
-        let inline = inline.collect();
-        Ok(PackageContents { blobs, inline })
+        Ok(PackageContents::of(&self.meta_far(hash).await?))
     }
 }

@@ -7,6 +7,7 @@ use colibri_release::RolloutError;
 use colibri_store::StoreError;
 use colibri_transport::TransportError;
 
+use crate::boot_packages::BootError;
 use crate::clock_floor::FloorError;
 use crate::eager::EagerError;
 use crate::keep::KeepError;
@@ -48,6 +49,25 @@ pub enum DeviceError {
         /// `NAME/VARIANT`.
         package: String,
     },
+    /// A boot package.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The running release trusts others.
+    #[error("release {release} does not trust repository `{repository}`: {reason}")]
+    UntrustedRepository {
+        /// Host of the repository.
+        repository: String,
+        /// Product and version.
+        release: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// Overlays are for developers.
+    #[error("developer overlays need engineering mode: set `engineering = true` in this device's configuration")]
+    NotEngineering,
+    /// The release does not want them.
+    #[error("release {0} forbids developer overlays, also in engineering mode")]
+    OverlayForbidden(String),
     /// An eager package without an answer.
     #[error("no verified answer says which version of the eager package `{0}` to use")]
     EagerNotFound(String),
@@ -205,13 +225,21 @@ impl DeviceError {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::InvalidUrl { .. } | Self::Set(SetError::PinnedUpgradable(_)) => "InvalidUrl",
-            Self::StaticRepository(_) | Self::StaticOnly => "AccessDenied",
+            Self::StaticRepository(_)
+            | Self::StaticOnly
+            | Self::UntrustedRepository { .. }
+            | Self::NotEngineering
+            | Self::OverlayForbidden(_) => "AccessDenied",
+            Self::Boot(BootError::Url { .. }) => "InvalidUrl",
+            Self::Boot(BootError::NotFound(_) | BootError::SubpackageNotFound { .. }) => "PackageNotFound",
+            Self::Boot(_) => "Io",
             Self::RepositoryNotFound(_) => "RepoNotFound",
             Self::PackageNotFound { .. } | Self::EagerNotFound(_) | Self::SubpackageNotFound { .. } | Self::Set(_) => {
                 "PackageNotFound"
             }
             Self::InvalidContext(_) => "InvalidContext",
             Self::NotOnDevice(_) => "BlobNotFound",
+            Self::Blob(FetchError::AllFailed { rate_limited: true, .. }) => "Io",
             Self::Blob(_) => "UnavailableBlob",
             Self::Keep(KeepError::NoSpace(_)) | Self::CannotFit(_) => "NoSpace",
             Self::Keep(_) | Self::Store(_) => "Io",

@@ -4,6 +4,7 @@
 //! keeps goes through [`keep::Keep`]: the durable store of a real device, or a tally in a synthetic fleet.
 
 pub mod authority;
+pub mod boot_packages;
 mod cache;
 mod clock_floor;
 mod collect;
@@ -19,6 +20,7 @@ pub mod keep;
 pub mod limits;
 pub mod materialise;
 mod metadata;
+pub mod overlay;
 pub mod repositories;
 pub mod rewrite;
 mod rollout;
@@ -26,11 +28,13 @@ pub mod rules;
 pub mod sets;
 pub mod static_config;
 mod trees;
+mod trusted;
 pub mod update;
 mod verify;
 mod writers;
 
 pub use authority::{EagerAnswer, EagerPackages, ResolvedBy};
+pub use boot_packages::{BootError, BootPackages};
 pub use cache::{CollectionReport, Depth, Lease, LeaseInfo, Rank};
 pub use clock_floor::FloorError;
 pub use collect::Opened;
@@ -40,6 +44,7 @@ pub use device::{Device, PackageContents, PackageStatus, Resolved};
 pub use error::DeviceError;
 pub use fetch::{Event, FetchReport, Observer};
 pub use keep::{Keep, KeepError, KeptBlob, PartialKeep, Purpose};
+pub use overlay::{Overlaid, Overlay};
 pub use repositories::Repositories;
 pub use rewrite::{RewriteError, Rule};
 pub use rules::Rules;

@@ -27,6 +27,18 @@ pub const SLOW_FALLBACK_S: u64 = 10;
 /// But not again before so long, seconds.
 pub const SLOW_FALLBACK_AGAIN_S: u64 = 600;
 
+/// Archives of boot packages.
+pub const BOOT_ARCHIVES_MAX: usize = 1024;
+
+/// Boot packages, with their subpackages.
+pub const BOOT_PACKAGES_MAX: usize = 16_384;
+
+/// Packages and repositories in a developer overlay.
+pub const OVERLAY_MAX: usize = 1024;
+
+/// Bytes of the document of the developer overlay.
+pub const OVERLAY_BYTES_MAX: u64 = 1 << 20;
+
 /// Packages that can be fetched at a time.
 pub const WRITING_MAX: usize = 4096;
 
@@ -156,6 +168,10 @@ pub const ALL: &[(&str, u64)] = &[
     ("REFRESH_AGAIN_S", REFRESH_AGAIN_S),
     ("SLOW_FALLBACK_S", SLOW_FALLBACK_S),
     ("SLOW_FALLBACK_AGAIN_S", SLOW_FALLBACK_AGAIN_S),
+    ("BOOT_ARCHIVES_MAX", BOOT_ARCHIVES_MAX as u64),
+    ("BOOT_PACKAGES_MAX", BOOT_PACKAGES_MAX as u64),
+    ("OVERLAY_MAX", OVERLAY_MAX as u64),
+    ("OVERLAY_BYTES_MAX", OVERLAY_BYTES_MAX),
     ("WRITING_MAX", WRITING_MAX as u64),
     ("LEASES_MAX", LEASES_MAX as u64),
     ("LEASE_HOLDER_BYTES_MAX", LEASE_HOLDER_BYTES_MAX as u64),

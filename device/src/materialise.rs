@@ -142,6 +142,25 @@ pub fn materialise(
     target: &Path,
     rights: Rights,
 ) -> Result<MaterialiseReport, MaterialiseError> {
+    build(contents, inline, target, |staging, path, id| staging.add_blob(store, path, id, rights))
+}
+
+/// [`materialise`] of blobs that lie somewhere else: `copy` writes one, and answers for it.
+pub(crate) fn materialise_with(
+    contents: &BTreeMap<String, BlobId>,
+    inline: &BTreeMap<String, Bytes>,
+    target: &Path,
+    copy: impl Fn(BlobId, &mut dyn Write) -> io::Result<()>,
+) -> Result<MaterialiseReport, MaterialiseError> {
+    build(contents, inline, target, |staging, path, id| staging.add_copy(path, |out| copy(id, out)))
+}
+
+fn build(
+    contents: &BTreeMap<String, BlobId>,
+    inline: &BTreeMap<String, Bytes>,
+    target: &Path,
+    mut add_blob: impl FnMut(&mut Staging, &str, BlobId) -> Result<(), MaterialiseError>,
+) -> Result<MaterialiseReport, MaterialiseError> {
     let files = files_of(contents, inline)?;
     let folders = folders_of(files.keys().copied());
     if let Some(path) = files.keys().find(|path| folders.contains(*path)) {
@@ -157,7 +176,7 @@ pub fn materialise(
     }
     for (path, source) in &files {
         match source {
-            Source::Blob(id) => staging.add_blob(store, path, *id, rights)?,
+            Source::Blob(id) => add_blob(&mut staging, path, *id)?,
             Source::Inline(content) => staging.add_inline(path, content)?,
         }
     }
@@ -271,6 +290,23 @@ impl Staging {
             }
         }
         self.report.bytes += blob.length();
+        Ok(())
+    }
+
+    fn add_copy(
+        &mut self,
+        path: &str,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), MaterialiseError> {
+        let to = self.dir.join(path);
+        let copy = || {
+            let mut file = create(&to)?;
+            write(&mut file)?;
+            finish(&file, Rights::Execute)?;
+            file.metadata()
+        };
+        self.report.bytes += copy().at(&to)?.len();
+        self.report.copied += 1;
         Ok(())
     }
 

@@ -2,11 +2,12 @@
 //! the package hash that it lists for a name, also through delegated roles.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use colibri_common::BlobId;
 use colibri_fetch::FetchError;
-use colibri_fetch::metadata::{self, Mirrors};
-use colibri_metadata::{Found, Search, Step, TargetName, TrustedSet};
+use colibri_fetch::metadata::{self, Mirrors, Unfinished};
+use colibri_metadata::{Found, Rule, Search, Step, TargetName, TrustedSet};
 use colibri_package::url::AbsolutePackageUrl;
 
 use crate::device::Device;
@@ -15,11 +16,12 @@ use crate::limits::REFRESH_AGAIN_S;
 use crate::rollout::{self, ROLLOUT};
 
 impl Device {
-    /// Refreshes a repository's metadata if it is stale, or in any case if `force`d. When a refresh fails for want of a
-    /// mirror, trusted metadata that is here goes on being used; when mirrors serve metadata that must be refused, that is
-    /// an error.
+    /// Refreshes a repository's metadata if it is stale, or in any case if `force`d. Trusted metadata that is here goes on being
+    /// used when a refresh fails because no mirror answers in time, or because all of them lag behind it (and nobody insists on
+    /// news). That a mirror has none, or serves what must be refused otherwise, is an error.
     pub async fn refresh(&self, host: &str, force: bool) -> Result<Arc<TrustedSet>, DeviceError> {
         let repository = self.repositories().get(host)?;
+        self.check_trusted(&repository)?;
         let _one_at_a_time = repository.refreshing.lock().await;
         let now = self.now();
         let life_s = self.config().metadata_life_s;
@@ -36,7 +38,8 @@ impl Device {
             return Ok(set);
         }
         let start = repository.start()?;
-        let fetched = metadata::refresh(self.client(), repository.sources(), "", self.agent(), start, now).await;
+        let fetched = metadata::refresh(self.client(), repository.sources(), "", self.agent(), start, now);
+        let fetched = self.in_time(fetched).await;
         let fetched = match fetched {
             Ok(set) => {
                 self.repositories().trust(&repository, set, Some(now))?;
@@ -55,15 +58,34 @@ impl Device {
         };
         match (fetched, repository.trusted()) {
             (Ok(()), _) => {}
-            (Err(error @ (FetchError::AllFailed { .. } | FetchError::NotFound { .. })), Some(old))
-                if now < old.earliest_expiry() =>
-            {
+            (Err(error), Some(old)) if now < old.earliest_expiry() && may_go_on(&error, force) => {
                 repository.failed(now);
                 tracing::warn!(%host, %error, "metadata could not be refreshed: using what is trusted already");
             }
             (Err(error), _) => return Err(DeviceError::Metadata { repository: host.to_owned(), error }),
         }
         repository.trusted().ok_or_else(|| DeviceError::RepositoryNotFound(host.to_owned()))
+    }
+
+    /// What comes of asking mirrors for metadata, within the time that there is for it.
+    async fn in_time<T>(
+        &self,
+        asking: impl Future<Output = Result<T, Unfinished<FetchError>>>,
+    ) -> Result<T, Unfinished<FetchError>> {
+        let seconds = self.config().metadata_timeout_s;
+        // A refresh is a large future: in a box it does not make everything larger that waits for one.
+        if let Ok(came) = tokio::time::timeout(Duration::from_secs(seconds), Box::pin(asking)).await {
+            return came;
+        }
+        let error = FetchError::AllFailed {
+            what: "repository metadata".to_owned(),
+            causes: format!("it did not come within {seconds} s"),
+            bad_bytes: false,
+            absent_somewhere: false,
+            other_form: false,
+            rate_limited: false,
+        };
+        Err(Unfinished { error, floor: None })
     }
 
     /// What the URL pins, else what its repository lists, whatever a release says.
@@ -111,7 +133,7 @@ impl Device {
                 let repository = self.repositories().get(host)?;
                 let sources = repository.sources();
                 let mirrors = Mirrors { client: self.client(), sources, place: "", agent: self.agent() };
-                let searched = mirrors.search((*set).clone(), name, now).await;
+                let searched = self.in_time(mirrors.search((*set).clone(), name, now)).await;
                 if let Ok((grown, _)) = &searched {
                     repository.keep_delegated(&set, grown);
                 }
@@ -119,5 +141,16 @@ impl Device {
             }
         };
         searched.map_err(|error| DeviceError::Metadata { repository: host.to_owned(), error })
+    }
+}
+
+/// Whether a refresh that failed like this lets a device go on with what it trusts.
+fn may_go_on(error: &FetchError, is_news_wanted: bool) -> bool {
+    match error {
+        FetchError::AllFailed { .. } => true,
+        FetchError::Metadata { error, .. } => {
+            !is_news_wanted && error.is_lagging() && !matches!(error.rule(), Rule::Missing)
+        }
+        _ => false,
     }
 }

@@ -50,9 +50,22 @@ impl Repository {
         &self.sources
     }
 
+    /// Mirrors whose metadata was refused since the start, because it is older than what is trusted or for another reason: the
+    /// last refusal of each, by its authority.
+    pub fn refused_mirrors(&self) -> BTreeMap<String, String> {
+        let blames = self.sources.blames();
+        let of_metadata = blames.into_iter().filter(|blame| blame.blob.is_none());
+        of_metadata.map(|blame| (blame.source, blame.detail)).collect()
+    }
+
     /// The newest whole set of trusted metadata, if there is any yet.
     pub fn trusted(&self) -> Option<Arc<TrustedSet>> {
         lock(&self.whole).clone()
+    }
+
+    /// The newest that was proven, whole or not.
+    pub(crate) fn proven(&self) -> Option<Arc<TrustedSet>> {
+        lock(&self.floor).clone()
     }
 
     /// Keeps delegated roles that a search in `searched` met, in memory only: the snapshot says which versions count, so they

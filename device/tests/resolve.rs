@@ -153,17 +153,100 @@ async fn metadata_older_than_trusted_is_refused() {
     // The same root keys, so the floor stays.
     device.repositories().add(old.clone()).unwrap();
     rolled_back(device.refresh(HOST, true).await.unwrap_err());
-    rolled_back(device.resolve(&url("app"), nobody()).await.unwrap_err());
+    // Who does not insist on news goes on with what is trusted; the mirror is named.
+    assert_eq!(device.get_hash(&url("app")).await.unwrap(), hash);
+    let refused = device.repositories().get(HOST).unwrap().refused_mirrors();
+    assert!(refused[&cluster.edges[0].node.authority()].contains("would roll"), "{refused:?}");
     // It stays over a restart too.
     drop((device, store));
     let (device, _store) = Device::open(&scene.path("device"), DeviceConfig::default(), Arc::new(SystemClock)).unwrap();
-    rolled_back(device.get_hash(&url("app")).await.unwrap_err());
+    rolled_back(device.refresh(HOST, true).await.unwrap_err());
+    assert_eq!(device.get_hash(&url("app")).await.unwrap(), hash);
     // A mirror that is behind does not hide one that is not.
     let mut both = old;
     both.mirrors.extend(new.mirrors);
     device.repositories().add(both).unwrap();
     assert_eq!(device.get_hash(&url("app")).await.unwrap(), hash);
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_without_the_metadata_is_an_error_and_one_that_never_answers_is_not() {
+    let scene = Scene::new();
+    let hash = scene.release("app", &[("a", b"app")]);
+    let cluster = scene.serve(1);
+    let good = scene.config(&cluster, HOST);
+    let (device, store) = scene.device("device", DeviceConfig::default(), good.clone());
+    assert_eq!(device.get_hash(&url("app")).await.unwrap(), hash);
+    // The same root keys, a repository that is not there.
+    let mut absent = good.clone();
+    absent.mirrors[0].mirror_url = absent.mirrors[0].mirror_url.replace(HOST, "nowhere");
+    device.repositories().add(absent).unwrap();
+    let refused = device.get_hash(&url("app")).await;
+    assert!(matches!(refused, Err(DeviceError::Metadata { .. })), "{refused:?}");
+    drop((device, store));
+    // Connections that nobody takes from the queue; all other limits of time are far away.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let far = Duration::from_secs(3600);
+    let config = DeviceConfig {
+        metadata_timeout_s: 1,
+        connect_timeout: far,
+        header_timeout: far,
+        body_timeout: far,
+        ..DeviceConfig::default()
+    };
+    let mut mute = good;
+    mute.mirrors[0].mirror_url = format!("http://{}/{HOST}", silent.local_addr().unwrap());
+    let (device, _store) = scene.device("device", config, mute);
+    let late = device.refresh(HOST, true).await.map(|set| set.earliest_expiry());
+    assert!(late.is_ok(), "what is trusted goes on being used: {late:?}");
+    assert_eq!(device.get_hash(&url("app")).await.unwrap(), hash);
+    cluster.stop().await;
+}
+
+/// Answers whatever it is asked with 429, for an hour.
+fn sheds_load(listener: std::net::TcpListener) {
+    use std::io::{BufRead, BufReader, Write};
+    std::thread::spawn(move || {
+        for connection in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(connection.try_clone().unwrap()).lines().map_while(Result::ok);
+                // One answer for each end of a request's head.
+                while lines.find(String::is_empty).is_some() {
+                    let head = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 3600\r\ncontent-length: 0\r\n\r\n";
+                    if (&connection).write_all(head.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_that_ask_for_patience_to_the_end_are_an_io_error() {
+    let scene = Scene::new();
+    scene.release("app", &[("a", b"app")]);
+    let cluster = scene.serve(1);
+    let good = scene.config(&cluster, HOST);
+    let (device, _store) = scene.device("device", DeviceConfig::default(), good.clone());
+    device.get_hash(&url("app")).await.unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut busy = good;
+    busy.mirrors[0].mirror_url = format!("http://{}/{HOST}", listener.local_addr().unwrap());
+    sheds_load(listener);
+    device.repositories().add(busy).unwrap();
+    let refused = device.resolve(&url("app"), nobody()).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.zx_status()), ("Io", "IO"), "{refused}");
+    assert!(refused.to_string().contains("asked to be left alone"), "{refused}");
+    // That nobody listens at all is another thing.
+    cluster.stop().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut gone = device.repositories().get(HOST).unwrap().config().clone();
+    gone.mirrors[0].mirror_url = format!("http://{port}/{HOST}");
+    device.repositories().add(gone).unwrap();
+    let refused = device.resolve(&url("app"), nobody()).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.zx_status()), ("UnavailableBlob", "UNAVAILABLE"), "{refused}");
 }
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {

@@ -22,9 +22,10 @@ use crate::files::{self, FilesError};
 /// How a device connects.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Connection {
-    /// Whom to believe on the transport: none, system, ca-file:PATH or pin:HEX,...; what is fetched is verified in any case
-    #[arg(long, global = true, value_name = "TRUST", default_value = "none")]
-    pub tls: Trust,
+    /// Whom to believe on the transport: none (the default), system, ca-file:PATH or pin:HEX,...; what is fetched is verified
+    /// in any case
+    #[arg(long, global = true, value_name = "TRUST")]
+    pub tls: Option<Trust>,
     /// Do not try HTTP/3
     #[arg(long, global = true)]
     pub no_http3: bool,
@@ -36,8 +37,13 @@ impl Connection {
         !self.no_http3
     }
 
+    /// Whom to believe.
+    pub fn trust(&self) -> Trust {
+        self.tls.clone().unwrap_or(Trust::None)
+    }
+
     pub(crate) fn client(&self) -> Result<Client, TransportError> {
-        Client::new(ClientConfig { trust: self.tls.clone(), http3: self.http3(), ..ClientConfig::default() })
+        Client::new(ClientConfig { trust: self.trust(), http3: self.http3(), ..ClientConfig::default() })
     }
 }
 

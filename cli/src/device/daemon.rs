@@ -1,12 +1,11 @@
 //! `device daemon`: the process of a device's daemon: configuration, the socket, readiness, signals, logs. What it answers is
 //! in `colibri-device`.
 
-mod config;
+pub(super) mod config;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,16 +15,13 @@ use colibri_device::daemon::wire::DaemonStatus;
 use colibri_device::daemon::{self as library, DaemonParts, Subscribing};
 use colibri_device::update::Updater;
 use colibri_service::telemetry::{self, Filter, Format};
-use colibri_service::{Admin, Health, Readiness, Registry, Sources, register_counters, shutdown_signal};
+use colibri_service::{Admin, Health, Readiness, Registry, register_counters, shutdown_signal};
 use colibri_transport::UnixServer;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{Args, DeviceVerbError, Make, Surroundings, update};
+use super::{Args, DeviceVerbError, Make, Surroundings, settings, update};
 use config::DaemonConfig;
-
-/// Environment variables of a daemon begin so.
-const ENVIRONMENT_PREFIX: &str = "COLIBRI_DAEMON_";
 
 /// How much longer than the drain things may take that were stopped.
 const GRACE: Duration = Duration::from_secs(2);
@@ -35,17 +31,11 @@ const GRACE: Duration = Duration::from_secs(2);
 #[command(
     after_help = "While it runs, it alone works on the device's folder, and the other verbs ask it. Who may connect is what the \
     socket's mode says; only root and the user that it runs as may change things.\n\n\
-    Later layers win: defaults, --config FILE, environment (COLIBRI_DAEMON_DRAIN_S=5 sets drain_s), flags.\n\n\
+    Later layers win: defaults, --config FILE, environment (COLIBRI_DEVICE_DRAIN_S=5 sets drain_s), flags.\n\n\
     Example:\n  \
     colibri device --dir /var/lib/colibri-device daemon --set update.board=toucan"
 )]
 pub struct Daemon {
-    /// TOML file with configuration
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Set any key of the configuration; the value is JSON or plain text (repeatable)
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
-    pub set: Vec<(String, String)>,
     /// Print the effective configuration with the source of each value, check it, and exit
     #[arg(long)]
     pub check_config: bool,
@@ -57,41 +47,10 @@ pub struct Daemon {
     pub log_filter: Option<String>,
 }
 
-/// Splits `KEY=VALUE`.
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("it must have the form of two parts with `=` between them".to_owned()),
-    }
-}
-
 impl Daemon {
-    /// All layers of the configuration.
-    fn sources(&self, device: &Args) -> Sources {
-        let mut flags = Value::Object(Map::new());
-        let mut put = |key: &str, value: Value| {
-            let mut place = &mut flags;
-            for name in key.split('.') {
-                if !place.is_object() {
-                    *place = Value::Object(Map::new());
-                }
-                place = &mut place[name];
-            }
-            *place = value;
-        };
-        for (key, text) in &self.set {
-            put(key, serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()));
-        }
-        if let Some(filter) = &self.log_filter {
-            put("log", filter.as_str().into());
-        }
-        if let Some(socket) = &device.socket {
-            put("socket", socket.display().to_string().into());
-        }
-        if device.connection.no_http3 {
-            put("http3", false.into());
-        }
-        Sources { file: self.config.clone(), environment_prefix: ENVIRONMENT_PREFIX.to_owned(), overrides: flags }
+    /// What the flags of this verb say.
+    fn flags(&self) -> Vec<(&'static str, Value)> {
+        self.log_filter.iter().map(|filter| ("log", filter.as_str().into())).collect()
     }
 }
 
@@ -102,8 +61,9 @@ pub(super) fn run(
     surroundings: &Surroundings,
     out: &mut dyn Write,
 ) -> Result<ExitCode, DeviceVerbError> {
-    let loaded = colibri_service::load::<DaemonConfig>(args.sources(device))?;
-    let config = loaded.value.clone();
+    let loaded = settings::load(device, args.flags(), settings::environment())?;
+    settings::check(&loaded)?;
+    let config = loaded.value.daemon.clone();
     if args.check_config {
         write!(out, "{}", loaded.describe())?;
         config.log.parse::<Filter>()?;
@@ -149,7 +109,7 @@ pub(crate) struct Running {
 impl Running {
     /// Opens the device, and the socket after it: who finds one that nobody answers at was not the last owner of the store.
     async fn start(config: &DaemonConfig, args: &Args, surroundings: &Surroundings) -> Result<Self, DeviceVerbError> {
-        let (device, store) = super::open_with(args, surroundings, Make::Allowed, config.device(args)?)?;
+        let (device, store) = super::open(args, surroundings, Make::Allowed)?;
         let updater = update::updater(&config.target()?, &args.dir, surroundings, device.clone()).await?;
         let updater: Option<Arc<Updater>> = Some(Arc::new(updater));
         let process = DaemonStatus {

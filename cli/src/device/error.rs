@@ -96,12 +96,12 @@ pub enum DeviceVerbError {
     /// The daemon's socket cannot be made.
     #[error(transparent)]
     Transport(#[from] colibri_transport::TransportError),
-    /// The daemon's configuration.
+    /// Mistakes in the layers of configuration.
     #[error(transparent)]
-    DaemonConfig(#[from] colibri_service::ConfigErrors),
-    /// The daemon's configuration, where only the whole of it shows the mistake.
+    Config(#[from] colibri_service::ConfigErrors),
+    /// A value of the configuration that means nothing.
     #[error("{key}: {reason}")]
-    DaemonKey {
+    ConfigKey {
         /// Which part of it.
         key: &'static str,
         /// What is wrong.
@@ -127,7 +127,7 @@ pub enum DeviceVerbError {
 impl DeviceVerbError {
     /// 2 for wrong usage, 64 for a bad configuration, else 1.
     pub fn exit_code(&self) -> ExitCode {
-        if matches!(self, Self::DaemonConfig(_) | Self::DaemonKey { .. }) {
+        if matches!(self, Self::Config(_) | Self::ConfigKey { .. }) {
             return ExitCode::from(colibri_service::EXIT_BAD_CONFIGURATION);
         }
         let is_usage = match self {

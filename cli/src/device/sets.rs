@@ -11,6 +11,7 @@ use colibri_release::Release;
 use colibri_store::Store;
 use serde_json::{Value, json};
 
+use super::overlay;
 use super::resolve::Counts;
 use super::{Console, DeviceVerbError, Make};
 use crate::files;
@@ -134,7 +135,15 @@ pub(super) async fn sets(
                 })).collect::<Vec<_>>(),
             })
         };
-        console.print_json(&json!({ "sets": rows.iter().map(row).collect::<Vec<_>>() }))?;
+        let boot = device
+            .boot_packages()
+            .list()
+            .map(|(name, hash)| json!({ "url": format!("fuchsia-boot:///{name}"), "hash": hash }));
+        console.print_json(&json!({
+            "sets": rows.iter().map(row).collect::<Vec<_>>(),
+            "boot": boot.collect::<Vec<_>>(),
+            "overlay": overlay::described(&device),
+        }))?;
         return Ok(ExitCode::SUCCESS);
     }
     for row in rows {
@@ -149,6 +158,16 @@ pub(super) async fn sets(
         for domain in row.domains {
             writeln!(console.out, "  any package of {domain}")?;
         }
+    }
+    let boot: Vec<_> = device.boot_packages().list().collect();
+    if !boot.is_empty() {
+        writeln!(console.out, "boot packages: {}, read-only", boot.len())?;
+        let cells = boot.iter().map(|(name, hash)| vec![format!("  fuchsia-boot:///{name}"), hash.short()]);
+        print_table(console.out, &cells.collect::<Vec<_>>())?;
+    }
+    if !device.overlay().is_empty() {
+        writeln!(console.out, "developer overlay, before all of these:")?;
+        overlay::describe(&device, console)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! The verbs on a device, against servers on loopback: every output line and exit code that is documented.
 
 mod faults;
+mod overlay;
 mod repositories;
 mod rules;
 // Releases are made by verbs on repositories.
@@ -11,6 +12,7 @@ mod updates;
 
 use std::fs;
 
+use colibri_device::DeviceConfig;
 use serde_json::json;
 use site::Site;
 

@@ -144,7 +144,7 @@ async fn measure(
         Some(system) => system.target().map_err(RunError::Spawn)?,
         None => target(args, scenario).await?,
     };
-    let (tls, http3) = (args.connection.tls.clone(), args.connection.http3());
+    let (tls, http3) = (args.connection.trust(), args.connection.http3());
     let device = DeviceConfig { tls, http3, ..configuration::defaults() };
     let plan = plan_of(args.plan.as_deref(), scenario)?;
     let config = RunConfig { scenario: scenario.clone(), target, device, clock };

@@ -219,6 +219,8 @@ pub enum FetchError {
         absent_somewhere: bool,
         /// True if some source has another encoded form of it.
         other_form: bool,
+        /// True if everybody who may have it asked for patience (429) to the end.
+        rate_limited: bool,
     },
     /// Every source says that the question leads back to where it has been.
     #[error("{what}: the sources ask each other in a circle (asked {asked})")]

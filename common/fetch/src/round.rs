@@ -36,6 +36,7 @@ struct Failure<'a> {
     bad_bytes: bool,
     other_form: bool,
     circle: bool,
+    rate_limited: bool,
     final_here: bool,
 }
 
@@ -185,6 +186,7 @@ impl<'a> Round<'a> {
             bad_bytes: false,
             other_form: false,
             circle: false,
+            rate_limited: true,
             final_here: true,
         };
         let known = self.failures.iter().any(|failure| failure.final_here && std::ptr::eq(failure.source, source));
@@ -251,7 +253,9 @@ impl<'a> Round<'a> {
         let circle = matches!(error, AttemptError::Loop);
         let final_here = not_found || other_form || circle || over_patience;
         let cause = error.to_string();
-        self.failures.push(Failure { source, cause, not_found, bad_bytes, other_form, circle, final_here });
+        let rate_limited = matches!(error, AttemptError::Busy { status: 429, .. });
+        let failure = Failure { source, cause, not_found, bad_bytes, other_form, circle, rate_limited, final_here };
+        self.failures.push(failure);
     }
 
     /// Records that metadata cannot be believed: asking that source again now is pointless. One that only lags behind is
@@ -309,6 +313,7 @@ impl<'a> Round<'a> {
             bad_bytes: any(|failure| failure.bad_bytes),
             absent_somewhere: any(|failure| failure.not_found),
             other_form: any(|failure| failure.other_form),
+            rate_limited: self.failures.iter().all(|failure| failure.rate_limited || failure.not_found),
         }
     }
 }

@@ -213,7 +213,7 @@ mod tests {
         let what = || "blob".to_owned();
         let failed = |bad_bytes, absent_somewhere, other_form| {
             let causes = String::new();
-            FetchError::AllFailed { what: what(), causes, bad_bytes, absent_somewhere, other_form }
+            FetchError::AllFailed { what: what(), causes, bad_bytes, absent_somewhere, other_form, rate_limited: false }
         };
         assert!(is_want_of_form(&FetchError::NotFound { what: what(), asked: String::new() }));
         assert!(is_want_of_form(&failed(true, false, false)));

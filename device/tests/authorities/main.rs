@@ -1,10 +1,15 @@
 //! Who says which version a URL means: the order of the authorities, a test for each rule.
 
+mod boot_packages;
+mod overlay;
+#[path = "../scene/mod.rs"]
 mod scene;
+mod trusted;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use colibri_cluster::Cluster;
@@ -306,9 +311,14 @@ fn remove_all(dir: &std::path::Path, name: &str) {
     }
 }
 
-/// Collects what the device logs.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+thread_local! {
+    /// What was logged on this thread, since somebody wants to know.
+    static TOLD: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Collects what the device logs, for all threads: whether an event is wanted at all is asked once, by whichever test comes
+/// first.
+struct Log;
 
 struct Message(String);
 
@@ -336,7 +346,7 @@ impl tracing::Subscriber for Log {
     fn event(&self, event: &tracing::Event<'_>) {
         let mut message = Message(String::new());
         event.record(&mut message);
-        self.0.lock().unwrap().push(message.0);
+        TOLD.with_borrow_mut(|told| told.iter_mut().for_each(|told| told.push(message.0.clone())));
     }
 
     fn enter(&self, _: &tracing::Id) {}
@@ -346,9 +356,9 @@ impl tracing::Subscriber for Log {
 
 #[tokio::test]
 async fn the_log_names_the_authority_as_real_devices_do() {
-    let log = Log::default();
-    let _until_the_end = tracing::subscriber::set_default(log.clone());
-    let told = || std::mem::take(&mut *log.0.lock().unwrap());
+    tracing::subscriber::set_global_default(Log).unwrap();
+    // A runtime of this one thread.
+    let told = || TOLD.replace(Some(Vec::new())).unwrap_or_default();
     let scene = Scene::new();
     let app = scene.release("app", &[("a", b"app")]);
     let cluster = scene.serve(1);

@@ -4,18 +4,16 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use colibri_device::DeviceConfig;
-use colibri_device::config::Watermarks;
 use colibri_release::limits::RELEASE_BYTES_MAX;
-use colibri_transport::{ServerLimits, Trust, UnixServerConfig};
+use colibri_transport::{ServerLimits, UnixServerConfig};
 use serde::{Deserialize, Serialize};
 
 use super::super::update::Target;
-use super::super::{Args, DeviceVerbError, api, configuration};
+use super::super::{DeviceVerbError, api};
 
-/// Configuration of a daemon.
+/// Configuration of a daemon, beside what every device has (`settings`), which also refuses keys that do not exist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub(crate) struct DaemonConfig {
     /// Where it answers; in the device's folder if nothing is said.
     pub socket: Option<PathBuf>,
@@ -29,28 +27,10 @@ pub(crate) struct DaemonConfig {
     pub log: String,
     /// How long what is under way may take after SIGTERM, seconds.
     pub drain_s: u64,
-    /// Whom to believe on the transport.
-    pub tls: String,
-    /// Try HTTP/3.
-    pub http3: bool,
     /// Listen to mirrors that are configured with `subscribe`.
     pub subscribe: bool,
-    /// How long metadata counts as fresh, seconds.
-    pub metadata_life_s: u64,
-    /// Space.
-    pub space: SpaceConfig,
     /// System updates.
     pub update: UpdateSettings,
-}
-
-/// When space is made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct SpaceConfig {
-    /// A resolve that finds less than this free collects first, bytes.
-    pub low_bytes: u64,
-    /// What is then collected for, bytes.
-    pub high_bytes: u64,
 }
 
 /// What updates must know of the device.
@@ -75,7 +55,6 @@ pub(crate) struct UpdateSettings {
 
 impl Default for DaemonConfig {
     fn default() -> Self {
-        let device = DeviceConfig::default();
         Self {
             socket: None,
             socket_mode: "600".to_owned(),
@@ -83,20 +62,9 @@ impl Default for DaemonConfig {
             listen_admin: None,
             log: "info".to_owned(),
             drain_s: 10,
-            tls: "none".to_owned(),
-            http3: true,
             subscribe: true,
-            metadata_life_s: device.metadata_life_s,
-            space: SpaceConfig::default(),
             update: UpdateSettings::default(),
         }
-    }
-}
-
-impl Default for SpaceConfig {
-    fn default() -> Self {
-        let Watermarks { low_bytes, high_bytes } = DeviceConfig::default().space;
-        Self { low_bytes, high_bytes }
     }
 }
 
@@ -104,41 +72,15 @@ impl DaemonConfig {
     /// Checks what the types of its keys cannot.
     pub fn check(&self) -> Result<(), DeviceVerbError> {
         self.mode()?;
-        self.trust()?;
         self.target()?;
-        if self.space.low_bytes > self.space.high_bytes {
-            let reason = "is above space.high_bytes: there would never be enough".to_owned();
-            return Err(DeviceVerbError::DaemonKey { key: "space.low_bytes", reason });
-        }
         Ok(())
     }
 
     fn mode(&self) -> Result<u32, DeviceVerbError> {
         let mode = u32::from_str_radix(&self.socket_mode, 8).ok().filter(|mode| *mode <= 0o777);
-        mode.ok_or_else(|| DeviceVerbError::DaemonKey {
+        mode.ok_or_else(|| DeviceVerbError::ConfigKey {
             key: "socket_mode",
             reason: format!("{:?} is no mode such as 600 or 660", self.socket_mode),
-        })
-    }
-
-    fn trust(&self) -> Result<Trust, DeviceVerbError> {
-        let refused = |error: colibri_transport::TransportError| DeviceVerbError::DaemonKey {
-            key: "tls",
-            reason: error.to_string(),
-        };
-        self.tls.parse().map_err(refused)
-    }
-
-    /// The device's configuration.
-    pub fn device(&self, args: &Args) -> Result<DeviceConfig, DeviceVerbError> {
-        let tls = if args.connection.tls == Trust::None { self.trust()? } else { args.connection.tls.clone() };
-        let SpaceConfig { low_bytes, high_bytes } = self.space;
-        Ok(DeviceConfig {
-            tls,
-            http3: self.http3,
-            metadata_life_s: self.metadata_life_s,
-            space: Watermarks { low_bytes, high_bytes },
-            ..configuration::defaults()
         })
     }
 
@@ -147,7 +89,7 @@ impl DaemonConfig {
         let UpdateSettings { board, epoch, writes_recovery, boot_id, manifest_keys, allow_older, images } =
             self.update.clone();
         let key = |hex: &String| {
-            let refused = |error: colibri_metadata::KeyError| DeviceVerbError::DaemonKey {
+            let refused = |error: colibri_metadata::KeyError| DeviceVerbError::ConfigKey {
                 key: "update.manifest_keys",
                 reason: format!("{hex:?}: {error}"),
             };

@@ -278,14 +278,6 @@ fn a_bad_configuration_is_told_by_its_key() {
     let bad = [
         (DaemonConfig { socket_mode: "rw".to_owned(), ..DaemonConfig::default() }, "socket_mode"),
         (DaemonConfig { socket_mode: "1777".to_owned(), ..DaemonConfig::default() }, "socket_mode"),
-        (DaemonConfig { tls: "everybody".to_owned(), ..DaemonConfig::default() }, "tls"),
-        (
-            DaemonConfig {
-                space: super::config::SpaceConfig { low_bytes: 2, high_bytes: 1 },
-                ..DaemonConfig::default()
-            },
-            "space.low_bytes",
-        ),
     ];
     for (config, key) in bad {
         let error = config.check().unwrap_err();
