@@ -135,15 +135,17 @@ pub(super) async fn sets(
                 })).collect::<Vec<_>>(),
             })
         };
-        let boot = device
-            .boot_packages()
-            .list()
-            .map(|(name, hash)| json!({ "url": format!("fuchsia-boot:///{name}"), "hash": hash }));
-        console.print_json(&json!({
-            "sets": rows.iter().map(row).collect::<Vec<_>>(),
-            "boot": boot.collect::<Vec<_>>(),
-            "overlay": overlay::described(&device),
-        }))?;
+        let mut shown = json!({ "sets": rows.iter().map(row).collect::<Vec<_>>() });
+        let boot = device.boot_packages().list();
+        let boot: Vec<_> =
+            boot.map(|(name, hash)| json!({ "url": format!("fuchsia-boot:///{name}"), "hash": hash })).collect();
+        if !boot.is_empty() {
+            shown["boot"] = boot.into();
+        }
+        if !device.overlay().is_empty() {
+            shown["overlay"] = overlay::described(&device);
+        }
+        console.print_json(&shown)?;
         return Ok(ExitCode::SUCCESS);
     }
     for row in rows {
