@@ -22,7 +22,8 @@ pub struct Partial {
     length_bytes: u64,
     file: Arc<dyn DiskFile>,
     path: PathBuf,
-    present: Vec<bool>,
+    /// CRC-32C of each leaf that was verified, on its way to the file or as an earlier attempt left it there.
+    guards: Vec<Option<u32>>,
 }
 
 impl Partial {
@@ -31,8 +32,7 @@ impl Partial {
         let path = shared.layout.partial(leaves.id());
         let file = shared.disk.open(&path, OpenMode::Create).at(&path)?;
         let leaf_count = usize::try_from(leaves.count()).expect("checked lists fit memory");
-        let mut partial =
-            Self { shared, leaves, length_bytes: claimed.0, file, path, present: vec![false; leaf_count] };
+        let mut partial = Self { shared, leaves, length_bytes: claimed.0, file, path, guards: vec![None; leaf_count] };
         partial.find_present()?;
         Ok(partial)
     }
@@ -44,17 +44,17 @@ impl Partial {
 
     /// The 2 MiB units of raw content of which at least one leaf is missing, in order.
     pub fn missing_units(&self) -> Vec<u32> {
-        let units = self.present.chunks(HASHES_PER_BLOCK as usize).enumerate();
-        units.filter(|(_, leaves)| leaves.contains(&false)).map(|(unit, _)| unit as u32).collect()
+        let units = self.guards.chunks(HASHES_PER_BLOCK as usize).enumerate();
+        units.filter(|(_, leaves)| leaves.contains(&None)).map(|(unit, _)| unit as u32).collect()
     }
 
     /// The runs of leaves that are missing, in order; the last may end behind the blob.
     pub fn missing(&self) -> Vec<ByteRange> {
         let mut at = 0;
-        let runs = self.present.chunk_by(|one, next| one == next).map(|run| {
+        let runs = self.guards.chunk_by(|one, next| one.is_some() == next.is_some()).map(|run| {
             let range = ByteRange::new(at * LEAF_BYTES, (at + run.len() as u64) * LEAF_BYTES);
             at += run.len() as u64;
-            (range, run[0])
+            (range, run[0].is_some())
         });
         runs.filter(|(_, is_here)| !is_here).map(|(range, _)| range).collect()
     }
@@ -72,17 +72,17 @@ impl Partial {
         Ok(())
     }
 
-    /// Makes the blob part of the store, durably: verifies all of it again as it stands in the file, syncs the file, renames
-    /// it, syncs the folder, and records it in the index, in this order. After an error nothing is lost: begin again.
+    /// Makes the blob part of the store, durably: checks that all of it stands in the file as it was verified, syncs the file,
+    /// renames it, syncs the folder, and records it in the index, in this order. After an error nothing is lost: begin again.
     pub fn commit(self) -> Result<VerifiedLength, StoreError> {
-        if let Some(missing) = self.present.iter().position(|present| !present) {
+        if let Some(missing) = self.guards.iter().position(Option::is_none) {
             return Err(StoreError::Incomplete { id: self.id(), offset: missing as u64 * LEAF_BYTES });
         }
         if self.file.length().at(&self.path)? != self.length_bytes {
             // Left over from an attempt that believed in another length.
             self.file.set_len(self.length_bytes).at(&self.path)?;
         }
-        let proven = self.verify_all()?;
+        let proven = self.check_all()?;
         self.file.sync().at(&self.path)?;
         self.shared.place(&self.leaves, proven)?;
         Ok(proven)
@@ -93,13 +93,25 @@ impl Partial {
         self.shared.disk.remove_file(&self.path).at(&self.path)
     }
 
-    fn verify_all(&self) -> Result<VerifiedLength, StoreError> {
-        let mut proven = None;
+    /// Compares all that stands in the file with what was verified. Every leaf was hashed by this process, so its guard is
+    /// enough to find what a disk or a torn write changed since; the last leaf is hashed again, which proves the length.
+    fn check_all(&self) -> Result<VerifiedLength, StoreError> {
+        let mut buffer = vec![0; COPY_BUFFER_BYTES];
         for range in pieces(self.length_bytes) {
-            let bytes = self.read(range)?;
-            proven = self.leaves.verify(range.start(), bytes).map_err(|error| StoreError::corrupt(&error))?.length();
+            let bytes = &mut buffer[..in_memory(range)];
+            self.file.read_exact_at(range.start(), bytes).at(&self.path)?;
+            let first = (range.start() / LEAF_BYTES) as usize;
+            for (index, leaf) in bytes.chunks(LEAF_BYTES as usize).enumerate() {
+                if self.guards[first + index] != Some(crc32c::crc32c(leaf)) {
+                    let offset = (first + index) as u64 * LEAF_BYTES;
+                    return Err(StoreError::Corrupt { id: self.id(), offset });
+                }
+            }
         }
-        proven.ok_or(StoreError::Incomplete { id: self.id(), offset: self.length_bytes })
+        let last = (self.leaves.count() - 1) * LEAF_BYTES;
+        let bytes = self.read(ByteRange::new(last, self.length_bytes))?;
+        let proven = self.leaves.verify(last, bytes).map_err(|error| StoreError::corrupt(&error))?.length();
+        proven.ok_or(StoreError::Incomplete { id: self.id(), offset: last })
     }
 
     /// Verifies what an earlier attempt left, leaf by leaf: any of it may be missing or torn.
@@ -126,16 +138,24 @@ impl Partial {
     }
 
     fn read(&self, range: ByteRange) -> Result<Bytes, StoreError> {
-        let mut bytes = vec![0; usize::try_from(range.len()).expect("a piece fits memory")];
+        let mut bytes = vec![0; in_memory(range)];
         self.file.read_exact_at(range.start(), &mut bytes).at(&self.path)?;
         Ok(Bytes::from(bytes))
     }
 
     fn mark(&mut self, run: &Verified) {
         let first = (run.offset() / LEAF_BYTES) as usize;
-        let count = run.bytes().len().div_ceil(LEAF_BYTES as usize).max(1);
-        self.present[first..first + count].fill(true);
+        // The empty blob has one leaf of no bytes.
+        let leaves = run.bytes().chunks(LEAF_BYTES as usize).chain(run.bytes().is_empty().then_some(&[][..]));
+        for (guard, leaf) in self.guards[first..].iter_mut().zip(leaves) {
+            *guard = Some(crc32c::crc32c(leaf));
+        }
     }
+}
+
+/// Length of a piece.
+fn in_memory(piece: ByteRange) -> usize {
+    usize::try_from(piece.len()).expect("a piece fits memory")
 }
 
 /// A blob of this length in buffers of whole leaves; one empty piece for the empty blob.
