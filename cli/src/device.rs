@@ -17,7 +17,6 @@ mod packages;
 mod repo;
 mod resolve;
 mod rule;
-mod served;
 mod sets;
 mod settings;
 mod status;
@@ -211,23 +210,18 @@ async fn verb(
     let open = |make| open(args, surroundings, make);
     let connect = async |make| connect(args, surroundings, make).await;
     let there = async || connect(Make::Refused).await;
-    if served::has(&args.verb)
-        && let Some(client) = api::daemon(args).await?
-    {
-        return served::run(&args.verb, &Api::Daemon(client), console).await;
-    }
     match &args.verb {
         Verb::Repo(verb) => repo::run(verb, args, connect, console).await,
         Verb::Rule(verb) => rule::run(verb, connect, console).await,
-        Verb::Overlay(verb) => overlay::run(verb, open, console),
+        Verb::Overlay(verb) => overlay::run(verb, there, console).await,
         Verb::Config => {
             write!(console.out, "{}", settings::describe(args)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Gc => packages::gc(there, console).await,
-        Verb::Provision(verb) => sets::provision(verb, open, console).await,
-        Verb::Sets => sets::sets(open, console).await,
-        Verb::Plan { release } => sets::plan(release, open, console).await,
+        Verb::Provision(verb) => sets::provision(verb, args, surroundings, console).await,
+        Verb::Sets => sets::sets(there, console).await,
+        Verb::Plan { release } => sets::plan(release, there, console).await,
         Verb::Verify(verb) => verify::run(verb, there, console).await,
         // On the heap: these are by far the largest of them.
         Verb::Resolve(verb) => Box::pin(resolve::run(verb, &args.dir, there, console)).await,

@@ -7,6 +7,7 @@
 
 mod answer;
 mod open;
+mod overlay;
 mod packages;
 mod progress;
 mod releases;
@@ -185,6 +186,9 @@ impl Daemon {
             ("DELETE", "repositories", Some(host)) => self.remove_repository(host),
             ("GET", "rules", None) => Ok(json(&self.rules())),
             ("PUT", "rules", None) => self.replace_rules(asked.body).await,
+            ("GET", "overlay", None) => Ok(json(&self.overlay())),
+            ("POST", "overlay", None) => self.add_to_overlay(read(asked.body, DAEMON_DOCUMENT_BYTES_MAX).await?),
+            ("DELETE", "overlay", None) => self.clear_overlay(),
             ("GET", "sets", None) => self.sets().await,
             ("POST", "plan", None) => self.plan(asked.body).await,
             ("POST", "automatic", None) => self.automatic(),

@@ -1,15 +1,14 @@
 //! `device overlay`: what developers put in the place of the package sets of a device.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use colibri_device::{Device, Overlaid};
+use colibri_device::daemon::wire::{OverlayAdd, OverlayEntry};
 use colibri_package::url::RepositoryUrl;
-use colibri_store::Store;
 use serde_json::{Value, json};
 
+use super::api::Api;
 use super::packages::parse_url;
-use super::{Console, DeviceVerbError, Make};
+use super::{Console, DeviceVerbError};
 
 /// Arguments of `device overlay`.
 #[derive(Debug, clap::Args)]
@@ -46,28 +45,33 @@ pub enum Verb {
 }
 
 /// Runs the verb.
-pub(super) fn run(
+pub(super) async fn run(
     args: &Args,
-    open: impl Fn(Make) -> Result<(Device, Arc<Store>), DeviceVerbError>,
+    connect: impl AsyncFn() -> Result<Api, DeviceVerbError>,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
     match &args.verb {
         Verb::Add { url, repo } => {
             let overlaid = overlaid(url.as_deref(), repo.as_deref())?;
-            open(Make::Refused)?.0.overlay_add(overlaid.clone())?;
-            let shown = match &overlaid {
-                Overlaid::Package(url) => url.to_string(),
-                Overlaid::Repository(url) => url.to_string(),
-            };
-            if console.json {
-                console.print_json(&json!({ "added": shown }))?;
-            } else {
-                writeln!(console.out, "added {shown}")?;
+            let added: Value = connect().await?.post("/overlay", &overlaid).await?;
+            match &overlaid {
+                _ if console.json => console.print_json(&added)?,
+                OverlayAdd::Package(url) | OverlayAdd::Repository(url) => writeln!(console.out, "added {url}")?,
             }
         }
-        Verb::List => list(&open(Make::Refused)?.0, console)?,
+        Verb::List => {
+            let overlay: OverlayEntry = connect().await?.get("/overlay").await?;
+            if console.json {
+                console.print_json(&json!(overlay))?;
+            } else if overlay.packages.is_empty() && overlay.repositories.is_empty() {
+                writeln!(console.out, "there is no overlay")?;
+            } else {
+                writeln!(console.out, "overlay:")?;
+                describe(&overlay, console)?;
+            }
+        }
         Verb::Clear => {
-            open(Make::Refused)?.0.overlay_clear()?;
+            connect().await?.delete("/overlay").await?;
             if console.json {
                 console.print_json(&json!({ "cleared": true }))?;
             } else {
@@ -78,53 +82,28 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-fn overlaid(url: Option<&str>, repo: Option<&str>) -> Result<Overlaid, DeviceVerbError> {
+fn overlaid(url: Option<&str>, repo: Option<&str>) -> Result<OverlayAdd, DeviceVerbError> {
     match (url, repo) {
-        (Some(url), _) => Ok(Overlaid::Package(parse_url(url)?)),
+        (Some(url), _) => Ok(OverlayAdd::Package(parse_url(url)?.to_string())),
         (None, repo) => {
             let given = repo.unwrap_or_default();
             let host = given.strip_prefix("fuchsia-pkg://").unwrap_or(given);
             let refused = |error| DeviceVerbError::Argument { given: given.to_owned(), reason: format!("{error}") };
-            Ok(Overlaid::Repository(RepositoryUrl::from_host(host).map_err(refused)?))
+            Ok(OverlayAdd::Repository(RepositoryUrl::from_host(host).map_err(refused)?.to_string()))
         }
     }
 }
 
-/// The overlay as JSON.
-pub(super) fn described(device: &Device) -> Value {
-    let (overlay, permitted) = (device.overlay(), device.overlay_permitted());
-    json!({
-        "packages": overlay.packages.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "repositories": overlay.repositories.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "in_force": permitted.is_ok(),
-        "refused": permitted.err().map(|error| error.to_string()),
-    })
-}
-
 /// The overlay as lines, a line of its own for why it does not count.
-pub(super) fn describe(device: &Device, console: &mut Console<'_>) -> Result<(), DeviceVerbError> {
-    let overlay = device.overlay();
+pub(super) fn describe(overlay: &OverlayEntry, console: &mut Console<'_>) -> Result<(), DeviceVerbError> {
     for url in &overlay.packages {
         writeln!(console.out, "  {url}")?;
     }
     for url in &overlay.repositories {
         writeln!(console.out, "  any package of {url}")?;
     }
-    if let Err(error) = device.overlay_permitted()
-        && !overlay.is_empty()
-    {
-        writeln!(console.out, "  not in force: {error}")?;
+    if let Some(why) = &overlay.refused {
+        writeln!(console.out, "  not in force: {why}")?;
     }
     Ok(())
-}
-
-fn list(device: &Device, console: &mut Console<'_>) -> Result<(), DeviceVerbError> {
-    if console.json {
-        return console.print_json(&described(device));
-    }
-    if device.overlay().is_empty() {
-        return Ok(writeln!(console.out, "there is no overlay")?);
-    }
-    writeln!(console.out, "overlay:")?;
-    describe(device, console)
 }

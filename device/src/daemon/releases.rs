@@ -11,7 +11,7 @@ use serde_json::{Value, json as value};
 use super::Daemon;
 use super::answer::{Without, json, read_bytes};
 use super::resolve::tell_end;
-use super::wire::{Automatic, Event, Fetched, Problem, Provisioned, SetEntry, SetPackageEntry, Sets};
+use super::wire::{Automatic, BootEntry, Event, Fetched, Problem, Provisioned, SetEntry, SetPackageEntry, Sets};
 use crate::error::DeviceError;
 use crate::sets::{AutomaticReport, Chosen, Cost, Plan, SetRow};
 
@@ -105,7 +105,10 @@ impl Daemon {
 
     pub(super) async fn sets(&self) -> Result<Response, Problem> {
         let rows = self.device().sets().await?;
-        Ok(json(&Sets { sets: rows.into_iter().map(row).collect() }))
+        let boot = self.device().boot_packages().list();
+        let boot = boot.map(|(name, hash)| BootEntry { url: format!("fuchsia-boot:///{name}"), hash }).collect();
+        let overlay = (!self.device().overlay().is_empty()).then(|| self.overlay());
+        Ok(json(&Sets { sets: rows.into_iter().map(row).collect(), boot, overlay }))
     }
 
     pub(super) async fn plan(&self, body: Body) -> Result<Response, Problem> {

@@ -385,6 +385,44 @@ pub struct Rules {
 pub struct Sets {
     /// One for each set of the release.
     pub sets: Vec<SetEntry>,
+    /// Packages that came with the boot image, if any did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boot: Vec<BootEntry>,
+    /// What developers put before all of these, if they did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<OverlayEntry>,
+}
+
+/// A package that came with the boot image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootEntry {
+    /// `fuchsia-boot:///NAME`.
+    pub url: String,
+    /// Its hash.
+    pub hash: BlobId,
+}
+
+/// `GET /overlay`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayEntry {
+    /// URLs of packages.
+    pub packages: Vec<String>,
+    /// URLs of repositories any package of which is meant.
+    pub repositories: Vec<String>,
+    /// Whether it counts.
+    pub in_force: bool,
+    /// Why not.
+    pub refused: Option<String>,
+}
+
+/// `POST /overlay`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum OverlayAdd {
+    /// URL of a package.
+    Package(String),
+    /// URL of a repository.
+    Repository(String),
 }
 
 /// One package set.
