@@ -5,6 +5,8 @@
 
 mod device;
 mod publish;
+mod refetch;
+mod relay;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,8 @@
 //! `cargo xtask crash device`: resolves, system updates, commits and collections of a device, killed.
 //!
 //! After each kill the device must open; what it holds must be whole to the last byte; a system runs that was installed, with
-//! its packages; and what was acknowledged is there.
+//! its packages; and what was acknowledged is there. For every ten runs one more kills a resolve of a large blob and counts what is
+//! fetched again.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::refetch::refetch;
 use super::{Program, Random, in_folder, letters, options};
 use crate::run::Failure;
 
@@ -30,7 +32,10 @@ pub fn device(arguments: &[&str]) -> Result<(), Failure> {
     in_folder(seed, |dir| {
         let mut scene = Scene::new(dir, seed)?;
         scene.serve()?;
-        let played = scene.play(runs);
+        let played = scene.play(runs).and_then(|()| {
+            let names = (REPOSITORY, HOST, DEVICE);
+            refetch(&mut scene.program, &mut scene.random, names, runs / 10)
+        });
         let stopped = scene.program.tell(&["repo", "server", "stop", "--all"]).map(drop);
         played.and(stopped)
     })
