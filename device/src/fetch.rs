@@ -3,7 +3,10 @@
 
 mod before;
 mod blob;
+mod counts;
 mod share;
+
+pub use counts::FetchCounts;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;

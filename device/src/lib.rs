@@ -42,7 +42,7 @@ pub use config::{DeviceConfig, Preference, Watermarks};
 pub use context::Context;
 pub use device::{Device, PackageContents, PackageStatus, Resolved};
 pub use error::DeviceError;
-pub use fetch::{Event, FetchReport, Observer};
+pub use fetch::{Event, FetchCounts, FetchReport, Observer};
 pub use keep::{Keep, KeepError, KeptBlob, PartialKeep, Purpose};
 pub use overlay::{Overlaid, Overlay};
 pub use repositories::Repositories;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use colibri_common::BlobId;
-use colibri_fetch::Assembler;
+use colibri_fetch::read_unit;
 use colibri_package::delivery::VerifiedPieces;
 use colibri_release::bundle::{Bundle, BundleError, Checked};
 use serde::Serialize;
@@ -21,9 +21,6 @@ use crate::limits::IMPORT_WAIT_MS_MAX;
 use crate::metadata::Followed;
 use crate::shapes::Opened;
 use crate::unit::UnitKey;
-
-/// Bytes read from a bundle at a time.
-const CHUNK_BYTES: usize = 64 << 10;
 
 /// How often is looked whether a unit has reached the disk.
 const LOOK: Duration = Duration::from_millis(2);
@@ -108,22 +105,12 @@ fn fill_blob(bundle: &mut Bundle<BufReader<File>>, id: BlobId, cache: &Cache) ->
     let (mut length, mut kept) = (None, true);
     for unit in 0..layout.unit_count() {
         let (range, key) = (layout.unit_range(unit), UnitKey::of(&layout, unit));
-        let (mut pieces, mut left) = (Vec::new(), range.len());
-        let mut assembler = Assembler::new(&layout, layout.pieces_of(unit));
+        let mut pieces = Vec::new();
         let mut sink = |verified: VerifiedPieces| {
             length = length.or(verified.length());
             pieces.push(verified.without_content());
         };
-        let mut chunk = vec![0; CHUNK_BYTES];
-        loop {
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-            source.read_exact(&mut chunk[..wanted]).map_err(|error| wrong(error.to_string()))?;
-            assembler.push(&chunk[..wanted], &mut sink).map_err(|error| wrong(error.to_string()))?;
-            left -= wanted as u64;
-            if left == 0 {
-                break;
-            }
-        }
+        read_unit(&layout, unit, &mut source, &mut sink).map_err(|error| wrong(error.to_string()))?;
         if !range.is_empty() && !cache.has(&key) {
             cache.take(key, pieces);
             kept &= arrives(cache, &key);

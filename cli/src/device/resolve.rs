@@ -2,12 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use colibri_device::daemon::wire::{self, Blamed, Event, FetchProgress, Materialised, ResolvedPackage};
 use colibri_device::materialise::MaterialiseError;
-use colibri_device::{Event as Happened, Observer};
 use serde_json::json;
 
 use super::api::{self, Api};
@@ -26,34 +23,6 @@ pub struct Resolve {
     /// Lay out the package's files in this new folder, read-only
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-}
-
-/// How far a resolve is: blobs known and done, and bytes of content that were verified.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    known: AtomicU64,
-    done: AtomicU64,
-    verified_bytes: AtomicU64,
-}
-
-impl Counts {
-    pub(super) fn observer(self: &Arc<Self>) -> Observer {
-        let counts = self.clone();
-        Arc::new(move |event| {
-            match event {
-                Happened::Announced { blobs } => counts.known.fetch_add(blobs as u64, Ordering::Relaxed),
-                Happened::Present { .. } | Happened::Kept { .. } => counts.done.fetch_add(1, Ordering::Relaxed),
-                Happened::Verified { content_bytes, .. } | Happened::Reused { content_bytes, .. } => {
-                    counts.verified_bytes.fetch_add(content_bytes, Ordering::Relaxed)
-                }
-            };
-        })
-    }
-
-    pub(super) fn show(&self, step: &Step) -> (u64, u64) {
-        step.note(&bytes(self.verified_bytes.load(Ordering::Relaxed)));
-        (self.done.load(Ordering::Relaxed), self.known.load(Ordering::Relaxed))
-    }
 }
 
 /// Shows how far a fetch is, how fast, and from where.

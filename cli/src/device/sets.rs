@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use colibri_device::FetchCounts;
 use colibri_device::daemon::wire::{Event, Sets};
 use colibri_release::Release;
 use serde_json::{Value, json};
 
 use super::api::Api;
-use super::resolve::{Counts, show};
+use super::resolve::show;
 use super::{Args, Console, DeviceVerbError, Make, Surroundings, api, open, overlay};
 use crate::files;
 use crate::progress::{bytes, step};
@@ -66,10 +67,14 @@ async fn provision_offline(
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
     let name = format!("{} {}", release.product(), release.version());
-    let counts = Arc::new(Counts::default());
+    let counts = Arc::new(FetchCounts::default());
     let step = step(&format!("taking the permanent packages of {name} from {}", bundle.display()));
     let provision = device.provision_from_bundle(release, bundle, counts.observer());
-    let report = step.watch(provision, || counts.show(&step)).await?;
+    let far = || {
+        step.note(&bytes(counts.content_bytes()));
+        (counts.done(), counts.known())
+    };
+    let report = step.watch(provision, far).await?;
     drop(step);
     if console.json {
         console.print_json(&json!({

@@ -3,6 +3,7 @@
 //! Runs are at most a segment (or one frame, if that is larger) and lie in memory of just their own size: a cache that keeps
 //! one keeps nothing else alive with it.
 
+use std::io::{self, Read};
 use std::ops::Range;
 
 use bytes::BytesMut;
@@ -13,6 +14,29 @@ use crate::limits::SEGMENT_BYTES_MAX;
 
 /// Takes what runs were verified.
 pub type Sink<'a> = dyn FnMut(VerifiedPieces) + Send + 'a;
+
+/// Bytes that are read at a time of what is at hand.
+const READ_BYTES: u64 = 64 << 10;
+
+/// Verifies one unit of a form that is at hand, in a bundle for one; `source` stands at its first byte, and then behind it.
+///
+/// # Errors
+/// The source fails or ends early, or what it holds is something else (`InvalidData`).
+pub fn read_unit(layout: &Layout, unit: u32, source: &mut impl Read, sink: &mut Sink<'_>) -> io::Result<()> {
+    let mut assembler = Assembler::new(layout, layout.pieces_of(unit));
+    let mut chunk = vec![0; READ_BYTES as usize];
+    let mut left = layout.unit_range(unit).len();
+    loop {
+        let bytes = &mut chunk[..left.min(READ_BYTES) as usize];
+        source.read_exact(bytes)?;
+        // The unit of an empty blob has one piece of no bytes.
+        assembler.push(bytes, sink).map_err(|refused| io::Error::new(io::ErrorKind::InvalidData, refused))?;
+        left -= bytes.len() as u64;
+        if left == 0 {
+            return Ok(());
+        }
+    }
+}
 
 /// Verifies a run of consecutive pieces of one encoded form as its bytes come in.
 #[derive(Debug)]

@@ -36,7 +36,7 @@ pub mod urgency;
 mod whole;
 mod witness;
 
-pub use assemble::{Assembler, Sink};
+pub use assemble::{Assembler, Sink, read_unit};
 pub use bandwidth::Bandwidth;
 pub use blob::{BlobFetcher, OpenedBlob, ProvenLeaves};
 pub use budget::{Budget, BudgetLimits, Permit};

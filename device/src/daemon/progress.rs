@@ -2,41 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use colibri_fetch::Sources;
 
 use super::wire::{Blamed, EdgeProgress, FetchProgress};
-use crate::fetch::{Event, Observer};
+use crate::fetch::FetchCounts;
 use crate::limits::{DAEMON_PROGRESS_MS, DAEMON_RATE_SAMPLES};
-
-/// What was counted of one fetch.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    known: AtomicU64,
-    done: AtomicU64,
-    verified_bytes: AtomicU64,
-}
-
-impl Counts {
-    pub fn observer(self: &Arc<Self>) -> Observer {
-        let counts = self.clone();
-        Arc::new(move |event| {
-            match event {
-                Event::Announced { blobs } => counts.known.fetch_add(blobs as u64, Ordering::Relaxed),
-                Event::Present { .. } | Event::Kept { .. } => counts.done.fetch_add(1, Ordering::Relaxed),
-                Event::Verified { content_bytes, .. } | Event::Reused { content_bytes, .. } => {
-                    counts.verified_bytes.fetch_add(content_bytes, Ordering::Relaxed)
-                }
-            };
-        })
-    }
-}
 
 /// One fetch as somebody watches it.
 pub(super) struct Watch {
-    pub counts: Arc<Counts>,
+    pub counts: Arc<FetchCounts>,
     sources: Vec<Arc<Sources>>,
     /// Body bytes and blames of each source when it began.
     before: Vec<(u64, u64)>,
@@ -52,8 +28,7 @@ impl Watch {
 
     /// How far it is now.
     pub fn progress(&mut self) -> FetchProgress {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let content_bytes = read(&self.counts.verified_bytes);
+        let content_bytes = self.counts.content_bytes();
         self.samples.push_back((Instant::now(), content_bytes));
         if self.samples.len() > DAEMON_RATE_SAMPLES {
             self.samples.pop_front();
@@ -64,8 +39,8 @@ impl Watch {
             body_bytes: source.body_bytes() - bytes,
         });
         FetchProgress {
-            blobs: read(&self.counts.known),
-            blobs_done: read(&self.counts.done),
+            blobs: self.counts.known(),
+            blobs_done: self.counts.done(),
             content_bytes,
             bytes_per_s: rate(&self.samples),
             edges: edges.filter(|edge| edge.body_bytes > 0).collect(),

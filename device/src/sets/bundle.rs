@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use colibri_common::BlobId;
-use colibri_fetch::{Assembler, Class};
+use colibri_fetch::{Class, read_unit};
 use colibri_metadata::Start;
 use colibri_package::delivery::VerifiedPieces;
 use colibri_release::Release;
@@ -21,9 +21,6 @@ use crate::device::Device;
 use crate::error::DeviceError;
 use crate::fetch::{Event, FetchReport, Observer};
 use crate::keep::{Keep, KeepError, Purpose};
-
-/// Bytes read from a bundle at a time.
-const CHUNK_BYTES: usize = 64 << 10;
 
 /// Why nothing was taken from a bundle.
 #[derive(Debug, thiserror::Error)]
@@ -139,25 +136,14 @@ fn fill(bundle: &mut Opened, id: BlobId, keep: &dyn Keep, path: &Path) -> Result
     let mut unit_h = layout.unit_h().to_vec();
     source.read_exact(&mut unit_h).map_err(|error| wrong(error.to_string()))?;
     let mut partial = keep.begin(layout.leaves(), layout.content_length(), Purpose::Content)?;
-    let mut chunk = vec![0; CHUNK_BYTES];
     for unit in 0..layout.unit_count() {
         let mut written: Result<(), KeepError> = Ok(());
-        let mut assembler = Assembler::new(&layout, layout.pieces_of(unit));
         let mut sink = |verified: VerifiedPieces| {
             if written.is_ok() {
                 written = verified.content().iter().try_for_each(|run| partial.write(run));
             }
         };
-        let mut left = layout.unit_range(unit).len();
-        loop {
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-            source.read_exact(&mut chunk[..wanted]).map_err(|error| wrong(error.to_string()))?;
-            assembler.push(&chunk[..wanted], &mut sink).map_err(|error| wrong(error.to_string()))?;
-            left -= wanted as u64;
-            if left == 0 {
-                break;
-            }
-        }
+        read_unit(&layout, unit, &mut source, &mut sink).map_err(|error| wrong(error.to_string()))?;
         written?;
     }
     partial.commit()?;
