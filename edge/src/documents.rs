@@ -137,13 +137,14 @@ impl Documents {
         if let Some(absent) = self.absent(fetcher, &wish) {
             return (Err(absent), Freshness::Hit);
         }
+        let seen = kept.clone();
         let stale = kept.filter(|document| document.checked_at.elapsed() < self.lifetimes.stale_max());
         if let Some(document) = stale.as_ref().filter(|document| document.upstream_is_away()) {
             self.metrics.documents_stale.inc();
             return (Ok(document.clone()), Freshness::Stale);
         }
         let (this, fetcher, path) = (self.clone(), fetcher.clone(), wish.path.clone());
-        let work = async move { this.fetch(&fetcher, &wish).await };
+        let work = async move { this.bring(&fetcher, &wish, seen.as_ref()).await };
         let (answer, joined) = self.flights.join(path, work).await;
         match (answer, stale) {
             (Err(error @ (FetchError::AllFailed { .. } | FetchError::Circle { .. })), Some(stale)) => {
@@ -166,6 +167,23 @@ impl Documents {
         // The same words as from upstream: an answer must not depend on who asked before.
         let (what, asked) = (wish.path.clone(), fetcher.sources().names());
         (since.elapsed() < life).then_some(FetchError::NotFound { what, asked })
+    }
+
+    /// The work of a flight. Another one may have landed since whoever starts this one looked, and saw `seen`.
+    async fn bring(
+        &self,
+        fetcher: &BlobFetcher,
+        wish: &Wish,
+        seen: Option<&Arc<Document>>,
+    ) -> Result<Arc<Document>, FetchError> {
+        let kept = self.kept.peek(&wish.path);
+        match kept.filter(|kept| seen.is_none_or(|seen| !Arc::ptr_eq(kept, seen))) {
+            Some(arrived) => Ok(arrived),
+            None => match self.absent(fetcher, wish) {
+                Some(absent) => Err(absent),
+                None => self.fetch(fetcher, wish).await,
+            },
+        }
     }
 
     async fn fetch(&self, fetcher: &BlobFetcher, wish: &Wish) -> Result<Arc<Document>, FetchError> {
@@ -279,6 +297,8 @@ mod tests {
             let document = documents.get(&fetcher, wish(insists)).await.0.unwrap();
             assert_eq!(document.bytes, expected, "insists: {insists}, recheck: {recheck} ms");
         }
+        // Somebody looked before it was here, and begins his flight only after the other one has landed.
+        assert_eq!(documents.bring(&fetcher, &wish(true), None).await.unwrap().bytes, "{}");
         assert_eq!(asked.load(Ordering::SeqCst), 2);
         stop.cancel();
         serving.await.unwrap();

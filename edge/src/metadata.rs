@@ -100,6 +100,8 @@ struct State {
     freeze_told_at: Option<UnixSeconds>,
     /// Why the last refresh failed, if it did.
     failed: Option<(Instant, FetchError)>,
+    /// Refreshes that came to an end, whichever.
+    refreshes_ended: u64,
 }
 
 impl fmt::Debug for Followed {

@@ -140,12 +140,12 @@ impl Followed {
 
     /// Asks upstream if what is here is too old, or if the client insists.
     async fn bring_up_to_date(self: &Arc<Self>, insists: bool) -> Freshness {
-        let (known, fresh, away) = {
+        let (known, fresh, away, ended) = {
             let state = self.state();
             let pause = Duration::from_millis(AWAY_MS).min(self.lifetimes.max_age());
             let away = state.failed.as_ref().is_some_and(|(at, _)| at.elapsed() < pause);
             let fresh = state.checked_at.is_some_and(|at| at.elapsed() < self.lifetimes.max_age());
-            (state.current.is_some(), fresh, away)
+            (state.current.is_some(), fresh, away, state.refreshes_ended)
         };
         if known && fresh && !insists {
             return Freshness::Hit;
@@ -155,7 +155,7 @@ impl Followed {
             return otherwise;
         }
         let wait = Duration::from_millis(REFRESH_WAIT_MS);
-        match tokio::time::timeout(wait, self.refresh()).await {
+        match tokio::time::timeout(wait, self.refresh(ended)).await {
             Ok((Ok(()), joined)) => Freshness::of_flight(joined),
             Ok((Err(_), _)) | Err(_) => otherwise,
         }
@@ -241,11 +241,18 @@ impl Followed {
             _ => {}
         }
         let (this, fetcher, name) = (self.clone(), fetcher.clone(), file.clone());
-        let work = async move { this.fetch_extra(&fetcher, &name, check).await };
-        let (answer, joined) = self.extra_flights.join(file.clone(), work).await;
-        if matches!(answer, Err(FetchError::NotFound { .. })) {
-            self.extras.insert(file, Extra::Absent(Instant::now()));
-        }
+        let work = async move {
+            // Another flight may have landed since.
+            if let Some(Extra::Found(file)) = this.extras.peek(&name) {
+                return Ok(file);
+            }
+            let answer = this.fetch_extra(&fetcher, &name, check).await;
+            if matches!(answer, Err(FetchError::NotFound { .. })) {
+                this.extras.insert(name, Extra::Absent(Instant::now()));
+            }
+            answer
+        };
+        let (answer, joined) = self.extra_flights.join(file, work).await;
         let file = answer.map_err(|error| api_error(&error))?;
         Ok(Answered { file, freshness: Freshness::of_flight(joined), age_s: None })
     }

@@ -32,10 +32,23 @@ struct Met {
 }
 
 impl Followed {
-    /// Joins the refresh under way or starts one; true if it was joined.
-    pub(super) async fn refresh(self: &Arc<Self>) -> (Result<(), FetchError>, bool) {
+    /// Joins the refresh under way or starts one; true if it was joined. If one has ended since the caller looked, when so many
+    /// had, that will do.
+    pub(super) async fn refresh(self: &Arc<Self>, seen_ended: u64) -> (Result<(), FetchError>, bool) {
         let this = self.clone();
-        self.refreshes.join((), async move { this.refresh_once().await }).await
+        let work = async move {
+            let (ended, failed) = {
+                let state = this.state();
+                (state.refreshes_ended, state.failed.as_ref().map(|(_, error)| error.clone()))
+            };
+            if ended != seen_ended {
+                return failed.map_or(Ok(()), Err);
+            }
+            let answer = this.refresh_once().await;
+            this.state().refreshes_ended += 1;
+            answer
+        };
+        self.refreshes.join((), work).await
     }
 
     async fn refresh_once(&self) -> Result<(), FetchError> {
@@ -166,7 +179,8 @@ impl Followed {
     pub(super) async fn poll(self: Arc<Self>, stop: CancellationToken) {
         let mut failures = 0;
         loop {
-            match self.refresh().await.0 {
+            let ended = self.state().refreshes_ended;
+            match self.refresh(ended).await.0 {
                 Ok(()) => failures = 0,
                 Err(_) => failures += 1,
             }
