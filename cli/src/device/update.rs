@@ -70,7 +70,7 @@ pub enum Verb {
     ///
     /// An update package is fetched for that, since it says what it is; a signed manifest also says what it would cost.
     ///
-    /// Example: colibri device update --board toucan check https://updates.example/toucan.manifest
+    /// Example: colibri device update --board toucan check ./toucan.manifest
     Check {
         /// An update package, fuchsia-pkg://HOST/update, or a signed manifest: https://HOST/PATH or a file
         update: String,
