@@ -1,7 +1,7 @@
 //! Runs a scenario against servers: devices wake when the plan says so, whatever came of the others, and every latency counts from
 //! the moment that was meant.
 //!
-//! An idle device is a [`state::DeviceState`] and a wake in the plan; it has no connection. Link classes are names here: devices
+//! An idle device is a `DeviceState` (module `state`) and a wake in the plan; it has no connection. Link classes are names here: devices
 //! use the network that there is. Deliberately absent: judging (see [`crate::outcome`]).
 
 mod session;
