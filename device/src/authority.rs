@@ -12,7 +12,7 @@
 //! | 5 | TUF | the rewritten URL | what the repository lists; a pin then takes the place of the hash | yes |
 //! | 6 | cache packages | the URL as given | the cache set of the system image, only if TUF failed in one of the ways that `fallback` lists | no |
 //!
-//! [`Device::look_up`] is that table from top to bottom. It says a hash and who said it, never fetches a package, and is done
+//! `Device::look_up` is that table from top to bottom. It says a hash and who said it, never fetches a package, and is done
 //! before the first blob is asked for: a blob that cannot be had is no reason for another version.
 //!
 //! What others fill in: [`EagerPackages`] (persisted, signed answers: their verification and keeping), and
