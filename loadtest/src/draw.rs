@@ -1,4 +1,5 @@
-//! Seeded draws: the same numbers on every machine and in every version, because a plan is promised byte for byte.
+//! Seeded draws: the same bits on every machine and in every version, because a plan is promised byte for byte. Laws that take a
+//! logarithm take the platform's.
 //!
 //! SplitMix64, each stream derived from (seed, what, who, which). Deliberately not a general source of randomness: nothing secret
 //! may hang on it.
