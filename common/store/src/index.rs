@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use colibri_common::{BlobId, DIGEST_BYTES, Digest};
 use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle,
     WriteTransaction,
 };
 
@@ -28,6 +28,8 @@ const BLOBS: TableDefinition<'_, &Digest, u64> = TableDefinition::new("blobs-1")
 const LEAVES: TableDefinition<'_, &Digest, &[u8]> = TableDefinition::new("leaves-1");
 /// Pin name to ids, concatenated.
 const PINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pins-1");
+/// Blobs whose row is gone and whose file is going.
+const REMOVING: TableDefinition<'_, &Digest, ()> = TableDefinition::new("removing-1");
 
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -47,6 +49,10 @@ impl Index {
         }
         let index = Self { disk, path, open: RwLock::default() };
         index.reopened(|_| Ok(()))?;
+        if !index.read(|transaction| Ok(transaction.list_tables()?.any(|table| table.name() == REMOVING.name())))? {
+            // An earlier version of this program made it.
+            index.write(|transaction| Ok(transaction.open_table(REMOVING).map(drop)?))?;
+        }
         Ok(index)
     }
 
@@ -80,6 +86,7 @@ impl Index {
     /// Records a blob as whole.
     pub(crate) fn insert(&self, id: BlobId, length_bytes: u64, leaves: &[u8]) -> Result<(), StoreError> {
         self.write(|transaction| {
+            transaction.open_table(REMOVING)?.remove(id.as_bytes())?;
             transaction.open_table(BLOBS)?.insert(id.as_bytes(), length_bytes)?;
             if !leaves.is_empty() {
                 transaction.open_table(LEAVES)?.insert(id.as_bytes(), leaves)?;
@@ -88,29 +95,59 @@ impl Index {
         })
     }
 
-    /// Forgets blobs.
-    pub(crate) fn remove(&self, ids: &[BlobId]) -> Result<(), StoreError> {
-        self.write(|transaction| remove(transaction, ids))
+    /// Forgets blobs. Their files stay, as unfinished ones.
+    pub(crate) fn forget(&self, ids: &[BlobId]) -> Result<(), StoreError> {
+        self.write(|transaction| forget(transaction, ids))
     }
 
-    /// Forgets every blob that neither a pin nor `is_kept` protects, in one transaction: a pin is either committed before,
-    /// and protects, or after, and its owner sees that the blob is gone. Gives what was forgotten.
-    pub(crate) fn remove_unprotected(
-        &self,
-        is_kept: impl Fn(BlobId) -> bool,
-    ) -> Result<Vec<(BlobId, u64)>, StoreError> {
+    /// Forgets a blob, and remembers that its file is to go; false, and nothing changed, if there is no such row.
+    pub(crate) fn remove(&self, id: BlobId) -> Result<bool, StoreError> {
+        self.write(|transaction| {
+            let was_here = transaction.open_table(BLOBS)?.get(id.as_bytes())?.is_some();
+            if was_here {
+                remove(transaction, &[id])?;
+            }
+            Ok(was_here)
+        })
+    }
+
+    /// Forgets those of these blobs that no pin protects, and remembers that their files are to go, in one transaction: a pin
+    /// is either committed before, and protects, or after, and its owner sees that the blob is gone. Gives what was forgotten.
+    pub(crate) fn remove_unpinned(&self, ids: &[BlobId]) -> Result<Vec<(BlobId, u64)>, StoreError> {
         self.write(|transaction| {
             let pinned = pinned(&transaction.open_table(PINS)?)?;
             let mut doomed = Vec::new();
-            for row in transaction.open_table(BLOBS)?.iter()? {
-                let (id, length) = row?;
-                let id = BlobId::from_digest(*id.value());
-                if !pinned.contains(&id) && !is_kept(id) {
-                    doomed.push((id, length.value()));
-                }
+            for id in ids.iter().filter(|id| !pinned.contains(id)) {
+                let row = transaction.open_table(BLOBS)?.get(id.as_bytes())?.map(|length| (*id, length.value()));
+                doomed.extend(row);
             }
             remove(transaction, &doomed.iter().map(|(id, _)| *id).collect::<Vec<_>>())?;
             Ok(doomed)
+        })
+    }
+
+    /// Blobs whose files are to go.
+    pub(crate) fn removing(&self) -> Result<Vec<BlobId>, StoreError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(REMOVING)?;
+            let ids = table.iter()?.map(|row| row.map(|(id, _)| BlobId::from_digest(*id.value())));
+            ids.collect::<Result<_, _>>().map_err(Into::into)
+        })
+    }
+
+    /// Whether the file of a blob is to go.
+    pub(crate) fn is_removing(&self, id: BlobId) -> Result<bool, StoreError> {
+        self.read(|transaction| Ok(transaction.open_table(REMOVING)?.get(id.as_bytes())?.is_some()))
+    }
+
+    /// The files of these are gone, durably, or are to stay.
+    pub(crate) fn removed(&self, ids: &[BlobId]) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut removing = transaction.open_table(REMOVING)?;
+            for id in ids {
+                removing.remove(id.as_bytes())?;
+            }
+            Ok(())
         })
     }
 
@@ -208,6 +245,7 @@ fn create(disk: &dyn Disk, temp: &Path, path: &Path) -> Result<(), StoreError> {
         transaction.open_table(BLOBS)?;
         transaction.open_table(LEAVES)?;
         transaction.open_table(PINS)?;
+        transaction.open_table(REMOVING)?;
         transaction.commit()?;
         Ok(())
     };
@@ -232,6 +270,15 @@ fn damage(path: &Path, error: redb::Error) -> StoreError {
 }
 
 fn remove(transaction: &WriteTransaction, ids: &[BlobId]) -> Outcome<()> {
+    let mut removing = transaction.open_table(REMOVING)?;
+    for id in ids {
+        removing.insert(id.as_bytes(), ())?;
+    }
+    drop(removing);
+    forget(transaction, ids)
+}
+
+fn forget(transaction: &WriteTransaction, ids: &[BlobId]) -> Outcome<()> {
     let mut blobs = transaction.open_table(BLOBS)?;
     let mut leaves = transaction.open_table(LEAVES)?;
     for id in ids {
@@ -276,5 +323,30 @@ impl redb::StorageBackend for Backend {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.write_at(offset, data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::disk::create_dir_durably;
+    use crate::testing::CrashDisk;
+
+    #[test]
+    fn an_index_of_an_earlier_version_is_opened() {
+        let disk: Arc<dyn Disk> = Arc::new(CrashDisk::new());
+        let layout = StoreLayout::new(Path::new("/store"));
+        create_dir_durably(disk.as_ref(), Path::new("/store")).unwrap();
+        let index = Index::open(disk.clone(), &layout).unwrap();
+        let id = BlobId::from_digest([7; DIGEST_BYTES]);
+        index.insert(id, 5, &[]).unwrap();
+        assert!(index.write(|transaction| Ok(transaction.delete_table(REMOVING)?)).unwrap());
+        drop(index);
+        let index = Index::open(disk, &layout).unwrap();
+        assert_eq!((index.length(id).unwrap(), index.removing().unwrap()), (Some(5), vec![]));
+        assert!(index.remove(id).unwrap());
+        assert_eq!(index.removing().unwrap(), [id]);
     }
 }

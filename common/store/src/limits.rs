@@ -29,6 +29,10 @@ pub const PINNED_BLOBS_MAX: u64 = 1_000_000;
 /// Longest name of a pin in bytes.
 pub const PIN_NAME_BYTES_MAX: usize = 1024;
 
+/// Blobs whose rows and files a collection removes at a time: the index grows by no more than their ids before there is space
+/// again.
+pub const REMOVALS_AT_A_TIME: usize = 1024;
+
 /// Buffer for copying and re-verifying, in bytes.
 pub const COPY_BUFFER_BYTES: usize = 256 << 10;
 
@@ -53,6 +57,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("PINS_MAX", PINS_MAX),
     ("PINNED_BLOBS_MAX", PINNED_BLOBS_MAX),
     ("PIN_NAME_BYTES_MAX", PIN_NAME_BYTES_MAX as u64),
+    ("REMOVALS_AT_A_TIME", REMOVALS_AT_A_TIME as u64),
     ("RUN_BYTES_MAX", RUN_BYTES_MAX),
     ("GLANCE_BYTES", GLANCE_BYTES),
     ("COPY_BUFFER_BYTES", COPY_BUFFER_BYTES as u64),

@@ -2,9 +2,10 @@
 //!
 //! A blob enters through a [`Partial`] only, which takes nothing but verified bytes, and is in the store when the index says
 //! so. The crash argument: the index row is committed last, after the file's bytes and its name are durable, so a row
-//! implies a whole file; rows are removed before files, so whatever power loss leaves is either whole or has no row. At
-//! open a file without a row is swept, a row without its file is dropped, partials stay and are re-verified when resumed.
-//! Every read verifies the leaves it touches. Deliberately absent: eviction (only [`Store::sweep`] removes), recency,
+//! implies a whole file; rows are removed before files, so whatever power loss leaves is either whole or has no row. With
+//! its row a blob that is removed gets a mark, which goes when the file has gone for good. At open a marked file is
+//! swept, another one without a row is a partial again, a row without its file is dropped, partials stay and are
+//! re-verified when resumed. Every read verifies the leaves it touches. Deliberately absent: eviction (only [`Store::sweep`] removes), recency,
 //! encodings, networking.
 
 use std::collections::{BTreeMap, HashSet};
@@ -22,7 +23,7 @@ use crate::documents::Documents;
 use crate::error::{AtPath, StoreError};
 use crate::index::Index;
 use crate::layout::{FORMAT_KIND, FORMAT_VERSION, StoreLayout};
-use crate::limits::{PIN_NAME_BYTES_MAX, PINNED_BLOBS_MAX, PINS_MAX};
+use crate::limits::{PIN_NAME_BYTES_MAX, PINNED_BLOBS_MAX, PINS_MAX, REMOVALS_AT_A_TIME};
 use crate::partial::Partial;
 use crate::recovery::{self, Recovery};
 
@@ -137,10 +138,9 @@ impl Store {
     /// was not here.
     pub fn discard(&self, id: BlobId) -> Result<bool, StoreError> {
         let _alone = self.shared.naming.write().unwrap_or_else(PoisonError::into_inner);
-        let was_here = self.shared.index.length(id)?.is_some();
+        let was_here = self.shared.index.remove(id)?;
         if was_here {
-            self.shared.index.remove(&[id])?;
-            self.shared.remove_if_there(&self.path(id))?;
+            self.shared.remove_files(&[id])?;
         }
         Ok(was_here)
     }
@@ -151,10 +151,10 @@ impl Store {
         let was_here = self.shared.index.length(id)?.is_some();
         if was_here {
             // The row first, as always: a file without a row is nothing that anybody relies on.
-            self.shared.index.remove(&[id])?;
+            self.shared.index.forget(&[id])?;
             let path = self.path(id);
             if self.shared.disk.file_len(&path).at(&path)?.is_some() {
-                self.shared.disk.rename(&path, &self.shared.layout.partial(id)).at(&path)?;
+                recovery::set_aside(self.shared.disk.as_ref(), &self.shared.layout, id)?;
             }
         }
         Ok(was_here)
@@ -242,12 +242,16 @@ impl Shared {
             return Err(StoreError::AlreadyStored { id });
         }
         if self.index.length(id)?.is_some() {
-            self.index.remove(&[id])?;
+            self.index.forget(&[id])?;
+        }
+        if self.index.is_removing(id)? {
+            // A removal failed. What is written from now on is to stay.
+            self.index.removed(&[id])?;
         }
         let path = self.layout.blob(id);
         if self.disk.file_len(&path).at(&path)?.is_some() {
             // A commit failed between name and row (a full disk): no need to fetch it again.
-            self.disk.rename(&path, &self.layout.partial(id)).at(&path)?;
+            recovery::set_aside(self.disk.as_ref(), &self.layout, id)?;
         }
         Ok(())
     }
@@ -268,12 +272,17 @@ impl Shared {
 
     fn sweep(&self, protected: &HashSet<BlobId>) -> Result<SweepReport, StoreError> {
         let _alone = self.naming.write().unwrap_or_else(PoisonError::into_inner);
-        let removed = self.index.remove_unprotected(|id| protected.contains(&id))?;
         let mut report = SweepReport::default();
-        for (id, length_bytes) in removed {
-            self.remove_if_there(&self.layout.blob(id))?;
-            report.removed.push(id);
-            report.removed_bytes += length_bytes;
+        // What an earlier removal did not finish comes first.
+        let left = self.index.removing()?;
+        self.remove_files(&left)?;
+        let candidates: Vec<BlobId> = self.index.blobs()?.into_keys().filter(|id| !protected.contains(id)).collect();
+        for some in candidates.chunks(REMOVALS_AT_A_TIME) {
+            let removed = self.index.remove_unpinned(some)?;
+            let (ids, lengths): (Vec<_>, Vec<_>) = removed.into_iter().unzip();
+            self.remove_files(&ids)?;
+            report.removed_bytes += lengths.iter().sum::<u64>();
+            report.removed.extend(ids);
         }
         let pinned = self.index.pinned()?;
         for id in recovery::ids_in(self.disk.as_ref(), &self.layout.partials())?.0 {
@@ -285,6 +294,17 @@ impl Shared {
             }
         }
         Ok(report)
+    }
+
+    /// Removes the files of blobs that are marked as being removed, for good, and then the marks.
+    fn remove_files(&self, ids: &[BlobId]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        for id in ids {
+            self.remove_if_there(&self.layout.blob(*id))?;
+        }
+        recovery::forget_removed(self.disk.as_ref(), &self.layout, &self.index, ids)
     }
 
     fn remove_if_there(&self, path: &Path) -> Result<(), StoreError> {

@@ -69,6 +69,16 @@ impl CrashDisk {
         self.crash_ignoring(operations, seed, |_| false)
     }
 
+    /// The disk as the next process finds it when this one was killed after so many changes: power stayed, so nothing is lost.
+    pub fn kill(&self, operations: usize) -> Self {
+        let state = self.state();
+        let mut survivor = state.base.clone();
+        state.log[..operations].iter().for_each(|change| survivor.apply(change));
+        survivor.number_after(&state.live);
+        let state = State { base: survivor.clone(), live: survivor, ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
     /// Like [`CrashDisk::crash`] on a disk that lied: syncs of paths for which `ignored` is true had no effect. A test of
     /// durability must fail with this, or that sync proves nothing.
     pub fn crash_ignoring(&self, operations: usize, seed: u64, ignored: impl Fn(&Path) -> bool) -> Self {

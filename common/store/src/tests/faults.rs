@@ -84,6 +84,40 @@ fn a_blob_whose_index_row_failed_need_not_be_fetched_again() {
     assert_eq!(store.scrub(tree.id).unwrap(), tree.length);
 }
 
+/// A removal that failed half way is finished by the next one; whoever wants the blob meanwhile gets it, and keeps it.
+#[test]
+fn a_removal_that_failed_is_finished_or_given_up() {
+    let (content, tree) = painted(9000, 1);
+    for (comes_back, reopened) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut failures = 0;
+        loop {
+            let disk = CrashDisk::new();
+            let (mut store, _) = open(&disk);
+            add(&store, &content, &tree).unwrap();
+            disk.fail_after(failures, Fault::Broken);
+            let swept = store.sweep(&HashSet::new());
+            disk.heal();
+            if swept.is_ok() {
+                break;
+            }
+            failures += 1;
+            if comes_back {
+                drop(add(&store, &content, &tree));
+            } else {
+                store.sweep(&HashSet::new()).unwrap();
+            }
+            if reopened {
+                drop(store);
+                store = open(&disk).0;
+            }
+            assert_eq!(store.contains(tree.id).unwrap().is_some(), comes_back, "{failures}, reopened: {reopened}");
+            assert_eq!(disk_files(&disk, "/store/blobs"), usize::from(comes_back), "{failures}, reopened: {reopened}");
+            assert_eq!(disk_files(&disk, "/store/partial"), 0, "{failures}, reopened: {reopened}");
+        }
+        assert!(failures > 5, "only {failures} places failed");
+    }
+}
+
 #[test]
 fn pinning_and_sweeping_while_the_disk_fails() {
     for fault in [Fault::NoSpace, Fault::Broken] {

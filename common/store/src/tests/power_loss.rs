@@ -147,6 +147,10 @@ fn inspect(recorder: &Recorder, disk: &CrashDisk, moment: Moment, again: bool) -
         if !is_allowed {
             return Err(format!("blob {id}: presence is {seen:?}"));
         }
+        let last = history.iter().rev().find(|(started, ..)| *started < moment);
+        if !again && seen.is_none() && last.is_some_and(|(.., is_here)| !is_here) && recovery.partials.contains(id) {
+            return Err(format!("blob {id} was removed, and is here as an unfinished one"));
+        }
         if let Some(length) = seen {
             store.scrub(*id).map_err(text)?;
             store.read(*id, ByteRange::whole(length)).map_err(text)?;
@@ -194,6 +198,66 @@ fn power_loss_at_every_operation() {
                 panic!("{place}, and again after that: {reason}");
             }
         }
+    }
+}
+
+/// A process killed at any operation of a commit has fetched nothing in vain: all that was written is found again.
+#[test]
+fn killed_at_any_operation_a_commit_loses_no_byte() {
+    let disk = CrashDisk::new();
+    let (store, _) = Store::open(Arc::new(disk.clone()), Path::new(STORE)).unwrap();
+    let (content, tree) = painted(300_000, 3);
+    let mut partial = store.begin(tree.leaves.clone(), tree.length.into()).unwrap();
+    partial.write(&tree.leaves.verify(0, content).unwrap()).unwrap();
+    let written = disk.operations();
+    partial.commit().unwrap();
+    let end = disk.operations();
+    assert!(end > written + 4, "a commit of {} operations", end - written);
+    let mut unfinished = 0;
+    for moment in written..=end {
+        let (store, recovery) = Store::open(Arc::new(disk.kill(moment)), Path::new(STORE)).unwrap();
+        assert_eq!((recovery.swept_files, recovery.lost), (0, vec![]), "killed at operation {moment}");
+        if store.contains(tree.id).unwrap().is_none() {
+            assert_eq!(recovery.partials, [tree.id], "killed at operation {moment}");
+            let partial = store.begin(tree.leaves.clone(), tree.length.into()).unwrap();
+            assert_eq!(partial.missing(), [], "killed at operation {moment}");
+            partial.commit().unwrap();
+            unfinished += 1;
+        }
+        assert_eq!(store.scrub(tree.id).unwrap(), tree.length);
+    }
+    assert!(unfinished > 3, "only {unfinished} moments left it unfinished");
+}
+
+/// Blobs whose removal was cut short do not come back, neither whole nor as unfinished ones that nobody would ask for.
+#[test]
+fn killed_at_any_operation_a_removal_leaves_nothing() {
+    for is_sweep in [true, false] {
+        let disk = CrashDisk::new();
+        let (store, _) = Store::open(Arc::new(disk.clone()), Path::new(STORE)).unwrap();
+        let (content, tree) = painted(20_000, 4);
+        add(&store, &content, &tree).unwrap();
+        let whole = disk.operations();
+        if is_sweep {
+            drop(store.sweep(&HashSet::new()).unwrap());
+        } else {
+            assert!(store.discard(tree.id).unwrap());
+        }
+        let mut gone = 0;
+        for moment in whole..=disk.operations() {
+            let killed = disk.kill(moment);
+            let (store, recovery) = Store::open(Arc::new(killed.clone()), Path::new(STORE)).unwrap();
+            assert_eq!(recovery.partials, [], "killed at operation {moment}");
+            let (there, file) = (store.contains(tree.id).unwrap(), killed.file_len(&store.path(tree.id)).unwrap());
+            assert_eq!(there, file, "killed at operation {moment}");
+            gone += usize::from(there.is_none());
+            // And it may come again.
+            drop(add(&store, &content, &tree));
+            drop(store);
+            let (store, recovery) = Store::open(Arc::new(killed), Path::new(STORE)).unwrap();
+            assert_eq!((recovery.swept_files, store.scrub(tree.id).unwrap()), (0, tree.length));
+        }
+        assert!(gone > 3, "only {gone} moments saw it gone");
     }
 }
 

@@ -201,6 +201,7 @@ impl Scene {
         let shown = words.join(" ");
         let line: Vec<_> = words.iter().map(String::as_str).collect();
         let within = self.takes[&act] * 4 / 3;
+        let unfinished = if act == Act::Collect { self.unfinished()? } else { 0 };
         let acknowledged = self.program.killed_within(&line, &mut self.random, within);
         let acknowledged = acknowledged.map_err(|failure| format!("`colibri {shown}`: {failure}"))?;
         if acknowledged {
@@ -212,6 +213,13 @@ impl Scene {
         let how = if acknowledged { "acknowledged" } else { "killed" };
         let after = |failure| format!("after `colibri {shown}`, {how}: {failure}");
         self.check().map_err(after)?;
+        if act == Act::Collect {
+            // What was being removed does not come back as something unfinished.
+            let (left, most) = (self.unfinished()?, if acknowledged { 0 } else { unfinished });
+            if left > most {
+                return Err(after(format!("{left} unfinished blobs are there, {unfinished} were before")));
+            }
+        }
         if act == Act::Install {
             self.start_machine().map_err(after)?;
             self.check().map_err(after)?;
@@ -220,6 +228,12 @@ impl Scene {
             self.program.tell(&commit.iter().map(String::as_str).collect::<Vec<_>>()).map_err(after)?;
         }
         Ok(())
+    }
+
+    /// Blobs of which a part is there.
+    fn unfinished(&self) -> Result<u64, Failure> {
+        let status = self.program.json(&["device", "--dir", DEVICE, "--json", "status"])?;
+        status["unfinished_blobs"].as_u64().ok_or_else(|| format!("no number of unfinished blobs: {status}"))
     }
 
     fn version_of(&self, words: &[String]) -> Option<String> {
