@@ -18,8 +18,11 @@ use crate::keep::{KeepError, PartialKeep, Purpose};
 use crate::limits::REUSED_BLOB_BYTES_MIN;
 use crate::writers::Alone;
 
-/// Verified runs on their way to the disk, per blob.
-const WRITE_QUEUE: usize = 16;
+/// Batches of verified runs on their way to the disk, per blob.
+const WRITE_QUEUE: usize = 4;
+
+/// So many bytes of verified runs make a batch: the writer is woken once for all of them.
+const BATCH_BYTES: usize = 128 << 10;
 
 /// Where a blob lies in its package, and the earlier version of that.
 type Place<'a> = Option<(&'a Before, &'a str)>;
@@ -112,7 +115,7 @@ impl PackageFetch {
         fetcher: &BlobFetcher,
         layout: &Layout,
         wanted: Vec<(u32, Range<u32>)>,
-        runs: &mpsc::Sender<VerifiedPieces>,
+        runs: &mpsc::Sender<Vec<VerifiedPieces>>,
     ) -> Result<(), FetchError> {
         let mut under_way: JoinSet<Result<(), FetchError>> = JoinSet::new();
         let stopped = |error: tokio::task::JoinError| FetchError::Local(format!("a fetch stopped: {error}"));
@@ -122,18 +125,23 @@ impl PackageFetch {
             }
             let (this, fetcher, layout, runs) = (self.clone(), fetcher.clone(), layout.clone(), runs.clone());
             under_way.spawn(async move {
-                let mut waiting = Vec::new();
-                // What is verified is written as it comes: an end at any moment costs the pieces in flight, no more. While
-                // the disk is slower than the network, at most this unit waits in memory.
+                let (mut batch, mut batch_bytes) = (Vec::new(), 0);
+                // What is verified is written as it comes, a batch at a time: an end at any moment costs the unit in flight at
+                // most. While the disk is slower than the network, at most this unit waits in memory.
                 let mut sink = |run: VerifiedPieces| {
                     this.tell_verified(layout.id(), &run);
-                    if let Err(refused) = runs.try_send(run) {
-                        waiting.push(refused.into_inner());
+                    batch_bytes += run.encoded().len();
+                    batch.push(run);
+                    if batch_bytes >= BATCH_BYTES {
+                        match runs.try_send(std::mem::take(&mut batch)) {
+                            Ok(()) => batch_bytes = 0,
+                            Err(refused) => batch = refused.into_inner(),
+                        }
                     }
                 };
                 let fetched = fetcher.pieces("", &layout, unit, pieces, &mut sink).await;
-                for run in waiting {
-                    runs.send(run).await.map_err(|_| FetchError::Local("the store stopped writing".to_owned()))?;
+                if !batch.is_empty() {
+                    runs.send(batch).await.map_err(|_| FetchError::Local("the store stopped writing".to_owned()))?;
                 }
                 fetched
             });
@@ -190,14 +198,14 @@ fn wanted_pieces(layout: &Layout, partial: &dyn PartialKeep, early: &[VerifiedPi
 type Writer = tokio::task::JoinHandle<Result<Writing, KeepError>>;
 
 /// A blocking task that owns the partial and writes what it is sent.
-fn start_writer(mut writing: Writing, early: Vec<VerifiedPieces>) -> (mpsc::Sender<VerifiedPieces>, Writer) {
-    let (runs, mut queue) = mpsc::channel::<VerifiedPieces>(WRITE_QUEUE);
+fn start_writer(mut writing: Writing, early: Vec<VerifiedPieces>) -> (mpsc::Sender<Vec<VerifiedPieces>>, Writer) {
+    let (runs, mut queue) = mpsc::channel::<Vec<VerifiedPieces>>(WRITE_QUEUE);
     let writer = tokio::task::spawn_blocking(move || {
-        for pieces in early {
-            pieces.content().iter().try_for_each(|run| writing.partial.write(run))?;
-        }
-        while let Some(pieces) = queue.blocking_recv() {
-            pieces.content().iter().try_for_each(|run| writing.partial.write(run))?;
+        let mut next = Some(early);
+        while let Some(batch) = next {
+            batch.iter().flat_map(VerifiedPieces::content).try_for_each(|run| writing.partial.write(run))?;
+            drop(batch);
+            next = queue.blocking_recv();
         }
         Ok(writing)
     });
