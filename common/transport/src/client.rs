@@ -7,6 +7,7 @@ mod dial;
 mod http1;
 mod http2;
 mod http3;
+mod udp_paths;
 pub mod unix;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::tls::trust::{ClientIdentity, Trust};
 use authority::{Authority, Key};
 use connection::{Outgoing, Retry};
 use dial::Dialer;
+pub use udp_paths::{Routes, SystemRoutes};
 
 /// How a [`Client`] behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +46,11 @@ pub struct ClientConfig {
     /// HTTP/3 connections to one authority, each from a UDP socket of its own; further ones are made while those there are
     /// busy. With one, a single path and a single core of the server carry everything.
     pub udp_sockets: usize,
-    /// How long HTTP/3 may try alone before TCP joins the race.
+    /// How long HTTP/3 may try alone before TCP joins the race. All that is ever paid for UDP that leads nowhere, and paid
+    /// once on each network: afterwards nothing waits for HTTP/3 there until it has answered.
     pub http3_head_start: Duration,
-    /// How long a UDP path that led nowhere is not tried again.
+    /// How long a UDP path that led nowhere is not tried again. Remembered for each network of this host: on another one it
+    /// is tried at once.
     pub dead_udp_memory: Duration,
     /// How long an unused connection is kept.
     pub pool_idle_timeout: Duration,
@@ -91,6 +95,8 @@ pub struct RequestCounts {
     pub retries: u64,
     /// Times a UDP path was found dead.
     pub dead_udp_paths: u64,
+    /// Times TCP waited for HTTP/3 in vain.
+    pub head_starts_lost: u64,
 }
 
 #[derive(Default)]
@@ -103,6 +109,7 @@ struct Counters {
     h1_connections: AtomicU64,
     retries: AtomicU64,
     dead_udp_paths: AtomicU64,
+    head_starts_lost: AtomicU64,
 }
 
 fn count(counter: &AtomicU64) {
@@ -128,7 +135,15 @@ impl Client {
     /// # Errors
     /// The trust setting names a file or system store that is not usable.
     pub fn new(config: ClientConfig) -> Result<Self, TransportError> {
-        Ok(Self { dialer: Arc::new(Dialer::new(config)?), authorities: Arc::default() })
+        Self::with_routes(config, Arc::new(SystemRoutes))
+    }
+
+    /// [`Client::new`], for a host whose networks somebody else than the system knows.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn with_routes(config: ClientConfig, routes: Arc<dyn Routes>) -> Result<Self, TransportError> {
+        Ok(Self { dialer: Arc::new(Dialer::new(config, routes)?), authorities: Arc::default() })
     }
 
     /// Sends `request`, whose URI is absolute, and returns once the response head is there.
@@ -179,6 +194,7 @@ impl Client {
             h1_connections: read(&counters.h1_connections),
             retries: read(&counters.retries),
             dead_udp_paths: read(&counters.dead_udp_paths),
+            head_starts_lost: read(&counters.head_starts_lost),
         }
     }
 

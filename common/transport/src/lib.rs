@@ -30,7 +30,7 @@ pub use body::{Body, BodySender};
 #[cfg(feature = "client")]
 pub use client::unix::UnixClient;
 #[cfg(feature = "client")]
-pub use client::{Client, ClientConfig, RequestCounts};
+pub use client::{Client, ClientConfig, RequestCounts, Routes, SystemRoutes};
 pub use error::{BodyError, ClientError, ClientErrorKind, CodingError, ReaderGone, TransportError};
 pub use handler::{
     ClientCertificate, EarlyData, EarlyRule, Handler, Hangup, Peer, Protocol, Request, Response, Secure, authority,

@@ -46,6 +46,8 @@ pub const UDP_BUFFER_BYTES: usize = 4 << 20;
 pub const HTTP2_SEND_BUFFER_BYTES: usize = 1 << 20;
 /// Authorities that one client remembers (idle ones are forgotten first).
 pub const AUTHORITIES_MAX: usize = 1024;
+/// Networks of this host on which a client remembers whether UDP leads somewhere; the one longest unused goes first.
+pub const NETWORKS_MAX: usize = 16;
 /// HTTP/1.1 connections of a client to one authority, by default.
 pub const HTTP1_CONNECTIONS_MAX: usize = 16;
 /// UDP sockets of one client for each address family, and HTTP/3 connections to one authority.
@@ -92,6 +94,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("UDP_BUFFER_BYTES", UDP_BUFFER_BYTES as u64),
     ("HTTP2_SEND_BUFFER_BYTES", HTTP2_SEND_BUFFER_BYTES as u64),
     ("AUTHORITIES_MAX", AUTHORITIES_MAX as u64),
+    ("NETWORKS_MAX", NETWORKS_MAX as u64),
     ("HTTP1_CONNECTIONS_MAX", HTTP1_CONNECTIONS_MAX as u64),
     ("UDP_SOCKETS_MAX", UDP_SOCKETS_MAX as u64),
     ("HTTP3_BUSY_STREAMS", HTTP3_BUSY_STREAMS as u64),

@@ -1,5 +1,7 @@
 //! [`Authority`]: the connections to one server, and what was learnt about the way to it.
 
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,15 +13,21 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::Connection;
 use super::count;
-use super::dial::{Dialed, Dialer};
+use super::dial::{Dialed, Dialer, Target};
 use super::http1::{Http1, Sender};
 use super::http2::Http2;
 use super::http3::Http3;
+use super::udp_paths::{Networks, Prospect};
 use crate::error::{ClientError, ClientErrorKind};
 use crate::limits::{HTTP3_BUSY_STREAMS, UDP_SOCKETS_MAX};
 
 /// How long QUIC may still try once TCP has failed.
 const QUIC_LAST_MOMENT: Duration = Duration::from_millis(500);
+/// How often the system is asked which network leads to an authority, at most.
+const NETWORKS_LOOKED_AT_EVERY: Duration = Duration::from_millis(250);
+
+/// An attempt over HTTP/3, on its way.
+type QuicAttempt = Pin<Box<dyn Future<Output = Result<Arc<Http3>, ClientError>> + Send>>;
 
 /// What a connection pool is keyed by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,13 +59,22 @@ impl Key {
     }
 }
 
+/// An HTTP/3 connection, and the networks that it was made over.
+struct OverUdp {
+    connection: Arc<Http3>,
+    networks: Networks,
+}
+
 #[derive(Default)]
 struct State {
-    http3: Vec<Arc<Http3>>,
+    http3: Vec<OverUdp>,
     http2: Option<Arc<Http2>>,
     idle_http1: Vec<(Sender, Instant)>,
     speaks_http1: bool,
-    udp_dead_until: Option<Instant>,
+    /// Where it was found last.
+    addresses: Vec<SocketAddr>,
+    /// What led there, and when that was asked.
+    networks: Option<(Networks, Instant)>,
     probe: Option<AbortOnDropHandle<()>>,
     /// Makes one more HTTP/3 connection.
     widening: Option<AbortOnDropHandle<()>>,
@@ -143,11 +160,14 @@ impl Authority {
         }
     }
 
-    /// A pooled HTTP/3 or else HTTP/2 connection; looks after the UDP path on the way.
+    /// A pooled HTTP/3 or else HTTP/2 connection; looks after the UDP path on the way. What was made over another network
+    /// than this host is in now ends what it has in hand, and gets nothing more.
     fn multiplexed(self: &Arc<Self>) -> Option<Connection> {
         let mut state = self.lock();
-        state.http3.retain(|connection| connection.is_usable());
-        if let Some(connection) = state.http3.iter().min_by_key(|connection| connection.busy()).cloned() {
+        let networks = self.networks(&mut state);
+        state.http3.retain(|path| path.connection.is_usable() && (networks.is_empty() || path.networks == networks));
+        let least_busy = state.http3.iter().min_by_key(|path| path.connection.busy());
+        if let Some(connection) = least_busy.map(|path| path.connection.clone()) {
             self.widen(&mut state, &connection);
             return Some(Connection::Http3(connection));
         }
@@ -165,7 +185,7 @@ impl Authority {
             return Ok(self.http1(sender, permit, true));
         }
         self.shared_failure(seen)?;
-        let dialed = self.recorded(self.dialer.tcp(&self.key, &self.name)).await?;
+        let dialed = self.recorded(async { self.dialer.tcp(&self.key, &self.name, &self.find().await?).await }).await?;
         if let Dialed::Http1(sender) = dialed {
             let mut state = self.lock();
             self.reprobe(&mut state);
@@ -197,7 +217,8 @@ impl Authority {
         let mut state = self.lock();
         match dialed {
             Dialed::Http3(connection) => {
-                state.http3.push(connection.clone());
+                let networks = self.networks(&mut state);
+                state.http3.push(OverUdp { connection: connection.clone(), networks });
                 Some(Connection::Http3(connection))
             }
             Dialed::Http2(connection) => {
@@ -231,35 +252,81 @@ impl Authority {
         result
     }
 
+    /// Where it is now.
+    async fn find(&self) -> Result<Target, ClientError> {
+        let target = self.dialer.find(&self.key, &self.name).await?;
+        let mut state = self.lock();
+        state.addresses.clone_from(&target.addresses);
+        state.networks = None;
+        Ok(target)
+    }
+
+    /// Which networks lead to it; a moment old at most.
+    fn networks(&self, state: &mut State) -> Networks {
+        match &state.networks {
+            Some((networks, at)) if at.elapsed() < NETWORKS_LOOKED_AT_EVERY => networks.clone(),
+            _ => {
+                let networks = self.dialer.udp_paths.networks(&state.addresses);
+                state.networks = Some((networks.clone(), Instant::now()));
+                networks
+            }
+        }
+    }
+
     async fn attempt(self: &Arc<Self>) -> Result<Dialed, ClientError> {
-        let udp = self.dialer.config.http3 && !self.udp_is_dead();
-        if udp { self.recorded(self.race()).await } else { self.recorded(self.dialer.tcp(&self.key, &self.name)).await }
+        self.recorded(async {
+            let target = self.find().await?;
+            if !self.dialer.config.http3 {
+                return self.dialer.tcp(&self.key, &self.name, &target).await;
+            }
+            let networks = self.networks(&mut self.lock());
+            match self.dialer.udp_paths.prospect(&networks, &self.key) {
+                Prospect::Good => self.race(target, networks, self.dialer.config.http3_head_start).await,
+                Prospect::Doubtful => self.race(target, networks, Duration::ZERO).await,
+                Prospect::Dead => self.dialer.tcp(&self.key, &self.name, &target).await,
+            }
+        })
+        .await
+    }
+
+    fn quic(&self, target: Target) -> QuicAttempt {
+        Box::pin(self.dialer.clone().quic_owned(self.key.clone(), self.name.clone(), target))
     }
 
     /// HTTP/3, joined by TCP after the head start; the first usable connection wins. A QUIC attempt that loses goes on in
     /// the background and decides what is remembered about the UDP path.
-    async fn race(self: &Arc<Self>) -> Result<Dialed, ClientError> {
-        let mut quic = Box::pin(self.clone_dialer().quic_owned(self.key.clone(), self.name.clone()));
-        let quic_error = match timeout(self.dialer.config.http3_head_start, quic.as_mut()).await {
-            Ok(Ok(connection)) => return Ok(Dialed::Http3(connection)),
+    async fn race(
+        self: &Arc<Self>,
+        target: Target,
+        networks: Networks,
+        head_start: Duration,
+    ) -> Result<Dialed, ClientError> {
+        let mut quic = self.quic(target.clone());
+        let tcp = self.dialer.tcp(&self.key, &self.name, &target);
+        let quic_error = match timeout(head_start, quic.as_mut()).await {
+            Ok(Ok(connection)) => return Ok(self.over_udp(connection, &networks)),
             Ok(Err(error)) => error,
             Err(_) => {
-                let mut tcp = std::pin::pin!(self.dialer.tcp(&self.key, &self.name));
+                let mut tcp = std::pin::pin!(tcp);
                 tokio::select! {
                     biased;
                     result = quic.as_mut() => match result {
-                        Ok(connection) => return Ok(Dialed::Http3(connection)),
-                        Err(error) => return self.after_quic_failed(&error, tcp.await),
+                        Ok(connection) => return Ok(self.over_udp(connection, &networks)),
+                        Err(error) => return self.after_quic_failed(&error, &networks, tcp.await),
                     },
                     result = tcp.as_mut() => match result {
                         Ok(dialed) => {
-                            self.watch_probe(&mut self.lock(), quic);
+                            if !head_start.is_zero() {
+                                count(&self.dialer.counters.head_starts_lost);
+                            }
+                            self.dialer.udp_paths.doubt(&networks);
+                            self.watch_probe(&mut self.lock(), networks, quic);
                             return Ok(dialed);
                         }
                         Err(tcp_error) => {
                             // Most likely nobody is there; QUIC gets a last moment.
                             return match timeout(QUIC_LAST_MOMENT, quic).await {
-                                Ok(Ok(connection)) => Ok(Dialed::Http3(connection)),
+                                Ok(Ok(connection)) => Ok(self.over_udp(connection, &networks)),
                                 Ok(Err(error)) => Err(both(&self.name, &error, &tcp_error)),
                                 Err(_) => Err(tcp_error),
                             };
@@ -268,37 +335,52 @@ impl Authority {
                 }
             }
         };
-        self.after_quic_failed(&quic_error, self.dialer.tcp(&self.key, &self.name).await)
+        self.after_quic_failed(&quic_error, &networks, tcp.await)
+    }
+
+    fn over_udp(&self, connection: Arc<Http3>, networks: &Networks) -> Dialed {
+        self.dialer.udp_paths.works(networks, &self.key);
+        Dialed::Http3(connection)
     }
 
     /// Only if TCP gets through is UDP at fault and not the whole way.
-    fn after_quic_failed(&self, error: &ClientError, tcp: Result<Dialed, ClientError>) -> Result<Dialed, ClientError> {
+    fn after_quic_failed(
+        &self,
+        error: &ClientError,
+        networks: &Networks,
+        tcp: Result<Dialed, ClientError>,
+    ) -> Result<Dialed, ClientError> {
         let dialed = tcp.map_err(|tcp_error| both(&self.name, error, &tcp_error))?;
-        self.udp_died(error);
+        self.udp_died(networks, error);
         Ok(dialed)
     }
 
-    fn clone_dialer(&self) -> Arc<Dialer> {
-        self.dialer.clone()
-    }
-
-    fn udp_is_dead(&self) -> bool {
-        self.lock().udp_dead_until.is_some_and(|until| Instant::now() < until)
-    }
-
-    fn udp_died(&self, error: &ClientError) {
+    fn udp_died(&self, networks: &Networks, error: &ClientError) {
         tracing::info!(authority = self.name, %error, "HTTP/3 does not get through; using TCP");
         count(&self.dialer.counters.dead_udp_paths);
-        self.lock().udp_dead_until = Some(Instant::now() + self.dialer.config.dead_udp_memory);
+        let paths = &self.dialer.udp_paths;
+        match error.kind {
+            // Said over UDP.
+            ClientErrorKind::Tls | ClientErrorKind::Protocol => paths.refused(networks, &self.key),
+            _ => paths.died(networks, &self.key),
+        }
     }
 
-    /// Tries HTTP/3 again, beside a TCP connection that works, once the memory of a dead UDP path has faded.
+    /// Tries HTTP/3 again, beside a TCP connection that works, once the memory of a dead UDP path has faded or this host is
+    /// in another network.
     fn reprobe(self: &Arc<Self>, state: &mut State) {
         let running = state.probe.as_ref().is_some_and(|probe| !probe.is_finished());
-        let dead = state.udp_dead_until.is_some_and(|until| Instant::now() < until);
-        if self.key.secure && self.dialer.config.http3 && !running && !dead {
-            let quic = Box::pin(self.clone_dialer().quic_owned(self.key.clone(), self.name.clone()));
-            self.watch_probe(state, quic);
+        if !self.key.secure || !self.dialer.config.http3 || running {
+            return;
+        }
+        let networks = self.networks(state);
+        if self.dialer.udp_paths.prospect(&networks, &self.key) != Prospect::Dead {
+            let (dialer, key, name) = (self.dialer.clone(), self.key.clone(), self.name.clone());
+            let quic = async move {
+                let target = dialer.find(&key, &name).await?;
+                dialer.quic_owned(key, name, target).await
+            };
+            self.watch_probe(state, networks, Box::pin(quic));
         }
     }
 
@@ -310,29 +392,32 @@ impl Authority {
             return;
         }
         let authority = Arc::downgrade(self);
-        let quic = self.clone_dialer().quic_owned(self.key.clone(), self.name.clone());
+        let networks = self.networks(state);
+        let (dialer, key, name) = (self.dialer.clone(), self.key.clone(), self.name.clone());
         state.widening = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let result = quic.await;
+            let result = match dialer.find(&key, &name).await {
+                Ok(target) => dialer.quic_owned(key, name, target).await,
+                Err(error) => Err(error),
+            };
             match (result, authority.upgrade()) {
-                (Ok(connection), Some(authority)) => authority.lock().http3.push(connection),
+                (Ok(connection), Some(authority)) => authority.lock().http3.push(OverUdp { connection, networks }),
                 (Err(error), _) => tracing::debug!(%error, "one more HTTP/3 connection could not be made"),
                 (Ok(_), None) => {}
             }
         })));
     }
 
-    fn watch_probe(
-        self: &Arc<Self>,
-        state: &mut State,
-        quic: std::pin::Pin<Box<dyn Future<Output = Result<Arc<Http3>, ClientError>> + Send>>,
-    ) {
+    fn watch_probe(self: &Arc<Self>, state: &mut State, networks: Networks, quic: QuicAttempt) {
         let authority = Arc::downgrade(self);
         state.probe = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let result = quic.await;
             let Some(authority) = authority.upgrade() else { return };
             match result {
-                Ok(connection) => authority.lock().http3.push(connection),
-                Err(error) => authority.udp_died(&error),
+                Ok(connection) => {
+                    authority.dialer.udp_paths.works(&networks, &authority.key);
+                    authority.lock().http3.push(OverUdp { connection, networks });
+                }
+                Err(error) => authority.udp_died(&networks, &error),
             }
         })));
     }

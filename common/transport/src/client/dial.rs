@@ -9,13 +9,14 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::authority::Key;
 use super::http1::{self, Sender};
 use super::http2::Http2;
 use super::http3::Http3;
+use super::udp_paths::{Routes, UdpPaths};
 use super::{ClientConfig, Counters, count};
 use crate::error::{ClientError, ClientErrorKind, TransportError};
 use crate::limits::{ADDRESSES_MAX, UDP_SOCKETS_MAX};
@@ -42,10 +43,18 @@ struct Endpoints {
     next: usize,
 }
 
+/// Where an authority is, and until when there must be a connection to it.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) addresses: Vec<SocketAddr>,
+    until: Instant,
+}
+
 /// Everything needed to make connections.
 pub(super) struct Dialer {
     pub(super) config: ClientConfig,
     pub(super) counters: Counters,
+    pub(super) udp_paths: UdpPaths,
     tls: TlsConnector,
     quic: quinn::ClientConfig,
     /// The endpoints of each address family (IPv4, IPv6), made when first needed, used in turn.
@@ -53,7 +62,7 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    pub(super) fn new(config: ClientConfig) -> Result<Self, TransportError> {
+    pub(super) fn new(config: ClientConfig, routes: Arc<dyn Routes>) -> Result<Self, TransportError> {
         let tls =
             config.trust.client_config(config.identity.as_ref(), rustls::DEFAULT_VERSIONS, &[ALPN_H2, ALPN_H1])?;
         let quic_tls = config.trust.client_config(config.identity.as_ref(), &[&rustls::version::TLS13], &[ALPN_H3])?;
@@ -61,8 +70,10 @@ impl Dialer {
             .map_err(|error| TransportError::Tls(error.to_string()))?;
         let mut quic = quinn::ClientConfig::new(Arc::new(quic_tls));
         quic.transport_config(Arc::new(socket::client_transport(QUIC_IDLE_TIMEOUT, QUIC_KEEP_ALIVE)));
+        let udp_paths = UdpPaths::new(routes, config.dead_udp_memory);
         Ok(Self {
             config,
+            udp_paths,
             counters: Counters::default(),
             tls: TlsConnector::from(Arc::new(tls)),
             quic,
@@ -70,10 +81,17 @@ impl Dialer {
         })
     }
 
+    /// Where it is. What is made with that must be made in the time that is left.
+    pub(super) async fn find(&self, key: &Key, name: &str) -> Result<Target, ClientError> {
+        let until = Instant::now() + self.config.connect_timeout;
+        let addresses = self.in_time(name, until, addresses(key, name)).await?;
+        Ok(Target { addresses, until })
+    }
+
     /// An HTTP/2 or HTTP/1.1 connection, whichever the server prefers; plain connections speak HTTP/1.1.
-    pub(super) async fn tcp(&self, key: &Key, name: &str) -> Result<Dialed, ClientError> {
+    pub(super) async fn tcp(&self, key: &Key, name: &str, target: &Target) -> Result<Dialed, ClientError> {
         let dialing = async {
-            let stream = first_of(addresses(key, name).await?, |address| async move {
+            let stream = first_of(target.addresses.clone(), |address| async move {
                 TcpStream::connect(address)
                     .await
                     .map_err(|error| ClientError::new(ClientErrorKind::Unreachable, name, error))
@@ -93,19 +111,23 @@ impl Dialer {
             }
         };
         // Boxed: a handshake's buffers would otherwise be part of every request's future.
-        self.in_time(name, Box::pin(dialing)).await
+        self.in_time(name, target.until, Box::pin(dialing)).await
     }
 
     /// An HTTP/3 connection. Owns what it needs, so that it can outlive a lost race.
-    pub(super) async fn quic_owned(self: Arc<Self>, key: Key, name: String) -> Result<Arc<Http3>, ClientError> {
+    pub(super) async fn quic_owned(
+        self: Arc<Self>,
+        key: Key,
+        name: String,
+        Target { addresses, until }: Target,
+    ) -> Result<Arc<Http3>, ClientError> {
         let dialing = async {
-            let quic =
-                first_of(addresses(&key, &name).await?, |address| self.quic_connect(address, &key, &name)).await?;
+            let quic = first_of(addresses, |address| self.quic_connect(address, &key, &name)).await?;
             let connection = Http3::connect(quic, &name, self.config.pool_idle_timeout).await?;
             count(&self.counters.h3_connections);
             Ok(connection)
         };
-        self.in_time(&name, dialing).await
+        self.in_time(&name, until, dialing).await
     }
 
     async fn quic_connect(&self, address: SocketAddr, key: &Key, name: &str) -> Result<quinn::Connection, ClientError> {
@@ -136,10 +158,11 @@ impl Dialer {
     async fn in_time<T>(
         &self,
         name: &str,
+        until: Instant,
         dialing: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
         let limit = self.config.connect_timeout;
-        timeout(limit, dialing).await.unwrap_or_else(|_| {
+        timeout_at(until, dialing).await.unwrap_or_else(|_| {
             let reason = format!("no connection within {} ms", limit.as_millis());
             Err(ClientError::new(ClientErrorKind::Timeout, name, reason))
         })

@@ -1,11 +1,11 @@
 //! UDP that leads nowhere: requests go over TCP, and the way is tried again later.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
-use colibri_transport::{Client, ClientConfig, Protocol, ServerConfig};
+use colibri_transport::{Client, ClientConfig, Protocol, Routes, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Running, Way, fetch, get, says, until};
@@ -20,15 +20,48 @@ fn impatient(dead_udp_memory: Duration) -> Client {
     Client::new(config).unwrap()
 }
 
-#[tokio::test]
-async fn falls_back_to_http2_and_remembers() {
-    let (server, _silent) = loop {
+/// A server whose UDP port takes everything and never answers.
+fn silent_over_udp() -> (Running, UdpSocket) {
+    loop {
         let server = Running::start(ServerConfig { quic: false, ..Way::Http2.server_config() }, says("over tcp"));
         // The UDP twin of the port may belong to another test.
         if let Ok(silent) = UdpSocket::bind(server.address) {
-            break (server, silent);
+            return (server, silent);
         }
-    };
+    }
+}
+
+/// A host that is in one network after the other.
+#[derive(Default)]
+struct Roaming(AtomicU8);
+
+impl Roaming {
+    /// On into the next network.
+    fn moves(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Routes for Roaming {
+    fn source(&self, _: SocketAddr) -> Option<IpAddr> {
+        Some(Ipv4Addr::new(192, 0, 2, self.0.load(Ordering::Relaxed)).into())
+    }
+}
+
+async fn protocol(client: &Client, url: &str) -> Protocol {
+    *client.send(get(url)).await.unwrap().extensions().get::<Protocol>().unwrap()
+}
+
+/// Asks until HTTP/3 answers.
+async fn until_http3(client: &Client, url: &str) {
+    while protocol(client, url).await != Protocol::Http3 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn falls_back_to_http2_and_remembers() {
+    let (server, _silent) = silent_over_udp();
     let client = impatient(Duration::from_secs(300));
     let url = Way::Http2.url(server.address, "/");
     for _ in 0..5 {
@@ -95,16 +128,67 @@ async fn a_dead_path_is_tried_again_once_its_memory_fades() {
     until(|| client.counts().dead_udp_paths >= 1).await;
     assert_eq!(client.counts().h3_requests, 0);
     open.store(true, Ordering::Relaxed);
-    loop {
-        let response = client.send(get(&url)).await.unwrap();
-        if response.extensions().get::<Protocol>() == Some(&Protocol::Http3) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until_http3(&client, &url).await;
     let before = client.counts();
     assert_eq!(fetch(&client, &url).await.unwrap(), "both ways");
     assert_eq!(client.counts().h3_requests, before.h3_requests + 1, "HTTP/3 is preferred from now on");
+}
+
+/// Where UDP is dropped, one wait is paid for all servers, and it is at most a second.
+#[tokio::test]
+async fn udp_that_is_dropped_costs_one_wait_on_a_network_however_many_servers() {
+    assert!(ClientConfig::default().http3_head_start <= Duration::from_secs(1));
+    let config = ClientConfig {
+        connect_timeout: Duration::from_secs(10),
+        http3_head_start: Duration::from_secs(1),
+        ..ClientConfig::default()
+    };
+    let roaming = Arc::new(Roaming::default());
+    let client = Client::with_routes(config, roaming.clone()).unwrap();
+    let servers: Vec<_> = (0..6).map(|_| silent_over_udp()).collect();
+    let ask = async |(server, _): &(Running, UdpSocket)| {
+        assert_eq!(fetch(&client, &Way::Http2.url(server.address, "/")).await.unwrap(), "over tcp");
+    };
+    ask(&servers[0]).await;
+    assert_eq!(client.counts().head_starts_lost, 1);
+    let began = Instant::now();
+    for server in &servers[1..] {
+        ask(server).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "five more waits: {:?}", began.elapsed());
+    assert_eq!(client.counts().head_starts_lost, 1, "it was paid for already");
+    // On another network nothing is known.
+    roaming.moves();
+    let more = silent_over_udp();
+    ask(&more).await;
+    assert_eq!(client.counts().head_starts_lost, 2);
+}
+
+#[tokio::test]
+async fn on_another_network_udp_is_tried_at_once() {
+    let server = Running::way(Way::Http3, says("both ways"));
+    let open = Arc::new(AtomicBool::new(false));
+    let address = relay(server.address, open.clone()).await;
+    let roaming = Arc::new(Roaming::default());
+    let config = ClientConfig {
+        connect_timeout: Duration::from_secs(2),
+        http3_head_start: Duration::from_millis(5),
+        ..ClientConfig::default()
+    };
+    let client = Client::with_routes(config, roaming.clone()).unwrap();
+    let url = Way::Http3.url(address, "/");
+    assert_eq!(protocol(&client, &url).await, Protocol::Http2);
+    until(|| client.counts().dead_udp_paths == 1).await;
+    open.store(true, Ordering::Relaxed);
+    assert_eq!(protocol(&client, &url).await, Protocol::Http2, "its memory lasts for minutes");
+    roaming.moves();
+    until_http3(&client, &url).await;
+    // And on to one where it is dropped: what hangs on the old network takes no more requests.
+    open.store(false, Ordering::Relaxed);
+    roaming.moves();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let answered = tokio::time::timeout(Duration::from_secs(20), protocol(&client, &url)).await;
+    assert_eq!(answered.expect("it does not wait for the old connection"), Protocol::Http2);
 }
 
 #[tokio::test]
