@@ -1,5 +1,6 @@
 //! Metadata and other small documents, kept for a short life: unnumbered files are revalidated when they are old, numbered
-//! ones never change. When upstream is away, what is here is served within a bound.
+//! ones never change. When upstream is away, what is here is served within a bound, and so is that something is not there: the
+//! next root is asked for first by every client, and nobody could use a timestamp that is here without that answer.
 //!
 //! They are passed on as they came, byte for byte; devices verify the signatures. Only a hash in a name is checked here. One
 //! version is kept for all codings: what is coded is decoded, under the cap, before anybody gets it.
@@ -13,6 +14,7 @@ use colibri_common::{Digest, hex, sha256, sha512};
 use colibri_fetch::{BlobFetcher, FetchError, Unverified};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::forms::Forms;
@@ -20,7 +22,7 @@ use crate::freshness::Freshness;
 use crate::lifetimes::Lifetimes;
 use crate::limits::{
     ABSENT_BYTES_MAX, ABSENT_FLOOR_MS, DOCUMENT_BYTES_MAX, DOCUMENTS_BYTES_MAX, FIRST_CONTACT_MS,
-    FIRST_CONTACT_PAUSE_MS, NUMBERED_RECHECK_MS,
+    FIRST_CONTACT_PAUSE_MS, NUMBERED_RECHECK_MS, STALE_AFTER_MS,
 };
 use crate::metrics::Metrics;
 use crate::shapes::one_shard;
@@ -43,8 +45,45 @@ pub(crate) struct Document {
     /// What upstream called it, to revalidate with.
     upstream_etag: Option<String>,
     checked_at: Instant,
-    /// When upstream was last found away.
-    away_at: Mutex<Option<Instant>>,
+    away: Away,
+}
+
+/// When upstream was last found away, as one thing was asked for.
+#[derive(Debug, Clone, Default)]
+struct Away(Arc<Mutex<Option<Instant>>>);
+
+impl Away {
+    fn found(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether it was so a moment ago.
+    fn lately(&self) -> bool {
+        let at = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| at.elapsed() < AWAY)
+    }
+}
+
+/// What upstream said that it does not have.
+#[derive(Debug, Clone)]
+struct Absence {
+    since: Instant,
+    away: Away,
+}
+
+/// What is here of something that upstream should be asked for.
+enum Old {
+    Document(Arc<Document>),
+    Absence(Absence),
+}
+
+impl Old {
+    fn away(&self) -> &Away {
+        match self {
+            Self::Document(document) => &document.away,
+            Self::Absence(absence) => &absence.away,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -56,8 +95,8 @@ impl Weighter<String, Arc<Document>> for ByBytes {
     }
 }
 
-impl Weighter<String, Instant> for ByBytes {
-    fn weight(&self, path: &String, _since: &Instant) -> u64 {
+impl Weighter<String, Absence> for ByBytes {
+    fn weight(&self, path: &String, _: &Absence) -> u64 {
         path.len() as u64 + ENTRY_OVERHEAD_BYTES
     }
 }
@@ -95,8 +134,8 @@ impl Life {
 #[derive(Debug, Clone)]
 pub(crate) struct Documents {
     kept: Arc<Cache<String, Arc<Document>, ByBytes>>,
-    /// What upstream said it does not have, and when.
-    absent: Arc<Cache<String, Instant, ByBytes>>,
+    /// What upstream said it does not have.
+    absent: Arc<Cache<String, Absence, ByBytes>>,
     flights: Arc<SingleFlight<String, Arc<Document>>>,
     /// Coded forms of what is kept.
     pub forms: Forms,
@@ -138,23 +177,48 @@ impl Documents {
             return (Err(absent), Freshness::Hit);
         }
         let seen = kept.clone();
-        let stale = kept.filter(|document| document.checked_at.elapsed() < self.lifetimes.stale_max());
-        if let Some(document) = stale.as_ref().filter(|document| document.upstream_is_away()) {
-            self.metrics.documents_stale.inc();
-            return (Ok(document.clone()), Freshness::Stale);
+        let old = self.old(&wish.path, kept);
+        if let Some(old) = old.as_ref().filter(|old| old.away().lately()) {
+            return self.stale(old, fetcher, &wish);
         }
-        let (this, fetcher, path) = (self.clone(), fetcher.clone(), wish.path.clone());
-        let work = async move { this.bring(&fetcher, &wish, seen.as_ref()).await };
-        let (answer, joined) = self.flights.join(path, work).await;
-        match (answer, stale) {
-            (Err(error @ (FetchError::AllFailed { .. } | FetchError::Circle { .. })), Some(stale)) => {
+        let (this, for_flight, asked) = (self.clone(), fetcher.clone(), wish.clone());
+        let work = async move { this.bring(&for_flight, &asked, seen.as_ref()).await };
+        let flight = self.flights.join(wish.path.clone(), work);
+        let Some(old) = old else {
+            let (answer, joined) = flight.await;
+            return (answer, Freshness::of_flight(joined));
+        };
+        // Nobody waits for long while there is something to serve: the flight goes on without its readers.
+        match timeout(Duration::from_millis(STALE_AFTER_MS), flight).await {
+            Ok((Err(error @ (FetchError::AllFailed { .. } | FetchError::Circle { .. })), _)) => {
                 tracing::warn!(%error, "upstream is away: serving what is here");
-                *stale.away_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-                self.metrics.documents_stale.inc();
-                (Ok(stale), Freshness::Stale)
             }
-            (answer, _) => (answer, Freshness::of_flight(joined)),
+            Ok((answer, joined)) => return (answer, Freshness::of_flight(joined)),
+            Err(_) => tracing::warn!(path = wish.path, "upstream is slow: serving what is here"),
         }
+        old.away().found();
+        self.stale(&old, fetcher, &wish)
+    }
+
+    /// What may be served of it when upstream is away.
+    fn old(&self, path: &str, kept: Option<Arc<Document>>) -> Option<Old> {
+        let stale_max = self.lifetimes.stale_max();
+        match kept {
+            Some(document) => (document.checked_at.elapsed() < stale_max).then_some(Old::Document(document)),
+            None => {
+                let absence = self.absent.get(path).filter(|absence| absence.since.elapsed() < stale_max);
+                absence.map(Old::Absence)
+            }
+        }
+    }
+
+    fn stale(&self, old: &Old, fetcher: &BlobFetcher, wish: &Wish) -> (Result<Arc<Document>, FetchError>, Freshness) {
+        self.metrics.documents_stale.inc();
+        let answer = match old {
+            Old::Document(document) => Ok(document.clone()),
+            Old::Absence(_) => Err(not_found(fetcher, wish)),
+        };
+        (answer, Freshness::Stale)
     }
 
     /// "Not found", if upstream said so lately. Clients that insist get it only if it was said a moment ago: the next release
@@ -163,10 +227,8 @@ impl Documents {
         let floor = Duration::from_millis(ABSENT_FLOOR_MS);
         let life = self.lifetimes.max_age();
         let life = if wish.insists { life.min(floor) } else { life };
-        let since = self.absent.get(&wish.path)?;
-        // The same words as from upstream: an answer must not depend on who asked before.
-        let (what, asked) = (wish.path.clone(), fetcher.sources().names());
-        (since.elapsed() < life).then_some(FetchError::NotFound { what, asked })
+        let since = self.absent.get(&wish.path)?.since;
+        (since.elapsed() < life).then(|| not_found(fetcher, wish))
     }
 
     /// The work of a flight. Another one may have landed since whoever starts this one looked, and saw `seen`.
@@ -208,7 +270,7 @@ impl Documents {
             (Err(error), kept) => {
                 if matches!(error, FetchError::NotFound { .. }) {
                     self.kept.remove(path);
-                    self.absent.insert(path.clone(), checked_at);
+                    self.absent.insert(path.clone(), Absence { since: checked_at, away: Away::default() });
                 } else if kept.is_none() {
                     // Clients are told less.
                     tracing::warn!(%error, "a document could not be had");
@@ -216,7 +278,7 @@ impl Documents {
                 return Err(error);
             }
         };
-        let document = Arc::new(Document { bytes, sha256, upstream_etag, checked_at, away_at: Mutex::default() });
+        let document = Arc::new(Document { bytes, sha256, upstream_etag, checked_at, away: Away::default() });
         self.absent.remove(path);
         self.kept.insert(path.clone(), document.clone());
         Ok(document)
@@ -248,11 +310,9 @@ impl Documents {
     }
 }
 
-impl Document {
-    fn upstream_is_away(&self) -> bool {
-        let away_at = *self.away_at.lock().unwrap_or_else(PoisonError::into_inner);
-        away_at.is_some_and(|at| at.elapsed() < AWAY)
-    }
+/// The same words as from upstream: an answer must not depend on who asked before.
+fn not_found(fetcher: &BlobFetcher, wish: &Wish) -> FetchError {
+    FetchError::NotFound { what: wish.path.clone(), asked: fetcher.sources().names() }
 }
 
 #[cfg(test)]

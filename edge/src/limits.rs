@@ -32,6 +32,9 @@ pub const ABSENT_FLOOR_MS: u64 = 1000;
 /// once, it does not stay.
 pub const NUMBERED_RECHECK_MS: u64 = 60_000;
 
+/// So long upstream may take over a document of which something old is here: then that is served, and the question goes on, ms.
+pub const STALE_AFTER_MS: u64 = 1500;
+
 /// Until upstream has answered for the first time, a request for a document waits for it this long, ms: edge and upstream may
 /// start in any order, and a name may need a moment to become known.
 pub const FIRST_CONTACT_MS: u64 = 3000;
@@ -293,6 +296,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("ABSENT_BYTES_MAX", ABSENT_BYTES_MAX),
     ("ABSENT_FLOOR_MS", ABSENT_FLOOR_MS),
     ("NUMBERED_RECHECK_MS", NUMBERED_RECHECK_MS),
+    ("STALE_AFTER_MS", STALE_AFTER_MS),
     ("FIRST_CONTACT_MS", FIRST_CONTACT_MS),
     ("FIRST_CONTACT_PAUSE_MS", FIRST_CONTACT_PAUSE_MS),
     ("AWAY_MS", AWAY_MS),

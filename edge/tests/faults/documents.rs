@@ -1,11 +1,18 @@
 //! Metadata and targets: short lives, revalidation, outages, and names that carry a hash.
 
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 use colibri_api::Coding;
-use colibri_common::{hex, sha256, sha512};
-use colibri_edge::EdgeConfig;
+use colibri_common::{UnixSeconds, hex, sha256, sha512};
+use colibri_edge::{Edge, EdgeConfig};
+use colibri_fetch::AttemptError;
+use colibri_fetch::metadata::{MetadataSource, refresh_from};
+use colibri_metadata::{Answer, Role, Start, TrustAnchor, Want};
 use colibri_transport::coding;
 use http::Method;
 
+use crate::desk::{Desk, HOUR_S, NOW};
 use crate::site::{build, config, get, request, send, whole};
 use crate::upstream::{Fault, Upstream};
 
@@ -131,6 +138,64 @@ async fn what_is_here_is_served_while_upstream_is_away() {
     upstream.no_faults();
     upstream.remove(TIMESTAMP);
     assert_eq!(get(&strict, TIMESTAMP, &[]).await.status, 404);
+}
+
+/// A client asks for the next root before anything else: that there is none is as good, while upstream is away, as the timestamp
+/// that is here. How old it is, is for the client to judge.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_gets_through_its_update_check_while_upstream_is_away() {
+    let desk = Desk::new();
+    let site = desk.publish(&[&desk.build("one", &[("data/a", b"a")], &[])]);
+    let mut upstream = Upstream::start().await;
+    upstream.serves(&site);
+    let edge = build(&lived(&upstream, 0));
+    let root: Bytes = site["/repo/1.root.json"].clone();
+    let check = async |now: UnixSeconds| {
+        let first = Start::FromAnchor(TrustAnchor::RootFile(root.clone()));
+        refresh_from(&Client(edge.clone()), first, now).await.map(|set| set.version(Role::Timestamp))
+    };
+    let fresh = check(NOW).await.unwrap();
+    for gone in ["stops", "hangs"] {
+        match gone {
+            "stops" => upstream.go_away().await,
+            _ => {
+                upstream.come_back().await;
+                let never = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+                upstream.faults(move |_, _| Some(Fault::Gate(never.clone())));
+            }
+        }
+        let began = Instant::now();
+        assert_eq!(check(NOW).await.unwrap(), fresh, "upstream {gone}");
+        // Not what a question upstream may take.
+        assert!(began.elapsed() < Duration::from_secs(8), "upstream {gone}: {:?}", began.elapsed());
+    }
+    // Years later the same bytes come, and the client knows what to think of them.
+    let expired = check(UnixSeconds(NOW.0 + 20 * 365 * 24 * HOUR_S)).await.unwrap_err();
+    assert!(expired.error.to_string().contains("expired"), "{}", expired.error);
+    // What was never asked for is not made up.
+    upstream.go_away().await;
+    assert_eq!(get(&edge, "/repo/99.root.json", NO_CACHE).await.status, 502);
+    let strict = build(&EdgeConfig { metadata_stale_max_s: 0, ..lived(&upstream, 0) });
+    upstream.come_back().await;
+    upstream.no_faults();
+    assert_eq!(get(&strict, "/repo/2.root.json", NO_CACHE).await.status, 404);
+    upstream.go_away().await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(get(&strict, "/repo/2.root.json", NO_CACHE).await.status, 502);
+}
+
+/// A client of an edge, as devices are.
+struct Client(Edge);
+
+impl MetadataSource for Client {
+    async fn fetch(&self, want: &Want) -> Result<Answer, AttemptError> {
+        let got = get(&self.0, &format!("/repo/{}", want.name), NO_CACHE).await;
+        match got.status {
+            200 => Ok(Answer::Found(Bytes::copy_from_slice(got.bytes()))),
+            404 => Ok(Answer::NotFound),
+            status => Err(AttemptError::Unexpected(format!("{}: status {status}", want.name))),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
