@@ -6,7 +6,7 @@ use std::time::Duration;
 use colibri_common::UnixSeconds;
 use colibri_fetch::{Patience, Persistence};
 use colibri_package::delivery::DeliveryType;
-use colibri_transport::Trust;
+use colibri_transport::{ClientConfig, Trust};
 
 /// Configuration of a device.
 #[derive(Debug, Clone)]
@@ -53,6 +53,20 @@ pub struct DeviceConfig {
     pub space: Watermarks,
     /// Files of all packages may be executed, not only those of base: for development.
     pub all_packages_executable: bool,
+}
+
+impl DeviceConfig {
+    /// How the connections of such a device behave.
+    pub fn client(&self) -> ClientConfig {
+        ClientConfig {
+            trust: self.tls.clone(),
+            http3: self.http3,
+            connect_timeout: self.connect_timeout,
+            header_timeout: self.header_timeout,
+            body_idle_timeout: self.body_timeout,
+            ..ClientConfig::default()
+        }
+    }
 }
 
 /// When space counts as short, and how much collection then tries to have free.

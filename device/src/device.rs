@@ -13,7 +13,7 @@ use colibri_package::MetaFar;
 use colibri_package::url::AbsolutePackageUrl;
 use colibri_release::Release;
 use colibri_store::{Disk, Documents, OsDisk, Store};
-use colibri_transport::{Client, ClientConfig};
+use colibri_transport::Client;
 
 use crate::authority::{Authorities, Lookup, ResolvedBy, told};
 use crate::boot_packages::{self, BootPackages};
@@ -140,7 +140,8 @@ impl Device {
         let floor = Arc::new(FlooredClock::open(clock, documents()?, config.built_at)?);
         let (clock, floor) = (floor.clone(), Some(floor));
         let names = Names { repositories, rules, overlays };
-        let device = Self::with_cache(store.clone(), cache, names, config, (clock, floor))?;
+        let client = Client::new(config.client())?;
+        let device = Self::with_cache(store.clone(), cache, names, (config, client), (clock, floor))?;
         device.set_eager(eager.clone());
         // Nobody else has the device yet.
         _ = device.inner.eager.set(eager);
@@ -154,26 +155,29 @@ impl Device {
         config: DeviceConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DeviceError> {
+        let client = Client::new(config.client())?;
+        Self::with_client(keep, repositories, config, client, clock)
+    }
+
+    /// [`Device::with_keep`] with connections that there are already, or that leave by another way.
+    pub fn with_client(
+        keep: Arc<dyn Keep>,
+        repositories: Repositories,
+        config: DeviceConfig,
+        client: Client,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, DeviceError> {
         let names = Names { repositories, rules: Rules::in_memory(), overlays: Overlays::in_memory() };
-        Self::with_cache(keep, Cache::without_home(), names, config, (clock, None))
+        Self::with_cache(keep, Cache::without_home(), names, (config, client), (clock, None))
     }
 
     fn with_cache(
         keep: Arc<dyn Keep>,
         cache: Cache,
         Names { repositories, rules, overlays }: Names,
-        config: DeviceConfig,
+        (config, client): (DeviceConfig, Client),
         (clock, floor): (Arc<dyn Clock>, Option<Arc<FlooredClock>>),
     ) -> Result<Self, DeviceError> {
-        let client_config = ClientConfig {
-            trust: config.tls.clone(),
-            http3: config.http3,
-            connect_timeout: config.connect_timeout,
-            header_timeout: config.header_timeout,
-            body_idle_timeout: config.body_timeout,
-            ..ClientConfig::default()
-        };
-        let client = Client::new(client_config)?;
         let agent = format!("colibri-device/{}", env!("CARGO_PKG_VERSION"));
         let boot = boot_packages::read(config.boot_packages.as_deref());
         let config = Arc::new(config);

@@ -23,6 +23,8 @@ pub(crate) enum Purpose {
     Rank = 7,
     /// Histograms drawn again, for confidence.
     Resample = 8,
+    /// What its link does to each datagram.
+    Weather = 9,
 }
 
 /// One stream.

@@ -12,6 +12,9 @@ pub const DEVICES_AT_ONCE_MAX: usize = 512;
 /// Sessions at once that a scenario may ask for.
 pub const SESSIONS_AT_ONCE_MAX: usize = 20_000;
 
+/// UDP sockets, for each address family, that all devices of a run share.
+pub const CLIENT_SOCKETS: usize = 64;
+
 /// meta.fars kept for parsing by the whole fleet, bytes.
 pub const META_FARS_BYTES_MAX: u64 = 256 << 20;
 
@@ -69,6 +72,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("SCENARIO_DEVICES_MAX", SCENARIO_DEVICES_MAX as u64),
     ("DEVICES_AT_ONCE_MAX", DEVICES_AT_ONCE_MAX as u64),
     ("SESSIONS_AT_ONCE_MAX", SESSIONS_AT_ONCE_MAX as u64),
+    ("CLIENT_SOCKETS", CLIENT_SOCKETS as u64),
     ("META_FARS_BYTES_MAX", META_FARS_BYTES_MAX),
     ("AUDITED_BLOB_BYTES_MAX", AUDITED_BLOB_BYTES_MAX),
     ("FAILURE_TEXTS_MAX", FAILURE_TEXTS_MAX as u64),

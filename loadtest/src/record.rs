@@ -28,7 +28,9 @@ pub enum Step {
     Resolve,
     /// Fetching what is missing of a package; each leaf is verified as it comes.
     Fetch,
-    /// Taking the release: what it replaces is let go.
+    /// Proving that all of what was fetched is on the device. Leaves are verified as they come, within [`Step::Fetch`].
+    Verify,
+    /// Taking it: what it replaces is let go.
     Install,
     /// From the intended wake until the device is idle again.
     Session,
@@ -36,12 +38,13 @@ pub enum Step {
 
 impl Step {
     /// All, in their order, with their names in rules.
-    pub const ALL: [(Self, &'static str); 7] = [
+    pub const ALL: [(Self, &'static str); 8] = [
         (Self::Boot, "boot"),
         (Self::Timestamp, "timestamp"),
         (Self::Refresh, "refresh"),
         (Self::Resolve, "resolve"),
         (Self::Fetch, "fetch"),
+        (Self::Verify, "verify"),
         (Self::Install, "install"),
         (Self::Session, "session"),
     ];

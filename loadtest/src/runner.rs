@@ -1,13 +1,14 @@
 //! Runs a scenario against servers: devices wake when the plan says so, whatever came of the others, and every latency counts from
 //! the moment that was meant.
 //!
-//! An idle device is a `DeviceState` (module `state`) and a wake in the plan; it has no connection. Link classes are names here: devices
-//! use the network that there is. Deliberately absent: judging (see [`crate::outcome`]).
+//! An idle device is a `DeviceState` (module `state`) and a wake in the plan; it has a connection only if the scenario has devices keep
+//! theirs. How they reach servers is in module `ways`. Deliberately absent: judging (see [`crate::outcome`]).
 
 mod session;
 pub(crate) mod state;
+mod ways;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,16 +17,18 @@ use std::time::{Duration, Instant};
 use colibri_cluster::catalogue::Published;
 use colibri_common::{BlobId, Clock};
 use colibri_device::DeviceConfig;
+use colibri_transport::Client;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::plan::file::PlanError;
 use crate::plan::{PlannedWake, Population, Wake, microseconds};
 use crate::record::Record;
-use crate::scenario::{FaultKind, Scenario};
+use crate::scenario::{Fault, Place, Scenario};
 use crate::spawned::{SpawnError, Spawned, Target};
 use crate::tally::{Audit, MetaFars};
 use session::{Done, Shared, Waking, Watch};
 use state::{Common, DeviceState};
+use ways::{Ailments, DeviceClock, Ways};
 
 /// Of so many devices one has all that it fetches hashed once more.
 const AUDITED_ONE_IN: u32 = 16;
@@ -74,6 +77,8 @@ pub struct Progress {
     pub failed: AtomicU64,
     /// Devices that took the newest release.
     pub updated: AtomicU64,
+    /// Devices that are idle and have kept their connections.
+    pub connected: AtomicU64,
 }
 
 /// Something that happened, for timelines.
@@ -139,6 +144,10 @@ struct Runner {
     blames: BTreeMap<String, u64>,
     sessions: JoinSet<Done>,
     publishing: JoinSet<Result<Published, SpawnError>>,
+    /// Faults that begin or end.
+    changing: JoinSet<Result<(), SpawnError>>,
+    /// Connections that idle devices kept.
+    clients: HashMap<u32, Client>,
     newest: Option<BlobId>,
     released_at_s: f64,
     origin_bytes_before: u64,
@@ -148,11 +157,14 @@ struct Runner {
 impl Runner {
     fn new(config: RunConfig, system: Option<Arc<Spawned>>, progress: Arc<Progress>) -> Self {
         let RunConfig { scenario, target, device, clock } = config;
+        let ailments = Arc::new(Ailments::default());
         let shared = Shared {
             repository: target.repository,
             packages: target.packages,
+            ways: Ways::new(&scenario, &device),
             device,
-            clock,
+            clock: Arc::new(DeviceClock { true_clock: clock, ailments: ailments.clone() }),
+            ailments,
             meta_fars: Arc::new(MetaFars::default()),
             audit: Arc::new(Audit::default()),
         };
@@ -170,6 +182,8 @@ impl Runner {
             blames: BTreeMap::new(),
             sessions: JoinSet::new(),
             publishing: JoinSet::new(),
+            changing: JoinSet::new(),
+            clients: HashMap::new(),
             newest: None,
             released_at_s: 0.0,
             origin_bytes_before: 0,
@@ -183,7 +197,7 @@ impl Runner {
         let wake = Wake { at_us: 0, device: 0, number: u32::MAX };
         let wants = if self.scenario.popularity.base { vec![0] } else { Vec::new() };
         let waking = self.waking(PlannedWake { wake, link: 0, wants: wants.clone() });
-        let fresh = Waking { trusted: None, held: Vec::new(), blobs: Vec::new(), ..waking };
+        let fresh = Waking { trusted: None, held: Vec::new(), blobs: Vec::new(), release: None, ..waking };
         let done = session::run(self.shared.clone(), fresh, self.watch).await;
         if let Some(failure) = done.failures.first() {
             return Err(RunError::Unreachable(failure.clone()));
@@ -208,7 +222,11 @@ impl Runner {
             events.push((microseconds(fault.at_s), Event::Fault { index, on: true }));
             events.push((microseconds(fault.at_s + fault.for_s), Event::Fault { index, on: false }));
         }
-        events.retain(|(at_us, _)| self.system.is_some() && *at_us <= end_us);
+        let can_happen = |event: &Event| match event {
+            Event::Fault { index, .. } if self.scenario.faults[*index].place == Place::Devices => true,
+            _ => self.system.is_some(),
+        };
+        events.retain(|(at_us, event)| can_happen(event) && *at_us <= end_us);
         // The next one is last.
         events.sort_by_key(|(at_us, _)| std::cmp::Reverse(*at_us));
         events
@@ -228,7 +246,7 @@ impl Runner {
             };
             let event_us = events.last().map(|(at_us, _)| *at_us);
             let next_us = wake_us.into_iter().chain(event_us).min();
-            if next_us.is_none() && self.sessions.is_empty() && self.publishing.is_empty() {
+            if next_us.is_none() && self.sessions.is_empty() && self.publishing.is_empty() && self.changing.is_empty() {
                 return Ok(());
             }
             let due = Duration::from_micros(next_us.unwrap_or(0));
@@ -237,32 +255,42 @@ impl Runner {
                 () = tokio::time::sleep_until((self.watch.0 + due).into()), if next_us.is_some() => {
                     let now_us = self.watch.now_us();
                     if let Some((_, event)) = events.pop_if(|(at_us, _)| *at_us <= now_us) {
-                        self.happen(event).await?;
+                        self.happen(event);
                     }
                     while let Some(planned) = plan.next_if(|next| !next.as_ref().is_ok_and(|next| next.wake.at_us > now_us)) {
                         self.wake(planned?);
                     }
                 }
-                Some(done) = self.sessions.join_next() => self.fold(&done?),
+                Some(done) = self.sessions.join_next() => self.fold(done?),
+                Some(changed) = self.changing.join_next() => changed??,
                 Some(published) = self.publishing.join_next() => self.released(published??),
             }
         }
     }
 
-    async fn happen(&mut self, event: Event) -> Result<(), RunError> {
-        let Some(system) = self.system.clone() else { return Ok(()) };
+    fn happen(&mut self, event: Event) {
         match event {
             Event::Publish => {
-                self.publishing.spawn(async move { system.publish().await });
+                if let Some(system) = self.system.clone() {
+                    self.publishing.spawn(async move { system.publish().await });
+                }
             }
             Event::Fault { index, on } => {
                 let fault = self.scenario.faults[index];
-                system.set(&fault, on).await?;
+                self.set(fault, on);
                 let what = format!("{} {} {}", fault.place, fault.kind.name(), if on { "begins" } else { "ends" });
                 self.mark(what);
             }
         }
-        Ok(())
+    }
+
+    /// Begins or ends a fault. Servers take their time for some; devices go on waking meanwhile.
+    fn set(&mut self, fault: Fault, on: bool) {
+        if fault.place == Place::Devices {
+            self.shared.ailments.set(&fault, on);
+        } else if let Some(system) = self.system.clone() {
+            self.changing.spawn(async move { system.set(&fault, on).await });
+        }
     }
 
     fn mark(&mut self, what: String) {
@@ -278,8 +306,9 @@ impl Runner {
         self.progress.updated.store(0, Ordering::Relaxed);
     }
 
-    fn waking(&self, planned: PlannedWake) -> Waking {
+    fn waking(&mut self, planned: PlannedWake) -> Waking {
         let device = planned.wake.device;
+        let client = self.clients.remove(&device);
         let state = self.states[device as usize];
         let edge = self.population.edge_of(device, self.shared.repository.mirrors.len().max(1));
         Waking {
@@ -288,6 +317,8 @@ impl Runner {
             trusted: self.common.set(state.trusted),
             held: self.common.hashes_of(&state),
             blobs: self.common.blobs_of(&state),
+            release: self.common.hash(state.release),
+            client,
             is_audited: device.is_multiple_of(AUDITED_ONE_IN),
         }
     }
@@ -323,9 +354,9 @@ impl Runner {
         state
     }
 
-    fn fold(&mut self, done: &Done) {
+    fn fold(&mut self, mut done: Done) {
         let Some(planned) = done.planned.clone() else { return };
-        let before = self.take(&planned, done);
+        let before = self.take(&planned, &mut done);
         let has_failed = !done.failures.is_empty();
         self.record.lag.saturating_record(done.started_us.saturating_sub(planned.wake.at_us));
         for (step, outcome, took_us) in &done.steps {
@@ -338,11 +369,15 @@ impl Runner {
         self.progress.sessions.fetch_add(1, Ordering::Relaxed);
         self.progress.failed.fetch_add(u64::from(has_failed), Ordering::Relaxed);
         done.failures.iter().for_each(|text| self.record.failed(text));
-        self.updated(before, done, planned.wake.device);
+        self.updated(before, &done, planned.wake.device);
     }
 
     /// Counts what any session brought and puts the device back to sleep; what it was before.
-    fn take(&mut self, planned: &PlannedWake, done: &Done) -> DeviceState {
+    fn take(&mut self, planned: &PlannedWake, done: &mut Done) -> DeviceState {
+        if let Some(client) = done.client.take().filter(|_| self.scenario.hold_connections) {
+            self.clients.insert(planned.wake.device, client);
+        }
+        self.progress.connected.store(self.clients.len() as u64, Ordering::Relaxed);
         let device = planned.wake.device as usize;
         let before = self.states[device];
         self.states[device] = self.after(before, done);
@@ -356,7 +391,15 @@ impl Runner {
             ("h3_requests", done.requests.h3_requests),
             ("h2_requests", done.requests.h2_requests),
             ("h1_requests", done.requests.h1_requests),
-            ("requests", done.requests.h3_requests + done.requests.h2_requests + done.requests.h1_requests),
+            ("requests", done.requests.requests()),
+            ("reused_requests", done.requests.reused),
+            ("retried_requests", done.requests.retries),
+            ("connections", done.requests.connections()),
+            ("h3_connections", done.requests.h3_connections),
+            ("h2_connections", done.requests.h2_connections),
+            ("h1_connections", done.requests.h1_connections),
+            ("resumed_connections", done.requests.resumed()),
+            ("dead_udp_paths", done.requests.dead_udp_paths),
             ("blames", done.blames.iter().map(|(_, count)| count).sum()),
             (
                 "rollbacks",
@@ -385,13 +428,14 @@ impl Runner {
 
     /// Faults are over: devices that woke and are behind wake once more, a few times at most.
     async fn catch_up(&mut self) -> Result<(), RunError> {
-        if let Some(system) = self.system.clone() {
-            for fault in self.scenario.faults.clone() {
-                // A node that was killed for good stays away.
-                if fault.kind != FaultKind::Kill || fault.at_s + fault.for_s <= self.scenario.duration_s {
-                    system.set(&fault, false).await?;
-                }
+        for fault in self.scenario.faults.clone() {
+            // A node that was taken away for good stays away.
+            if !fault.kind.takes_the_node() || fault.at_s + fault.for_s <= self.scenario.duration_s {
+                self.set(fault, false);
             }
+        }
+        while let Some(changed) = self.changing.join_next().await {
+            changed??;
         }
         for round in 0..CATCH_UP_ROUNDS {
             let behind = self.behind();
@@ -404,7 +448,7 @@ impl Runner {
                 if self.sessions.len() >= self.scenario.generator.sessions_at_once
                     && let Some(done) = self.sessions.join_next().await
                 {
-                    self.caught_up(&done?);
+                    self.caught_up(done?);
                 }
                 let wake = Wake { at_us: self.watch.now_us(), device, number: u32::MAX - 1 - round };
                 let planned = PlannedWake { wake, link: self.population.link_of(device), wants: vec![0] };
@@ -412,16 +456,16 @@ impl Runner {
                 self.sessions.spawn(session::run(self.shared.clone(), waking, self.watch));
             }
             while let Some(done) = self.sessions.join_next().await {
-                self.caught_up(&done?);
+                self.caught_up(done?);
             }
         }
         Ok(())
     }
 
-    fn caught_up(&mut self, done: &Done) {
+    fn caught_up(&mut self, mut done: Done) {
         if let Some(planned) = done.planned.clone() {
-            let before = self.take(&planned, done);
-            self.updated(before, done, planned.wake.device);
+            let before = self.take(&planned, &mut done);
+            self.updated(before, &done, planned.wake.device);
         }
     }
 

@@ -3,10 +3,10 @@
 //! Read from TOML. A key that is not known is refused, and all mistakes are told together. Nothing here runs anything.
 
 mod arrivals;
+mod faults;
 mod keys;
+mod links;
 pub mod shipped;
-
-use std::fmt;
 
 use toml::Table;
 
@@ -15,7 +15,9 @@ use crate::limits::{
 };
 use crate::slo::Rule;
 pub use arrivals::Arrivals;
+pub use faults::{Fault, FaultKind, Place};
 use keys::Keys;
+pub use links::Link;
 
 /// A whole scenario.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +38,11 @@ pub struct Scenario {
     pub popularity: Popularity,
     /// Link classes.
     pub links: Vec<Link>,
+    /// Whether a run makes these links for its devices, below QUIC and around TCP. If not, a class is a name that devices are
+    /// counted under.
+    pub shaped: bool,
+    /// Whether devices keep their connections when a session is over.
+    pub hold_connections: bool,
     /// Whether devices hold the first release when the test begins.
     pub installed: bool,
     /// Releases published in the middle, seconds after the start.
@@ -59,100 +66,6 @@ pub struct Popularity {
     pub on_demand: usize,
     /// Exponent of Zipf's law over these packages.
     pub zipf: f64,
-}
-
-/// A link class.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Link {
-    /// Its name.
-    pub name: String,
-    /// Share of the devices.
-    pub share: f64,
-    /// Bits per second towards the device.
-    pub down_bits_per_s: f64,
-    /// Time to the edge and back, milliseconds.
-    pub round_trip_ms: f64,
-}
-
-/// What a link class is if a scenario says only its name: name, Mb/s, round trip in ms.
-pub const LINK_CLASSES: &[(&str, f64, f64)] = &[
-    ("fibre", 200.0, 10.0),
-    ("cable", 80.0, 20.0),
-    ("lte", 20.0, 60.0),
-    ("dsl", 6.0, 40.0),
-    ("satellite", 10.0, 600.0),
-    ("wifi", 30.0, 15.0),
-];
-
-/// What goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FaultKind {
-    /// Blob bodies have a bit flipped.
-    Corrupt,
-    /// Blob bodies end in the middle.
-    Truncate,
-    /// Metadata stays what it was when the fault began.
-    Freeze,
-    /// Answers wait until the fault ends.
-    Stall,
-    /// Each answer is delayed by 250 ms.
-    Slow,
-    /// Everything is answered with 429.
-    Refuse,
-    /// Everything is answered with 503.
-    Error,
-    /// The node is killed at once, and started again on the same port when the fault ends.
-    Kill,
-}
-
-impl FaultKind {
-    /// All, with their names in a scenario.
-    pub const ALL: [(Self, &'static str); 8] = [
-        (Self::Corrupt, "corrupt"),
-        (Self::Truncate, "truncate"),
-        (Self::Freeze, "freeze"),
-        (Self::Stall, "stall"),
-        (Self::Slow, "slow"),
-        (Self::Refuse, "refuse"),
-        (Self::Error, "error"),
-        (Self::Kill, "kill"),
-    ];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
-    }
-}
-
-/// Where something goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// The origin.
-    Origin,
-    /// One edge, counted from 1.
-    Edge(usize),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Origin => f.write_str("origin"),
-            Self::Edge(number) => write!(f, "edge-{number}"),
-        }
-    }
-}
-
-/// One fault.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Fault {
-    /// What.
-    pub kind: FaultKind,
-    /// Where.
-    pub place: Place,
-    /// From when, seconds.
-    pub at_s: f64,
-    /// For how long, seconds.
-    pub for_s: f64,
 }
 
 /// The system that a run starts, and what a simulation assumes.
@@ -233,6 +146,11 @@ impl Scenario {
         scenario
     }
 
+    /// Whether it does something to servers: that is done only to those that a run started itself.
+    pub fn acts_on_servers(&self) -> bool {
+        !self.releases_at_s.is_empty() || self.faults.iter().any(|fault| fault.place != Place::Devices)
+    }
+
     fn read(mut keys: Keys<'_>) -> Self {
         let mut scenario = Self {
             name: keys.text("name", true),
@@ -243,16 +161,18 @@ impl Scenario {
             installed: keys.flag("installed", true),
             arrivals: within(keys.table("arrivals"), arrivals::read),
             popularity: within(keys.table("popularity"), popularity),
-            links: keys.each("link", |keys| Some(link(keys))),
+            links: keys.each("link", |keys| Some(links::read(keys))),
+            shaped: keys.flag("shaped", false),
+            hold_connections: keys.flag("hold_connections", false),
             releases_at_s: keys.each("release", |keys| Some(keys.number("at_s", None, 0.0, DURATION_S_MAX))),
-            faults: keys.each("fault", fault),
+            faults: keys.each("fault", faults::read),
             system: within(keys.table("system"), system),
             generator: within(keys.table("generator"), generator),
             slo: rules(&mut keys),
         };
         scenario.check(&mut keys);
         if scenario.links.is_empty() {
-            scenario.links.push(class("fibre", 1.0));
+            scenario.links.push(Link::usual("fibre", 1.0));
         }
         keys.finish();
         scenario
@@ -309,47 +229,6 @@ fn popularity(keys: &mut Keys<'_>) -> Popularity {
         on_demand: keys.count("on_demand", Some(0), 0, 8) as usize,
         zipf: keys.number("zipf", Some(0.9), 0.0, 4.0),
     }
-}
-
-/// A class with what is usual for its name.
-fn class(name: &str, share: f64) -> Link {
-    let known = LINK_CLASSES.iter().find(|(known, ..)| *known == name).unwrap_or(&LINK_CLASSES[0]);
-    Link { name: name.to_owned(), share, down_bits_per_s: known.1 * 1e6, round_trip_ms: known.2 }
-}
-
-fn link(keys: &mut Keys<'_>) -> Link {
-    let name = keys.text("class", true);
-    let is_known = LINK_CLASSES.iter().any(|(known, ..)| *known == name);
-    if !(name.is_empty() || is_known || keys.has("down_mbit_per_s") && keys.has("round_trip_ms")) {
-        let known: Vec<_> = LINK_CLASSES.iter().map(|(name, ..)| *name).collect();
-        let known = known.join(", ");
-        keys.mistake("class", &format!("is `{name}`: {known}, or one with `down_mbit_per_s` and `round_trip_ms`"));
-    }
-    let usual = class(&name, 1.0);
-    Link {
-        share: keys.number("share", None, 0.0, 1e9),
-        down_bits_per_s: keys.number("down_mbit_per_s", Some(usual.down_bits_per_s / 1e6), 0.001, 1e6) * 1e6,
-        round_trip_ms: keys.number("round_trip_ms", Some(usual.round_trip_ms), 0.0, 60_000.0),
-        name,
-    }
-}
-
-fn fault(keys: &mut Keys<'_>) -> Option<Fault> {
-    let name = keys.text("kind", true);
-    let kind = FaultKind::ALL.iter().find(|(_, known)| *known == name).map(|(kind, _)| *kind);
-    if kind.is_none() && !name.is_empty() {
-        let known: Vec<_> = FaultKind::ALL.iter().map(|(_, name)| *name).collect();
-        keys.mistake("kind", &format!("is `{name}`: it must be one of {}", known.join(", ")));
-    }
-    let node = keys.text("node", true);
-    let edge = node.strip_prefix("edge-").and_then(|number| number.parse().ok()).filter(|number| *number > 0);
-    let place = if node == "origin" { Some(Place::Origin) } else { edge.map(Place::Edge) };
-    if place.is_none() && !node.is_empty() {
-        keys.mistake("node", &format!("is `{node}`: it must be origin, edge-1, edge-2 …"));
-    }
-    let at_s = keys.number("at_s", None, 0.0, DURATION_S_MAX);
-    let for_s = keys.number("for_s", Some(DURATION_S_MAX), 0.001, DURATION_S_MAX);
-    Some(Fault { kind: kind?, place: place?, at_s, for_s })
 }
 
 fn system(keys: &mut Keys<'_>) -> System {

@@ -6,14 +6,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use colibri_cluster::catalogue::{Catalogue, CatalogueConfig, CatalogueError, Published, RELEASE, REPOSITORY};
-use colibri_cluster::trouble::Kind;
-use colibri_cluster::{Cluster, ClusterConfig, ClusterError, Node};
+use colibri_cluster::{Cluster, ClusterConfig, ClusterError, FaultKind, Gates};
 use colibri_common::Clock;
 use colibri_metadata::{RepoConfig, RepoConfigError};
 use colibri_package::url::AbsolutePackageUrl;
 
 use crate::limits::SPAWNED_EDGES_MAX;
-use crate::scenario::{Fault, FaultKind, Place, Scenario};
+use crate::scenario::{Fault, Place, Scenario};
 
 /// Where devices go and what there is.
 #[derive(Debug, Clone)]
@@ -84,14 +83,15 @@ impl Spawned {
             Ok::<_, CatalogueError>((catalogue, first))
         });
         let (catalogue, first) = made.await??;
-        let cluster = Cluster::start(&ClusterConfig {
+        let config = ClusterConfig {
             repositories: vec![(REPOSITORY.to_owned(), catalogue.dir().to_owned())],
             edges: system.edges,
             edge_memory_bytes: system.edge_cache_bytes,
             edge_disk_bytes: system.edge_cache_bytes,
             work: work.join("edges"),
             block_udp: false,
-        })?;
+        };
+        let cluster = Cluster::start_with(&config, &gates(scenario))?;
         Ok(Self { cluster, catalogue: Arc::new(catalogue), clock, published: Mutex::new(vec![first]) })
     }
 
@@ -140,34 +140,17 @@ impl Spawned {
 
     /// Address of an edge, counted from 1.
     pub fn edge_url(&self, number: usize) -> Option<String> {
-        Some(self.cluster.edges.get(number.checked_sub(1)?)?.node.url())
+        Some(self.cluster.edges.get(number.checked_sub(1)?)?.url())
     }
 
     /// Begins or ends a fault.
     pub async fn set(&self, fault: &Fault, on: bool) -> Result<(), SpawnError> {
-        let (node, edge) = match fault.place {
-            Place::Origin => (&self.cluster.origin, None),
-            // The scenario was checked: there is such an edge.
-            Place::Edge(number) => match self.cluster.edges.get(number - 1) {
-                Some(edge) => (&edge.node, Some(edge)),
-                None => return Ok(()),
-            },
+        let edge = match fault.place {
+            Place::Origin => None,
+            Place::Edge(number) => Some(number),
+            Place::Devices => return Ok(()),
         };
-        let kind = match fault.kind {
-            FaultKind::Kill => return kill(node, on).await,
-            FaultKind::Corrupt => {
-                edge.map_or(&self.cluster.origin_lies, |edge| &edge.lies).set(on);
-                return Ok(());
-            }
-            FaultKind::Truncate => Kind::Truncate,
-            FaultKind::Freeze => Kind::Freeze,
-            FaultKind::Stall => Kind::Stall,
-            FaultKind::Slow => Kind::Slow,
-            FaultKind::Refuse => Kind::Refuse,
-            FaultKind::Error => Kind::Error,
-        };
-        edge.map_or(&self.cluster.origin_trouble, |edge| &edge.trouble).set(kind, on);
-        Ok(())
+        Ok(self.cluster.set(edge, fault.kind, on).await?)
     }
 
     /// Stops everything.
@@ -180,10 +163,11 @@ impl Spawned {
     }
 }
 
-async fn kill(node: &Node, on: bool) -> Result<(), SpawnError> {
-    if on {
-        node.kill().await;
-        return Ok(());
-    }
-    Ok(node.revive().await?)
+/// The edges that a scenario cuts off.
+fn gates(scenario: &Scenario) -> Gates {
+    let of = |kind| {
+        let edges = scenario.faults.iter().filter(|fault| fault.kind == kind).map(|fault| fault.place);
+        edges.filter_map(|place| if let Place::Edge(number) = place { Some(number) } else { None }).collect()
+    };
+    Gates { upstream: of(FaultKind::Partition), devices: of(FaultKind::Cut) }
 }

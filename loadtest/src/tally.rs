@@ -1,8 +1,8 @@
 //! [`TallyKeep`]: a device's store that remembers hashes and counts, not content. Every leaf it counts has been verified; a
 //! blob counts as kept only when all its leaves were seen. meta.fars are kept once for the whole fleet, to be parsed.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -46,6 +46,7 @@ pub(crate) struct TallyKeep {
     held: Arc<Mutex<HashMap<BlobId, u64>>>,
     meta_fars: Arc<MetaFars>,
     audit: Option<Arc<Audit>>,
+    is_full: Arc<AtomicBool>,
 }
 
 impl TallyKeep {
@@ -56,7 +57,23 @@ impl TallyKeep {
     /// One that holds these packages' blobs. With an audit, what it takes besides is kept whole until it is taken, and hashed.
     pub fn holding(meta_fars: Arc<MetaFars>, packages: &[Arc<[(BlobId, u64)]>], audit: Option<Arc<Audit>>) -> Self {
         let held = packages.iter().flat_map(|blobs| blobs.iter().copied()).collect();
-        Self { held: Arc::new(Mutex::new(held)), meta_fars, audit }
+        Self { held: Arc::new(Mutex::new(held)), meta_fars, audit, is_full: Arc::default() }
+    }
+
+    /// The same, with no room for anything new while the switch is on.
+    pub fn full_while(self, is_full: Arc<AtomicBool>) -> Self {
+        Self { is_full, ..self }
+    }
+
+    /// Lets go of everything but these; number of blobs and bytes that went.
+    pub fn let_go(&self, stays: &HashSet<BlobId>) -> (u64, u64) {
+        let (mut blobs, mut bytes) = (0, 0);
+        lock(&self.held).retain(|id, length| {
+            let is_kept = stays.contains(id);
+            (blobs, bytes) = (blobs + u64::from(!is_kept), bytes + if is_kept { 0 } else { *length });
+            is_kept
+        });
+        (blobs, bytes)
     }
 
     /// Number of blobs and bytes of content held.
@@ -103,6 +120,9 @@ impl Keep for TallyKeep {
         length: ClaimedLength,
         purpose: Purpose,
     ) -> Result<Box<dyn PartialKeep>, KeepError> {
+        if self.is_full.load(Ordering::Relaxed) {
+            return Err(KeepError::NoSpace("the fleet's devices are full".to_owned()));
+        }
         let keep = self.clone();
         let seen = vec![false; usize::try_from(leaves.count()).expect("leaf lists fit memory")];
         let is_audited = self.audit.is_some() && length.0 <= AUDITED_BLOB_BYTES_MAX;

@@ -9,6 +9,7 @@ use colibri_loadtest::outcome::{Report, Standing};
 use colibri_loadtest::plan::Plan;
 use colibri_loadtest::record::{Outcome, Step};
 use colibri_loadtest::runner::{self, RunConfig, RunError};
+use colibri_loadtest::slo::Judged;
 use colibri_loadtest::spawned::Spawned;
 
 fn scenario(text: &str) -> Scenario {
@@ -47,7 +48,16 @@ async fn a_release_reaches_every_device() {
     assert!(count("sessions") >= 40 && count("origin_bytes") > 0 && count("content_bytes") > 20 * 20_000);
     assert_eq!(report.marks.len(), 1, "{:?}", report.marks);
     let record = report.load_record().unwrap();
-    for step in [Step::Boot, Step::Timestamp, Step::Refresh, Step::Resolve, Step::Fetch, Step::Install, Step::Session] {
+    for step in [
+        Step::Boot,
+        Step::Timestamp,
+        Step::Refresh,
+        Step::Resolve,
+        Step::Fetch,
+        Step::Verify,
+        Step::Install,
+        Step::Session,
+    ] {
         assert!(record.of(step, Some(Outcome::Ok), None).is_some_and(|of| of.len() >= 20), "{step:?}");
     }
     assert!(report.csv().lines().any(|line| line.starts_with("fetch,ok,\"dsl\",")), "{}", report.csv());
@@ -125,4 +135,73 @@ async fn a_target_that_is_not_there() {
     let config = RunConfig { scenario: scenario.clone(), target, device: DeviceConfig::default(), clock };
     let error = runner::run(config, Plan::of(&scenario).map(Ok), None, Arc::default()).await.unwrap_err();
     assert!(matches!(error, RunError::Unreachable(_)), "{error}");
+}
+
+/// Invariants hold, everybody has the newest release at the end, and what was said to happen happened.
+fn converged(report: &Report, devices: u64, marks: &[&str]) {
+    assert!(report.invariants.iter().all(|invariant| invariant.held), "{report:#?}");
+    assert_eq!(report.counters["devices_updated"], devices, "{:?}", report.counters);
+    for mark in marks {
+        assert!(report.marks.iter().any(|found| found.what == *mark), "{mark} is not in {:?}", report.marks);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edges_that_are_cut_off_or_drain_are_gone_around() {
+    let text = "name = 'split'\ndevices = 18\nduration_s = 9\n[arrivals]\nkind = 'poll'\ninterval_s = 3\n\
+        [[release]]\nat_s = 2\n[[fault]]\nkind = 'partition'\nnode = 'edge-1'\nat_s = 1\nfor_s = 4\n\
+        [[fault]]\nkind = 'cut'\nnode = 'edge-2'\nat_s = 1\nfor_s = 4\n\
+        [[fault]]\nkind = 'drain'\nnode = 'edge-3'\nat_s = 6\nfor_s = 2\n\
+        [system]\nedges = 3\npackages = 0\nrelease_files = 4\nrelease_file_bytes = 20000\n";
+    let (report, _) = run(&[text, PATIENT].concat()).await;
+    converged(&report, 18, &["edge-1 partition begins", "edge-2 cut ends", "edge-3 drain begins", "edge-3 drain ends"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_with_a_wrong_clock_or_a_full_disk_wait_until_that_is_over() {
+    let text = "name = 'ill'\ndevices = 12\nduration_s = 8\n[arrivals]\nkind = 'poll'\ninterval_s = 1\n\
+        [[fault]]\nkind = 'clock-skew'\nnode = 'devices'\nat_s = 0\nfor_s = 2\nby_s = 1e9\n\
+        [[release]]\nat_s = 2.5\n[[fault]]\nkind = 'disk-full'\nnode = 'devices'\nat_s = 2.2\nfor_s = 4\n";
+    let (report, _) = run(&[text, SMALL, PATIENT].concat()).await;
+    converged(&report, 12, &["devices clock-skew begins", "devices disk-full ends"]);
+    let texts = report.load_record().unwrap().failure_texts.join("; ");
+    assert!(texts.contains("expired") && texts.contains("devices are full"), "{texts}");
+    assert_eq!(report.counters["unverified_bytes"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_of_a_megabit_carries_no_more_and_loss_costs_no_byte() {
+    let text = "name = 'slow'\ndevices = 6\nduration_s = 4\nshaped = true\ninstalled = false\n\
+        slo = ['h3_requests/requests > 90%', 'p50(step=fetch, link=narrow) > 900ms']\n\
+        [arrivals]\nkind = 'flash'\nwithin_s = 1\n\
+        [[link]]\nclass = 'narrow'\nshare = 1\ndown_mbit_per_s = 1\nround_trip_ms = 20\nloss_percent = 1\n\
+        [system]\nedges = 1\npackages = 0\nrelease_files = 2\nrelease_file_bytes = 62500\n";
+    let scenario = scenario(&[text, PATIENT].concat());
+    let (report, _) = run(&[text, PATIENT].concat()).await;
+    converged(&report, 6, &[]);
+    // What a megabit takes does not hang on this machine: it is the link's own time, and the machine's comes on top.
+    let record = report.load_record().unwrap();
+    assert!(
+        scenario.slo.iter().all(|rule| {
+            let judged = Judged { record: &record, links: &report.links, released_at_s: 0.0, devices: 6 };
+            rule.judge(&judged, true).kept == Some(true)
+        }),
+        "{:#?}",
+        report.verdicts
+    );
+    assert!(report.counters["device_bytes"] >= 6 * 125_000, "{:?}", report.counters);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_that_keep_their_connections_use_them_again() {
+    let text = "name = 'hold'\ndevices = 10\nduration_s = 6\nhold_connections = true\n\
+        [arrivals]\nkind = 'poll'\ninterval_s = 2\n";
+    let (report, _) = run(&[text, SMALL, PATIENT].concat()).await;
+    let count = |name: &str| report.counters[name];
+    assert!(count("sessions") >= 25 && count("sessions_failed") == 0, "{:?}", report.counters);
+    assert!(count("connections") < count("sessions"), "{:?}", report.counters);
+    // All requests but the first ones of new connections found one that had carried others.
+    assert_eq!(count("requests"), count("reused_requests") + count("connections"), "{:?}", report.counters);
+    let (anew, _) = run(&[&text.replace("hold_connections = true\n", ""), SMALL, PATIENT].concat()).await;
+    assert!(anew.counters["connections"] >= anew.counters["sessions"], "{:?}", anew.counters);
 }

@@ -179,7 +179,7 @@ fn plan_of(file: Option<&Path>, scenario: &Scenario) -> Result<Wakes, LoadtestEr
 
 /// Servers that run somewhere else.
 async fn target(args: &Run, scenario: &mut Scenario) -> Result<Target, LoadtestError> {
-    if !scenario.faults.is_empty() || !scenario.releases_at_s.is_empty() {
+    if scenario.acts_on_servers() {
         return Err(LoadtestError::OnlySpawned(scenario.name.clone()));
     }
     let Some(first) = args.target.first() else { return Err(LoadtestError::NoTarget) };

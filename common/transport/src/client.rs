@@ -7,6 +7,9 @@ mod dial;
 mod http1;
 mod http2;
 mod http3;
+#[cfg(feature = "links")]
+pub(crate) mod link;
+pub(crate) mod network;
 mod udp_paths;
 pub mod unix;
 
@@ -26,6 +29,7 @@ use crate::tls::trust::{ClientIdentity, Trust};
 use authority::{Authority, Key};
 use connection::{Outgoing, Retry};
 use dial::Dialer;
+use network::Network;
 pub use udp_paths::{Routes, SystemRoutes};
 
 /// How a [`Client`] behaves.
@@ -46,6 +50,8 @@ pub struct ClientConfig {
     /// HTTP/3 connections to one authority, each from a UDP socket of its own; further ones are made while those there are
     /// busy. With one, a single path and a single core of the server carry everything.
     pub udp_sockets: usize,
+    /// What its connections leave this process by.
+    pub network: Network,
     /// How long HTTP/3 may try alone before TCP joins the race. All that is ever paid for UDP that leads nowhere, and paid
     /// once on each network: afterwards nothing waits for HTTP/3 there until it has answered.
     pub http3_head_start: Duration,
@@ -68,6 +74,7 @@ impl Default for ClientConfig {
             header_timeout: Duration::from_secs(30),
             body_idle_timeout: Duration::from_secs(30),
             udp_sockets: 1,
+            network: Network::Own,
             http3_head_start: Duration::from_millis(150),
             dead_udp_memory: Duration::from_secs(300),
             pool_idle_timeout: Duration::from_secs(60),
@@ -91,12 +98,53 @@ pub struct RequestCounts {
     pub h2_connections: u64,
     /// HTTP/1.1 connections made.
     pub h1_connections: u64,
+    /// Of all connections, those that were secured.
+    pub tls_connections: u64,
+    /// Handshakes in which a server proved who it is; the other connections resumed an earlier session.
+    pub full_handshakes: u64,
+    /// Requests on a connection that had carried others before.
+    pub reused: u64,
     /// Requests sent a second time because their pooled connection was broken.
     pub retries: u64,
     /// Times a UDP path was found dead.
     pub dead_udp_paths: u64,
     /// Times TCP waited for HTTP/3 in vain.
     pub head_starts_lost: u64,
+}
+
+impl RequestCounts {
+    /// What was counted after `earlier`, a former state of the same counts.
+    pub const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            h3_requests: self.h3_requests - earlier.h3_requests,
+            h2_requests: self.h2_requests - earlier.h2_requests,
+            h1_requests: self.h1_requests - earlier.h1_requests,
+            h3_connections: self.h3_connections - earlier.h3_connections,
+            h2_connections: self.h2_connections - earlier.h2_connections,
+            h1_connections: self.h1_connections - earlier.h1_connections,
+            tls_connections: self.tls_connections - earlier.tls_connections,
+            full_handshakes: self.full_handshakes - earlier.full_handshakes,
+            reused: self.reused - earlier.reused,
+            retries: self.retries - earlier.retries,
+            dead_udp_paths: self.dead_udp_paths - earlier.dead_udp_paths,
+            head_starts_lost: self.head_starts_lost - earlier.head_starts_lost,
+        }
+    }
+
+    /// Requests over all protocols.
+    pub const fn requests(&self) -> u64 {
+        self.h3_requests + self.h2_requests + self.h1_requests
+    }
+
+    /// Connections over all protocols.
+    pub const fn connections(&self) -> u64 {
+        self.h3_connections + self.h2_connections + self.h1_connections
+    }
+
+    /// Connections that resumed an earlier session. A handshake that failed after the server had proved who it is makes one fewer.
+    pub const fn resumed(&self) -> u64 {
+        self.tls_connections.saturating_sub(self.full_handshakes)
+    }
 }
 
 #[derive(Default)]
@@ -107,6 +155,9 @@ struct Counters {
     h3_connections: AtomicU64,
     h2_connections: AtomicU64,
     h1_connections: AtomicU64,
+    tls_connections: AtomicU64,
+    full_handshakes: Arc<AtomicU64>,
+    reused: AtomicU64,
     retries: AtomicU64,
     dead_udp_paths: AtomicU64,
     head_starts_lost: AtomicU64,
@@ -161,6 +212,9 @@ impl Client {
         let head = outgoing.head.clone();
         let connection = authority.acquire().await?;
         let (reused, admission) = (connection.reused(), connection.admission());
+        if reused {
+            count(&self.dialer.counters.reused);
+        }
         let failure = match connection.send(outgoing, &self.dialer).await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
@@ -192,6 +246,9 @@ impl Client {
             h3_connections: read(&counters.h3_connections),
             h2_connections: read(&counters.h2_connections),
             h1_connections: read(&counters.h1_connections),
+            tls_connections: read(&counters.tls_connections),
+            full_handshakes: read(&counters.full_handshakes),
+            reused: read(&counters.reused),
             retries: read(&counters.retries),
             dead_udp_paths: read(&counters.dead_udp_paths),
             head_starts_lost: read(&counters.head_starts_lost),

@@ -27,6 +27,10 @@ mod tls;
 
 pub use backoff::Backoff;
 pub use body::{Body, BodySender};
+#[cfg(feature = "links")]
+pub use client::link::{Direction, Link};
+#[cfg(feature = "client")]
+pub use client::network::{Network, SharedSockets};
 #[cfg(feature = "client")]
 pub use client::unix::UnixClient;
 #[cfg(feature = "client")]

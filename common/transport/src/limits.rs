@@ -52,6 +52,10 @@ pub const NETWORKS_MAX: usize = 16;
 pub const HTTP1_CONNECTIONS_MAX: usize = 16;
 /// UDP sockets of one client for each address family, and HTTP/3 connections to one authority.
 pub const UDP_SOCKETS_MAX: usize = 16;
+/// UDP sockets that several clients share, for each address family.
+pub const SHARED_SOCKETS_MAX: usize = 256;
+/// Bytes on their way in one direction of a link that is made in this process; what comes then is lost.
+pub const LINK_HELD_BYTES_MAX: usize = 16 << 20;
 /// With so many requests in flight on each HTTP/3 connection to an authority, another is made.
 pub const HTTP3_BUSY_STREAMS: usize = 8;
 /// Addresses of one name that a client tries.
@@ -97,6 +101,8 @@ pub const ALL: &[(&str, u64)] = &[
     ("NETWORKS_MAX", NETWORKS_MAX as u64),
     ("HTTP1_CONNECTIONS_MAX", HTTP1_CONNECTIONS_MAX as u64),
     ("UDP_SOCKETS_MAX", UDP_SOCKETS_MAX as u64),
+    ("SHARED_SOCKETS_MAX", SHARED_SOCKETS_MAX as u64),
+    ("LINK_HELD_BYTES_MAX", LINK_HELD_BYTES_MAX as u64),
     ("HTTP3_BUSY_STREAMS", HTTP3_BUSY_STREAMS as u64),
     ("ADDRESSES_MAX", ADDRESSES_MAX as u64),
     ("PEM_BYTES_MAX", PEM_BYTES_MAX),

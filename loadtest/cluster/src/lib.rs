@@ -1,10 +1,12 @@
 //! A whole system in one process: an origin and edges on loopback, with faults that a test or demo can switch on.
 //!
-//! The faults are wrappers around the real parts ([`fault`], [`trouble`]); the parts themselves have no such switch. A
+//! The faults are wrappers around the real parts ([`fault`], [`trouble`]) and ports in front of them ([`gate`]); the parts themselves have no such switch. A
 //! [`catalogue`] generates content for load tests. Deliberately absent: devices, and any other publishing.
 
 pub mod catalogue;
 pub mod fault;
+pub mod gate;
+mod kind;
 pub mod limits;
 mod origin_log;
 pub mod trouble;
@@ -27,6 +29,8 @@ use tokio_util::task::TaskTracker;
 use crate::limits::{PORT_ATTEMPTS_MAX, REVIVAL_ATTEMPTS_MAX};
 
 pub use fault::Lies;
+pub use gate::Gate;
+pub use kind::{FaultKind, Victim};
 pub use origin_log::OriginLog;
 pub use trouble::Trouble;
 
@@ -53,6 +57,15 @@ pub struct ClusterConfig {
     pub block_udp: bool,
 }
 
+/// Which edges get a [`Gate`], so that they can be cut off; counted from 1.
+#[derive(Debug, Clone, Default)]
+pub struct Gates {
+    /// Between them and the origin.
+    pub upstream: Vec<usize>,
+    /// Between them and devices.
+    pub devices: Vec<usize>,
+}
+
 /// Why a system did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -68,6 +81,14 @@ pub enum ClusterError {
     /// A repository's name.
     #[error("`{0}` cannot be the name of a repository")]
     Name(String),
+    /// A port that can be shut.
+    #[error("a gate in front of {target}: {source}")]
+    Gate {
+        /// What is behind it.
+        target: SocketAddr,
+        /// Why it cannot be opened.
+        source: std::io::Error,
+    },
     /// The port that should swallow datagrams.
     #[error("UDP {address}: {source}")]
     Blackhole {
@@ -85,6 +106,8 @@ pub struct Node {
     config: ServerConfig,
     /// Nothing while it is killed.
     serving: Mutex<Option<Serving>>,
+    /// Held while it is being taken away or brought back.
+    changing: tokio::sync::Mutex<()>,
     _blackhole: Option<UdpSocket>,
 }
 
@@ -125,8 +148,20 @@ impl Node {
         }
     }
 
+    /// Lets this node finish what it has begun, and waits until it is gone.
+    pub async fn drain(&self) {
+        let _changing = self.changing.lock().await;
+        let serving = self.serving().take();
+        if let Some(Serving { stop, task }) = serving {
+            stop.cancel();
+            // A panic of the listener has been reported by its task already.
+            drop(task.await);
+        }
+    }
+
     /// Ends this node's connections and listeners at once, in the middle of whatever they do.
     pub async fn kill(&self) {
+        let _changing = self.changing.lock().await;
         let serving = self.serving().take();
         if let Some(Serving { task, .. }) = serving {
             task.abort();
@@ -135,11 +170,12 @@ impl Node {
         }
     }
 
-    /// Starts a node that was killed again, on the same port and with all that it kept. One that runs goes on running.
+    /// Starts a node that was killed or drained again, on the same port and with all that it kept. One that runs goes on running.
     ///
     /// # Errors
     /// Somebody else has taken the port.
     pub async fn revive(&self) -> Result<(), ClusterError> {
+        let _changing = self.changing.lock().await;
         if self.serving().is_some() {
             return Ok(());
         }
@@ -182,6 +218,17 @@ pub struct EdgeNode {
     pub lies: Lies,
     /// Its other troubles.
     pub trouble: Trouble,
+    /// Between it and the origin, if it was asked for.
+    pub upstream_gate: Option<Gate>,
+    /// Between it and devices, if it was asked for.
+    pub device_gate: Option<Gate>,
+}
+
+impl EdgeNode {
+    /// Where devices find it, as `https://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        self.device_gate.as_ref().map_or_else(|| self.node.url(), |gate| format!("https://{}", gate.address()))
+    }
 }
 
 /// A running system.
@@ -203,6 +250,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts the origin, then the edges in front of it.
     pub fn start(config: &ClusterConfig) -> Result<Self, ClusterError> {
+        Self::start_with(config, &Gates::default())
+    }
+
+    /// The same with gates.
+    pub fn start_with(config: &ClusterConfig, gates: &Gates) -> Result<Self, ClusterError> {
         let tasks = TaskTracker::new();
         let origin_log = Arc::new(OriginLog::default());
         let repositories = config.repositories.iter().map(|(name, path)| {
@@ -216,14 +268,14 @@ impl Cluster {
         let handler = fault::lying(origin.handler(), origin_lies.clone(), tasks.clone());
         let handler = trouble::troubled(handler, origin_trouble.clone(), tasks.clone());
         let origin = listen(&handler, config.block_udp)?;
-        let edges = (1..=config.edges).map(|number| start_edge(number, &origin, config, &tasks));
+        let edges = (1..=config.edges).map(|number| start_edge(number, &origin, (config, gates), &tasks));
         let edges = edges.collect::<Result<_, _>>()?;
         Ok(Self { origin, origin_lies, origin_trouble, origin_log, edges, tasks })
     }
 
     /// The device-side configuration of a repository with all edges as mirrors, trusting `root`.
     pub fn device_config(&self, repository: &str, root: &Root) -> Result<RepoConfig, RepoConfigError> {
-        let mirrors: Vec<_> = self.edges.iter().map(|edge| format!("{}/{repository}", edge.node.url())).collect();
+        let mirrors: Vec<_> = self.edges.iter().map(|edge| format!("{}/{repository}", edge.url())).collect();
         let first = mirrors.first().cloned().unwrap_or_else(|| format!("{}/{repository}", self.origin.url()));
         let mut config = RepoConfig::from_root(repository, root, &first)?;
         let template = config.mirrors[0].clone();
@@ -233,6 +285,37 @@ impl Cluster {
             mirror
         }));
         Ok(config)
+    }
+
+    /// Begins or ends a fault of an edge, counted from 1, or of the origin. What is not about nodes, and edges that there are not,
+    /// change nothing.
+    ///
+    /// # Errors
+    /// A node could not be started again.
+    pub async fn set(&self, edge: Option<usize>, kind: FaultKind, on: bool) -> Result<(), ClusterError> {
+        let edge = match edge {
+            None => None,
+            Some(number) => match number.checked_sub(1).and_then(|index| self.edges.get(index)) {
+                Some(edge) => Some(edge),
+                None => return Ok(()),
+            },
+        };
+        let node = edge.map_or(&self.origin, |edge| &edge.node);
+        let gate = |gate: fn(&EdgeNode) -> &Option<Gate>| {
+            if let Some(gate) = edge.and_then(|edge| gate(edge).as_ref()) {
+                gate.set_shut(on);
+            }
+        };
+        match kind {
+            FaultKind::Kill | FaultKind::Drain if !on => node.revive().await?,
+            FaultKind::Kill => node.kill().await,
+            FaultKind::Drain => node.drain().await,
+            FaultKind::Partition => gate(|edge| &edge.upstream_gate),
+            FaultKind::Cut => gate(|edge| &edge.device_gate),
+            FaultKind::Corrupt => edge.map_or(&self.origin_lies, |edge| &edge.lies).set(on),
+            _ => edge.map_or(&self.origin_trouble, |edge| &edge.trouble).set(kind, on),
+        }
+        Ok(())
     }
 
     /// Stops everything, edges first, and waits.
@@ -251,13 +334,19 @@ impl Cluster {
 fn start_edge(
     number: usize,
     origin: &Node,
-    config: &ClusterConfig,
+    (config, gates): (&ClusterConfig, &Gates),
     tasks: &TaskTracker,
 ) -> Result<EdgeNode, ClusterError> {
+    let gate = |wanted: &[usize], target: SocketAddr| {
+        let gate = wanted.contains(&number).then(|| Gate::open(target)).transpose();
+        gate.map_err(|source| ClusterError::Gate { target, source })
+    };
+    let upstream_gate = gate(&gates.upstream, origin.address)?;
+    let upstream = upstream_gate.as_ref().map_or_else(|| origin.url(), |gate| format!("https://{}", gate.address()));
     let name = format!("edge-{number}");
     let dir = config.work.join(&name);
     let edge_config = EdgeConfig {
-        upstreams: vec![origin.url()],
+        upstreams: vec![upstream],
         memory_bytes: config.edge_memory_bytes,
         disk: Some(DiskTierConfig { admission: Admission::Always, ..DiskTierConfig::new(dir, config.edge_disk_bytes) }),
         name,
@@ -269,7 +358,8 @@ fn start_edge(
     let trouble = Trouble::default();
     let handler = trouble::troubled(handler, trouble.clone(), tasks.clone());
     let node = listen(&handler, config.block_udp)?;
-    Ok(EdgeNode { node, edge, lies, trouble })
+    let device_gate = gate(&gates.devices, node.address)?;
+    Ok(EdgeNode { node, edge, lies, trouble, upstream_gate, device_gate })
 }
 
 fn listen(handler: &Handler, block_udp: bool) -> Result<Node, ClusterError> {
@@ -289,5 +379,7 @@ fn listen(handler: &Handler, block_udp: bool) -> Result<Node, ClusterError> {
     };
     let address = server.address();
     let (handler, config) = (handler.clone(), ServerConfig { address, ..config });
-    Ok(Node { address, handler, config, serving: Mutex::new(Some(Serving::begin(server))), _blackhole: blackhole })
+    let serving = Mutex::new(Some(Serving::begin(server)));
+    let changing = tokio::sync::Mutex::default();
+    Ok(Node { address, handler, config, serving, changing, _blackhole: blackhole })
 }

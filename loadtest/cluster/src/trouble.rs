@@ -1,4 +1,4 @@
-//! [`Trouble`]: what a node can be made to do wrong while it runs, each with its switch; more than one at a time if need be.
+//! [`Trouble`]: what a node can be made to answer wrong while it runs, each with its switch; more than one at a time if need be.
 //!
 //! What bytes are spoilt is in [`crate::fault`]; killing a node is [`crate::Node::kill`].
 
@@ -14,27 +14,11 @@ use http::{HeaderValue, StatusCode};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use crate::kind::FaultKind;
 use crate::limits::FROZEN_BYTES_MAX;
 
 /// How long each answer of a slow node is delayed.
 pub const SLOW: Duration = Duration::from_millis(250);
-
-/// One way to go wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Blob bodies end in the middle, as if that were all.
-    Truncate,
-    /// The timestamp stays what it was.
-    Freeze,
-    /// Answers wait until the switch is off.
-    Stall,
-    /// Answers come [`SLOW`]ly.
-    Slow,
-    /// 429 to everything.
-    Refuse,
-    /// 503 to everything.
-    Error,
-}
 
 /// Switches of one node. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -42,7 +26,7 @@ pub struct Trouble(Arc<Switches>);
 
 #[derive(Debug)]
 struct Switches {
-    on: [AtomicBool; 6],
+    on: [AtomicBool; FaultKind::ALL.len()],
     stalled: watch::Sender<bool>,
     done: AtomicU64,
     /// Timestamps as they were last answered, by path and accepted codings.
@@ -61,10 +45,10 @@ impl Default for Switches {
 }
 
 impl Trouble {
-    /// Begins or ends a trouble.
-    pub fn set(&self, kind: Kind, on: bool) {
+    /// Begins or ends a trouble. Kinds that are not about answers do nothing here.
+    pub fn set(&self, kind: FaultKind, on: bool) {
         self.0.on[kind as usize].store(on, Ordering::SeqCst);
-        if kind == Kind::Stall {
+        if kind == FaultKind::Stall {
             self.0.stalled.send_replace(on);
         }
     }
@@ -74,7 +58,7 @@ impl Trouble {
         self.0.done.load(Ordering::SeqCst)
     }
 
-    fn is(&self, kind: Kind) -> bool {
+    fn is(&self, kind: FaultKind) -> bool {
         let on = self.0.on[kind as usize].load(Ordering::SeqCst);
         self.0.done.fetch_add(u64::from(on), Ordering::SeqCst);
         on
@@ -90,18 +74,18 @@ pub fn troubled(inner: Handler, trouble: Trouble, tasks: TaskTracker) -> Handler
     handler(move |request: Request| {
         let (inner, trouble, tasks) = (inner.clone(), trouble.clone(), tasks.clone());
         async move {
-            if trouble.is(Kind::Stall) {
+            if trouble.is(FaultKind::Stall) {
                 let mut stalled = trouble.0.stalled.subscribe();
                 // The sender lives as long as the switches.
                 _ = stalled.wait_for(|stalled| !stalled).await;
             }
-            if trouble.is(Kind::Slow) {
+            if trouble.is(FaultKind::Slow) {
                 tokio::time::sleep(SLOW).await;
             }
-            if trouble.is(Kind::Refuse) {
+            if trouble.is(FaultKind::Refuse) {
                 return refused(StatusCode::TOO_MANY_REQUESTS);
             }
-            if trouble.is(Kind::Error) {
+            if trouble.is(FaultKind::Error) {
                 return refused(StatusCode::SERVICE_UNAVAILABLE);
             }
             answer(inner, request, &trouble, &tasks).await
@@ -116,7 +100,7 @@ async fn answer(inner: Handler, request: Request, trouble: &Trouble, tasks: &Tas
     }
     let response = inner(request).await;
     let is_blob = path.contains("/blobs/") && !path.contains("/leaves/");
-    if is_blob && response.status().is_success() && trouble.is(Kind::Truncate) {
+    if is_blob && response.status().is_success() && trouble.is(FaultKind::Truncate) {
         return truncated(response, tasks);
     }
     response
@@ -132,7 +116,7 @@ fn refused(status: StatusCode) -> Response {
 async fn timestamp(inner: Handler, request: Request, path: String, trouble: &Trouble) -> Response {
     let codings = request.headers().get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let key = (path, codings.to_owned());
-    if trouble.is(Kind::Freeze)
+    if trouble.is(FaultKind::Freeze)
         && let Some((parts, bytes)) = trouble.timestamps().get(&key)
     {
         return Response::from_parts(parts.clone(), Body::full(bytes.clone()));

@@ -2,6 +2,7 @@
 //!
 //! Everything that decides is the code of `colibri-device`; here it is called step by step with a watch in hand.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,8 +11,10 @@ use colibri_device::{Device, DeviceConfig, DeviceError, Keep, Repositories};
 use colibri_metadata::{RepoConfig, Role, TrustedSet};
 use colibri_package::package::MetaFar;
 use colibri_package::url::AbsolutePackageUrl;
+use colibri_transport::Client;
 
 use super::state::Blobs;
+use super::ways::{Ailments, Ways};
 use crate::plan::PlannedWake;
 use crate::record::{Outcome, Step};
 use crate::tally::{Audit, MetaFars, TallyKeep};
@@ -24,6 +27,8 @@ pub(crate) struct Shared {
     pub clock: Arc<dyn Clock>,
     pub meta_fars: Arc<MetaFars>,
     pub audit: Arc<Audit>,
+    pub ways: Ways,
+    pub ailments: Arc<Ailments>,
 }
 
 /// A device that wakes.
@@ -35,6 +40,10 @@ pub(crate) struct Waking {
     pub trusted: Option<Arc<TrustedSet>>,
     pub held: Vec<BlobId>,
     pub blobs: Vec<Blobs>,
+    /// The release it has; one of `held`.
+    pub release: Option<BlobId>,
+    /// Connections that it kept.
+    pub client: Option<Client>,
     /// Whether what it fetches is kept whole and hashed once more.
     pub is_audited: bool,
 }
@@ -42,6 +51,8 @@ pub(crate) struct Waking {
 /// What it did.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
+    /// Its connections as they are now.
+    pub client: Option<Client>,
     pub planned: Option<PlannedWake>,
     pub started_us: u64,
     pub ended_us: u64,
@@ -54,6 +65,8 @@ pub(crate) struct Done {
     pub got: Vec<(u16, BlobId, Blobs)>,
     pub blobs: u64,
     pub content_bytes: u64,
+    /// Blobs and bytes of what new packages replaced.
+    pub let_go: (u64, u64),
     pub received_bytes: u64,
     pub requests: colibri_transport::RequestCounts,
     /// Bad bytes by the address they came from.
@@ -74,8 +87,10 @@ impl Watch {
 pub(crate) async fn run(shared: Arc<Shared>, waking: Waking, watch: Watch) -> Done {
     let mut done = Done { started_us: watch.now_us(), trusted: waking.trusted.clone(), ..Done::default() };
     let intended_us = waking.planned.wake.at_us;
+    let audit = waking.is_audited.then(|| shared.audit.clone());
     let keep =
-        TallyKeep::holding(shared.meta_fars.clone(), &waking.blobs, waking.is_audited.then(|| shared.audit.clone()));
+        TallyKeep::holding(shared.meta_fars.clone(), &waking.blobs, audit).full_while(shared.ailments.disk_full());
+    let before = waking.client.as_ref().map(Client::counts).unwrap_or_default();
     let (held_blobs, held_bytes) = keep.totals();
     match boot(&shared, &waking, keep.clone()) {
         Err(error) => done.fail(Step::Boot, watch.now_us().saturating_sub(intended_us), &error.to_string()),
@@ -84,7 +99,8 @@ pub(crate) async fn run(shared: Arc<Shared>, waking: Waking, watch: Watch) -> Do
             if let Err(error) = at_work(&shared, &waking, &device, &keep, watch, &mut done).await {
                 done.failures.push(error.to_string());
             }
-            done.requests = device.client().counts();
+            done.requests = device.client().counts().since(&before);
+            done.client = Some(device.client().clone());
             let sources = device.repositories().list();
             for source in sources.iter().flat_map(|repository| repository.sources().list()) {
                 done.received_bytes += source.body_bytes();
@@ -95,7 +111,8 @@ pub(crate) async fn run(shared: Arc<Shared>, waking: Waking, watch: Watch) -> Do
         }
     }
     let (blobs, bytes) = keep.totals();
-    (done.blobs, done.content_bytes) = (blobs.saturating_sub(held_blobs), bytes.saturating_sub(held_bytes));
+    done.blobs = (blobs + done.let_go.0).saturating_sub(held_blobs);
+    done.content_bytes = (bytes + done.let_go.1).saturating_sub(held_bytes);
     done.ended_us = watch.now_us();
     let outcome = if done.failures.is_empty() { Outcome::Ok } else { Outcome::Failed };
     done.steps.push((Step::Session, outcome, done.ended_us.saturating_sub(intended_us)));
@@ -109,7 +126,11 @@ fn boot(shared: &Shared, waking: &Waking, keep: TallyKeep) -> Result<Device, Dev
     repository.mirrors.rotate_left(waking.edge % mirrors);
     let trusted = waking.trusted.as_deref().cloned();
     let repositories = Repositories::resuming(repository, trusted)?;
-    Device::with_keep(Arc::new(keep), repositories, shared.device.clone(), shared.clock.clone())
+    let client = match &waking.client {
+        Some(client) => client.clone(),
+        None => shared.ways.client(&waking.planned)?,
+    };
+    Device::with_client(Arc::new(keep), repositories, shared.device.clone(), client, shared.clock.clone())
 }
 
 async fn at_work(
@@ -137,16 +158,36 @@ async fn at_work(
         is_new = true;
     }
     if is_new {
-        let since_us = watch.now_us();
-        // What is not wanted any more was let go with the state that comes of `got`; the package must be wholly here.
-        for (_, hash, _) in &done.got {
-            if !waking.held.contains(hash) && !device.is_on_device(*hash).await? {
-                done.fail(Step::Install, watch.now_us() - since_us, &format!("package {hash} is not whole"));
-                return Ok(());
-            }
-        }
-        done.steps.push((Step::Install, Outcome::Ok, watch.now_us() - since_us));
+        install(waking, device, keep, watch, done).await?;
     }
+    Ok(())
+}
+
+/// Proves that what was fetched is whole, then lets go of what it replaces.
+async fn install(
+    waking: &Waking,
+    device: &Device,
+    keep: &TallyKeep,
+    watch: Watch,
+    done: &mut Done,
+) -> Result<(), DeviceError> {
+    let since_us = watch.now_us();
+    for (_, hash, _) in &done.got {
+        if !waking.held.contains(hash) && !device.is_on_device(*hash).await? {
+            done.fail(Step::Verify, watch.now_us() - since_us, &format!("package {hash} is not whole"));
+            return Ok(());
+        }
+    }
+    let verified_us = watch.now_us();
+    done.steps.push((Step::Verify, Outcome::Ok, verified_us - since_us));
+    let is_replaced = |hash: &BlobId| {
+        waking.release == Some(*hash) && done.got.iter().any(|(number, new, _)| *number == 0 && new != hash)
+    };
+    let stays = waking.held.iter().zip(&waking.blobs).filter(|(hash, _)| !is_replaced(hash)).map(|(_, blobs)| blobs);
+    let stays = stays.chain(done.got.iter().map(|(.., blobs)| blobs));
+    let stays: HashSet<BlobId> = stays.flat_map(|blobs| blobs.iter().map(|(id, _)| *id)).collect();
+    done.let_go = keep.let_go(&stays);
+    done.steps.push((Step::Install, Outcome::Ok, watch.now_us() - verified_us));
     Ok(())
 }
 

@@ -1,13 +1,14 @@
 //! [`Dialer`]: makes connections over TCP and QUIC; it keeps none.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -16,10 +17,11 @@ use super::authority::Key;
 use super::http1::{self, Sender};
 use super::http2::Http2;
 use super::http3::Http3;
+use super::network::Outlet;
 use super::udp_paths::{Routes, UdpPaths};
 use super::{ClientConfig, Counters, count};
 use crate::error::{ClientError, ClientErrorKind, TransportError};
-use crate::limits::{ADDRESSES_MAX, UDP_SOCKETS_MAX};
+use crate::limits::ADDRESSES_MAX;
 use crate::quic::socket;
 use crate::tls::{ALPN_H1, ALPN_H2, ALPN_H3};
 
@@ -37,12 +39,6 @@ pub(super) enum Dialed {
     Http1(Sender),
 }
 
-#[derive(Default)]
-struct Endpoints {
-    made: Vec<quinn::Endpoint>,
-    next: usize,
-}
-
 /// Where an authority is, and until when there must be a connection to it.
 #[derive(Clone)]
 pub(super) struct Target {
@@ -57,28 +53,24 @@ pub(super) struct Dialer {
     pub(super) udp_paths: UdpPaths,
     tls: TlsConnector,
     quic: quinn::ClientConfig,
-    /// The endpoints of each address family (IPv4, IPv6), made when first needed, used in turn.
-    endpoints: Mutex<[Endpoints; 2]>,
+    outlet: Outlet,
 }
 
 impl Dialer {
     pub(super) fn new(config: ClientConfig, routes: Arc<dyn Routes>) -> Result<Self, TransportError> {
-        let tls =
-            config.trust.client_config(config.identity.as_ref(), rustls::DEFAULT_VERSIONS, &[ALPN_H2, ALPN_H1])?;
-        let quic_tls = config.trust.client_config(config.identity.as_ref(), &[&rustls::version::TLS13], &[ALPN_H3])?;
+        let counters = Counters::default();
+        let tls_config = |versions, alpn: &[&[u8]]| {
+            config.trust.client_config(config.identity.as_ref(), versions, alpn, counters.full_handshakes.clone())
+        };
+        let tls = tls_config(rustls::DEFAULT_VERSIONS, &[ALPN_H2, ALPN_H1])?;
+        let quic_tls = tls_config(&[&rustls::version::TLS13], &[ALPN_H3])?;
         let quic_tls = quinn::crypto::rustls::QuicClientConfig::try_from(quic_tls)
             .map_err(|error| TransportError::Tls(error.to_string()))?;
         let mut quic = quinn::ClientConfig::new(Arc::new(quic_tls));
         quic.transport_config(Arc::new(socket::client_transport(QUIC_IDLE_TIMEOUT, QUIC_KEEP_ALIVE)));
         let udp_paths = UdpPaths::new(routes, config.dead_udp_memory);
-        Ok(Self {
-            config,
-            udp_paths,
-            counters: Counters::default(),
-            tls: TlsConnector::from(Arc::new(tls)),
-            quic,
-            endpoints: Mutex::default(),
-        })
+        let outlet = Outlet::new(&config.network, config.udp_sockets);
+        Ok(Self { config, counters, udp_paths, tls: TlsConnector::from(Arc::new(tls)), quic, outlet })
     }
 
     /// Where it is. What is made with that must be made in the time that is left.
@@ -98,20 +90,34 @@ impl Dialer {
             })
             .await?;
             _ = stream.set_nodelay(true);
-            if !key.secure {
-                return http1::connect(stream, name, &self.counters).await.map(Dialed::Http1);
+            #[cfg(feature = "links")]
+            if let Some(ends) = &self.outlet.link {
+                // The system's own handshake went around the link: it takes one time there and back.
+                sleep(2 * Duration::from_micros(ends.link().delay_us.into())).await;
+                return self.over(super::link::over(stream, ends.clone()), key, name).await;
             }
-            let server_name = ServerName::try_from(key.host.clone())
-                .map_err(|error| ClientError::new(ClientErrorKind::Request, name, error))?;
-            let stream = self.tls.connect(server_name, stream).await.map_err(|error| tls_error(name, error))?;
-            if stream.get_ref().1.alpn_protocol() == Some(ALPN_H2) {
-                Http2::connect(stream, name, self).await.map(Dialed::Http2)
-            } else {
-                http1::connect(stream, name, &self.counters).await.map(Dialed::Http1)
-            }
+            self.over(stream, key, name).await
         };
         // Boxed: a handshake's buffers would otherwise be part of every request's future.
         self.in_time(name, target.until, Box::pin(dialing)).await
+    }
+
+    async fn over<S>(&self, stream: S, key: &Key, name: &str) -> Result<Dialed, ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if !key.secure {
+            return http1::connect(stream, name, &self.counters).await.map(Dialed::Http1);
+        }
+        let server_name = ServerName::try_from(key.host.clone())
+            .map_err(|error| ClientError::new(ClientErrorKind::Request, name, error))?;
+        let stream = self.tls.connect(server_name, stream).await.map_err(|error| tls_error(name, error))?;
+        count(&self.counters.tls_connections);
+        if stream.get_ref().1.alpn_protocol() == Some(ALPN_H2) {
+            Http2::connect(stream, name, self).await.map(Dialed::Http2)
+        } else {
+            http1::connect(stream, name, &self.counters).await.map(Dialed::Http1)
+        }
     }
 
     /// An HTTP/3 connection. Owns what it needs, so that it can outlive a lost race.
@@ -125,34 +131,21 @@ impl Dialer {
             let quic = first_of(addresses, |address| self.quic_connect(address, &key, &name)).await?;
             let connection = Http3::connect(quic, &name, self.config.pool_idle_timeout).await?;
             count(&self.counters.h3_connections);
+            count(&self.counters.tls_connections);
             Ok(connection)
         };
         self.in_time(&name, until, dialing).await
     }
 
     async fn quic_connect(&self, address: SocketAddr, key: &Key, name: &str) -> Result<quinn::Connection, ClientError> {
-        let endpoint =
-            self.endpoint(address).map_err(|error| ClientError::new(ClientErrorKind::Unreachable, name, error))?;
+        let endpoint = self
+            .outlet
+            .endpoint(address)
+            .map_err(|error| ClientError::new(ClientErrorKind::Unreachable, name, error))?;
         let connecting = endpoint
             .connect_with(self.quic.clone(), address, &key.host)
             .map_err(|error| ClientError::new(ClientErrorKind::Unreachable, name, error))?;
         connecting.await.map_err(|error| ClientError::new(quic_error_kind(&error), name, error))
-    }
-
-    fn endpoint(&self, address: SocketAddr) -> io::Result<quinn::Endpoint> {
-        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        let (family, any): (_, IpAddr) = match address {
-            SocketAddr::V4(_) => (&mut endpoints[0], Ipv4Addr::UNSPECIFIED.into()),
-            SocketAddr::V6(_) => (&mut endpoints[1], Ipv6Addr::UNSPECIFIED.into()),
-        };
-        let turn = family.next;
-        family.next = (turn + 1) % self.config.udp_sockets.clamp(1, UDP_SOCKETS_MAX);
-        if let Some(endpoint) = family.made.get(turn) {
-            return Ok(endpoint.clone());
-        }
-        let endpoint = socket::endpoint(socket::bind(SocketAddr::new(any, 0))?)?;
-        family.made.push(endpoint.clone());
-        Ok(endpoint)
     }
 
     async fn in_time<T>(

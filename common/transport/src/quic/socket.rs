@@ -49,6 +49,12 @@ pub(crate) fn endpoint(socket: std::net::UdpSocket) -> std::io::Result<quinn::En
     quinn::Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
 }
 
+/// The same on any socket.
+#[cfg(feature = "links")]
+pub(crate) fn endpoint_over(socket: Arc<dyn quinn::AsyncUdpSocket>) -> std::io::Result<quinn::Endpoint> {
+    quinn::Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
+}
+
 /// How many sockets there are on a port, and who brings datagrams to the right one.
 #[cfg(feature = "server")]
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -71,22 +73,25 @@ fn parse_pin(text: &str) -> Option<[u8; 32]> {
 }
 
 impl Trust {
-    /// A client configuration with this trust, for the given ALPN names, that shows `identity` to servers which ask.
+    /// A client configuration with this trust, for the given ALPN names, that shows `identity` to servers which ask and counts
+    /// in `proven` how often one proved who it is (with a resumed session it need not).
     pub(crate) fn client_config(
         &self,
         identity: Option<&ClientIdentity>,
         versions: &[&'static rustls::SupportedProtocolVersion],
         alpn: &[&[u8]],
+        proven: Arc<AtomicU64>,
     ) -> Result<rustls::ClientConfig, TransportError> {
         let builder = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .map_err(|error| TransportError::Tls(error.to_string()))?;
-        let builder = match self {
-            Self::None => builder.dangerous().with_custom_certificate_verifier(ByKey::new(None)),
-            Self::Pin(pins) => builder.dangerous().with_custom_certificate_verifier(ByKey::new(Some(pins.clone()))),
-            Self::System => builder.with_root_certificates(system_roots()?),
-            Self::CaFile(path) => builder.with_root_certificates(file_roots(path)?),
+        let verifier: Arc<dyn ServerCertVerifier> = match self {
+            Self::None => ByKey::new(None),
+            Self::Pin(pins) => ByKey::new(Some(pins.clone())),
+            Self::System => by_roots(system_roots()?)?,
+            Self::CaFile(path) => by_roots(file_roots(path)?)?,
         };
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Counting { verifier, proven }));
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
@@ -135,6 +140,55 @@ fn system_roots() -> Result<RootCertStore, TransportError> {
         return Err(TransportError::Certificate { what: "the system's authorities".to_owned(), reason });
     }
     Ok(roots)
+}
+
+fn by_roots(roots: RootCertStore) -> Result<Arc<dyn ServerCertVerifier>, TransportError> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+    Ok(verifier.map_err(|error| TransportError::Tls(error.to_string()))?)
+}
+
+/// Counts the certificates that another verifier believed.
+#[derive(Debug)]
+struct Counting {
+    verifier: Arc<dyn ServerCertVerifier>,
+    proven: Arc<AtomicU64>,
+}
+
+impl ServerCertVerifier for Counting {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        self.proven.fetch_add(1, Ordering::Relaxed);
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }
 
 /// Judges a certificate by its key alone: one of the pins, or any.

@@ -5,6 +5,8 @@ mod drain;
 mod early;
 mod hostile;
 mod lifecycle;
+#[cfg(feature = "links")]
+mod link;
 mod load;
 mod mutual_tls;
 mod priority;
