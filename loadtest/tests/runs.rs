@@ -172,7 +172,7 @@ async fn devices_with_a_wrong_clock_or_a_full_disk_wait_until_that_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_of_a_megabit_carries_no_more_and_loss_costs_no_byte() {
     let text = "name = 'slow'\ndevices = 6\nduration_s = 4\nshaped = true\ninstalled = false\n\
-        slo = ['h3_requests/requests > 90%', 'p50(step=fetch, link=narrow) > 900ms']\n\
+        slo = ['p50(step=fetch, link=narrow) > 900ms']\n\
         [arrivals]\nkind = 'flash'\nwithin_s = 1\n\
         [[link]]\nclass = 'narrow'\nshare = 1\ndown_mbit_per_s = 1\nround_trip_ms = 20\nloss_percent = 1\n\
         [system]\nedges = 1\npackages = 0\nrelease_files = 2\nrelease_file_bytes = 62500\n";
