@@ -63,8 +63,7 @@ impl Device {
         if free_bytes >= space.low_bytes {
             return Ok(());
         }
-        let bytes = space.high_bytes.saturating_sub(free_bytes);
-        match self.collect(Depth::Free { bytes }).await {
+        match self.collect_to_high().await {
             Ok(report) => {
                 tracing::info!(free_bytes, freed_bytes = report.removed_bytes, "collected: space was short");
                 Ok(())
@@ -75,6 +74,12 @@ impl Device {
                 Ok(())
             }
         }
+    }
+
+    /// Collects until the high watermark is free, as far as that goes.
+    pub(crate) async fn collect_to_high(&self) -> Result<CollectionReport, DeviceError> {
+        let bytes = self.config().space.high_bytes.saturating_sub(self.free_bytes().await?);
+        self.collect(Depth::Free { bytes }).await
     }
 
     /// Bytes that may still be written to the store's disk.

@@ -6,6 +6,7 @@
 //! needs no socket: it calls [`Daemon::handler`].
 
 mod answer;
+pub mod chores;
 mod open;
 mod overlay;
 mod packages;
@@ -19,7 +20,7 @@ pub mod wire;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use colibri_store::Store;
 use colibri_transport::{Body, Handler, Request, Response, UnixConnection, UnixPeer, handler};
@@ -67,6 +68,8 @@ struct Inner {
     end: CancellationToken,
     /// Repositories may be others than before.
     changed: Notify,
+    /// What it does by itself, if it does.
+    board: OnceLock<Arc<chores::Board>>,
 }
 
 /// A connection with packages open.
@@ -92,6 +95,7 @@ impl Daemon {
             tracker: TaskTracker::new(),
             end: CancellationToken::new(),
             changed: Notify::new(),
+            board: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -105,8 +109,8 @@ impl Daemon {
         })
     }
 
-    /// Ends what would never end by itself: leases, and connections to mirrors that tell of news. What is being fetched goes
-    /// on.
+    /// Ends what would never end by itself: leases, connections to mirrors that tell of news, and chores. What is being
+    /// fetched for others goes on.
     pub fn end(&self) {
         self.inner.end.cancel();
     }
@@ -215,6 +219,7 @@ impl Daemon {
             free_bytes: stats.free_bytes,
             leases: device.leases().len(),
             operations: DAEMON_OPERATIONS_MAX - self.inner.operations.available_permits(),
+            chores: self.chores(),
         }))
     }
 }

@@ -49,4 +49,4 @@ pub use repositories::Repositories;
 pub use rewrite::{RewriteError, Rule};
 pub use rules::Rules;
 pub use static_config::StaticConfig;
-pub use verify::{Damage, VerifyOptions, VerifyReport};
+pub use verify::{Damage, VerifyAt, VerifyOptions, VerifyReport};

@@ -81,6 +81,18 @@ pub const RULES_BYTES_MAX: u64 = 1 << 20;
 /// Bytes that a verification reads at a time.
 pub const VERIFY_STEP_BYTES: u64 = 1 << 20;
 
+/// After so many bytes a verification that the daemon began by itself writes down how far it is.
+pub const VERIFY_SAVE_BYTES: u64 = 64 << 20;
+
+/// Bytes of the document of what a daemon does by itself.
+pub const CHORES_BYTES_MAX: u64 = 64 << 10;
+
+/// Bytes of what is remembered of how one of these things went.
+pub const CHORE_SAID_BYTES_MAX: usize = 1024;
+
+/// How often the clock is looked at for them, ms: it may be set.
+pub const CHORES_LOOK_MS: u64 = 30_000;
+
 /// Bytes of an image that are read and written at a time.
 pub const IMAGE_PIECE_BYTES: u64 = 1 << 20;
 
@@ -182,6 +194,10 @@ pub const ALL: &[(&str, u64)] = &[
     ("USE_AGAIN_S", USE_AGAIN_S),
     ("KEPT_BYTES_MAX", KEPT_BYTES_MAX),
     ("VERIFY_STEP_BYTES", VERIFY_STEP_BYTES),
+    ("VERIFY_SAVE_BYTES", VERIFY_SAVE_BYTES),
+    ("CHORES_BYTES_MAX", CHORES_BYTES_MAX),
+    ("CHORE_SAID_BYTES_MAX", CHORE_SAID_BYTES_MAX as u64),
+    ("CHORES_LOOK_MS", CHORES_LOOK_MS),
     ("IMAGE_PIECE_BYTES", IMAGE_PIECE_BYTES),
     ("UPDATE_FILE_BYTES_MAX", UPDATE_FILE_BYTES_MAX),
     ("UPDATE_MANIFEST_BYTES_MAX", UPDATE_MANIFEST_BYTES_MAX),

@@ -130,6 +130,15 @@ impl Updater {
         Ok(running.and_then(|slot| self.record().system(slot).cloned()))
     }
 
+    /// What starts next, as [`Updater::running`].
+    ///
+    /// # Errors
+    /// The boot control does not say.
+    pub fn next_system(&self) -> Result<Option<Installed>, UpdateError> {
+        let next = self.boot.next()?.slot();
+        Ok(next.and_then(|slot| self.record().system(slot).cloned()))
+    }
+
     /// What [`Updater::install`] would take now: the same is read, and refused for the same reasons. Nothing of the system is
     /// touched; an update package is fetched, since it says what it is.
     ///

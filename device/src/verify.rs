@@ -1,7 +1,7 @@
 //! `Device::verify`: re-hash everything at rest at a bounded rate, and repair what is damaged from the network.
 //!
 //! A damaged blob is set aside as an unfinished one, so that only its bad units are fetched. What cannot be had stays away:
-//! absent is honest, and the next resolve fetches it. Deliberately absent: verifying on a schedule (the daemon), and bytes of
+//! absent is honest, and the next resolve fetches it. Deliberately absent: verifying on a schedule (`daemon::chores`), and bytes of
 //! trees outside of the device's own folder.
 
 use std::fs::{self, Permissions};
@@ -26,6 +26,19 @@ pub struct VerifyOptions {
     pub bytes_per_s: Option<NonZeroU64>,
     /// Only look: nothing is set aside or fetched.
     pub only_look: bool,
+    /// Only the blobs after this one, in the order of their ids: where an earlier verification had stopped.
+    pub after: Option<BlobId>,
+}
+
+/// How far a verification is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VerifyAt {
+    /// Bytes read.
+    pub bytes: u64,
+    /// Bytes to read in all.
+    pub bytes_total: u64,
+    /// The last blob that it was through with, damaged or not.
+    pub done: Option<BlobId>,
 }
 
 /// A blob that is not what it was.
@@ -54,7 +67,7 @@ pub struct VerifyReport {
 
 impl Device {
     /// Reads and verifies every blob from the disk, and repairs what is damaged from any repository that has it. `heard` is told
-    /// of blobs that are fetched; `progress` of bytes read and bytes to read.
+    /// of blobs that are fetched, `progress` of how far it is.
     ///
     /// # Errors
     /// There is no store, or the disk fails otherwise than by giving wrong bytes.
@@ -62,17 +75,17 @@ impl Device {
         &self,
         options: VerifyOptions,
         heard: Observer,
-        progress: impl Fn(u64, u64) + Send,
+        progress: impl Fn(VerifyAt) + Send,
     ) -> Result<VerifyReport, DeviceError> {
         let store = self.cache().store()?.clone();
         let listed = store.clone();
-        let lengths = run(move || Ok(listed.lengths()?)).await?;
-        let total = lengths.values().sum();
+        let mut lengths = run(move || Ok(listed.lengths()?)).await?;
+        lengths.retain(|id, _| options.after.is_none_or(|after| *id > after));
+        let mut at = VerifyAt { bytes: 0, bytes_total: lengths.values().sum(), done: options.after };
         let mut report = VerifyReport::default();
         let mut pace = Pace { begun: Instant::now(), options };
         for id in lengths.into_keys() {
-            let damage = match read_all(&store, id, &mut pace, &mut report.bytes, |bytes| progress(bytes, total)).await
-            {
+            let damage = match read_all(&store, id, &mut pace, &mut at, &progress).await {
                 // Collected meanwhile.
                 Err(DeviceError::Store(StoreError::NotFound { .. })) => continue,
                 read => read?,
@@ -87,7 +100,10 @@ impl Device {
                 };
                 report.damaged.push(Damage { blob: id, offset, lost });
             }
+            at.done = Some(id);
+            progress(at);
         }
+        report.bytes = at.bytes;
         if !options.only_look && !report.damaged.is_empty() {
             let (cache, damaged) = (self.cache().clone(), report.damaged.iter().map(|damage| damage.blob).collect());
             report.trees_removed = run(move || cache.remove_trees_with(&damaged)).await?;
@@ -132,8 +148,8 @@ async fn read_all(
     store: &Store,
     id: BlobId,
     pace: &mut Pace,
-    read_bytes: &mut u64,
-    progress: impl Fn(u64),
+    at: &mut VerifyAt,
+    progress: &impl Fn(VerifyAt),
 ) -> Result<Option<u64>, DeviceError> {
     let store = store.clone();
     let opened = run(move || {
@@ -151,9 +167,9 @@ async fn read_all(
         if let Err(offset) = damage_of(run(move || read_step(&this, ByteRange::new(start, end))).await)? {
             return Ok(Some(offset));
         }
-        *read_bytes += end - start;
-        progress(*read_bytes);
-        pace.wait(*read_bytes).await;
+        at.bytes += end - start;
+        progress(*at);
+        pace.wait(at.bytes).await;
     }
     Ok(None)
 }

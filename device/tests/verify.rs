@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use colibri_common::SystemClock;
-use colibri_device::{Device, DeviceConfig, DeviceError, Event, KeepError, VerifyOptions, Watermarks};
+use colibri_device::{Device, DeviceConfig, DeviceError, Event, KeepError, VerifyAt, VerifyOptions, Watermarks};
 use colibri_store::disk::{DirEntry, OpenMode};
 use colibri_store::{Disk, DiskFile, OsDisk, Store};
 use scene::{HOST, Scene, nobody, noise, scrub, url};
@@ -43,7 +43,7 @@ async fn only_the_bad_unit_is_fetched_again() {
     let before = bytes();
 
     let look = VerifyOptions { only_look: true, ..VerifyOptions::default() };
-    let report = device.verify(look, nobody(), |_, _| {}).await.unwrap();
+    let report = device.verify(look, nobody(), |_| {}).await.unwrap();
     let mut damaged: Vec<_> = report.damaged.iter().map(|damage| (damage.blob, damage.offset)).collect();
     damaged.sort_by_key(|(_, offset)| *offset);
     assert_eq!(damaged, [(hash, 0), (big, 5_000_000 / 8192 * 8192)]);
@@ -58,7 +58,7 @@ async fn only_the_bad_unit_is_fetched_again() {
         }
     });
     let seen = AtomicU64::new(0);
-    let progress = |read: u64, total: u64| seen.store(total - read, Ordering::SeqCst);
+    let progress = |at: VerifyAt| seen.store(at.bytes_total - at.bytes, Ordering::SeqCst);
     let report = device.verify(VerifyOptions::default(), observer, progress).await.unwrap();
     assert_eq!((report.blobs, report.damaged.len()), (4, 2));
     assert!(report.damaged.iter().all(|damage| damage.lost.is_none()), "{:?}", report.damaged);
@@ -66,7 +66,17 @@ async fn only_the_bad_unit_is_fetched_again() {
     let fetched: u64 = told.lock().unwrap().iter().filter(|(id, _)| *id == big).map(|(_, bytes)| bytes).sum();
     assert!(fetched > 0 && fetched <= 2 * (2 << 20), "{fetched}");
     assert_eq!(scrub(&store), 4);
-    assert_eq!(device.verify(VerifyOptions::default(), nobody(), |_, _| {}).await.unwrap().damaged, []);
+    let steps = Mutex::new(Vec::new());
+    let whole = device.verify(VerifyOptions::default(), nobody(), |at| steps.lock().unwrap().push(at)).await.unwrap();
+    assert_eq!((whole.blobs, &whole.damaged[..]), (4, &[][..]));
+    let steps = steps.into_inner().unwrap();
+    assert_eq!(steps.last().map(|at| (at.bytes, at.done)), Some((whole.bytes, store.ids().unwrap().last().copied())));
+    // Stopped after any blob it can be gone on with from there.
+    let third = store.ids().unwrap()[2];
+    let at = steps.iter().find(|at| at.done == Some(third)).unwrap();
+    let rest = VerifyOptions { after: Some(third), ..VerifyOptions::default() };
+    let rest = device.verify(rest, nobody(), |_| {}).await.unwrap();
+    assert_eq!((rest.blobs, rest.bytes), (1, whole.bytes - at.bytes));
     cluster.stop().await;
 }
 
@@ -84,7 +94,7 @@ async fn what_cannot_be_repaired_is_absent_and_said() {
     let blob = colibri_common::merkle::build(&noise(2, 50_000)).id;
     spoil(&store, blob, 0);
     cluster.stop().await;
-    let report = device.verify(VerifyOptions::default(), nobody(), |_, _| {}).await.unwrap();
+    let report = device.verify(VerifyOptions::default(), nobody(), |_| {}).await.unwrap();
     assert!(matches!(&report.damaged[..], [damage] if damage.blob == blob && damage.lost.is_some()), "{report:?}");
     assert!(!device.is_on_device(hash).await.unwrap());
     assert_eq!((report.trees_removed, tree.exists()), (1, false), "it may share what was bad");
@@ -99,7 +109,7 @@ async fn the_rate_of_reading_is_bounded() {
     device.resolve(&url("app"), nobody()).await.unwrap();
     let options = VerifyOptions { bytes_per_s: NonZeroU64::new(300_000), ..VerifyOptions::default() };
     let begun = Instant::now();
-    device.verify(options, nobody(), |_, _| {}).await.unwrap();
+    device.verify(options, nobody(), |_| {}).await.unwrap();
     assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
     cluster.stop().await;
 }

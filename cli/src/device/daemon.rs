@@ -11,11 +11,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use colibri_device::DeviceError;
 use colibri_device::daemon::wire::DaemonStatus;
 use colibri_device::daemon::{self as library, DaemonParts, Subscribing};
 use colibri_device::update::Updater;
 use colibri_service::telemetry::{self, Filter, Format};
 use colibri_service::{Admin, Health, Readiness, Registry, register_counters, shutdown_signal};
+use colibri_store::Documents;
 use colibri_transport::UnixServer;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -135,6 +137,8 @@ impl Running {
         if config.subscribe {
             daemon.subscribe(Subscribing::default());
         }
+        let documents = Documents::open(surroundings.disk.clone(), &args.dir.join("state"));
+        daemon.do_chores(config.chores(documents.map_err(DeviceError::from)?)?)?;
         Ok(Self { daemon, server, _admin: admin })
     }
 

@@ -19,7 +19,7 @@ use crate::error::DeviceError;
 use crate::fetch::read_meta_far;
 use crate::limits::DAEMON_BLOB_STEP_BYTES;
 use crate::materialise::{MaterialiseError, materialise};
-use crate::verify::VerifyOptions;
+use crate::verify::{VerifyAt, VerifyOptions};
 
 /// A package URL of a request.
 pub(super) fn parse_url(url: &str) -> Result<AbsolutePackageUrl, Problem> {
@@ -132,12 +132,12 @@ impl Daemon {
         let place = self.operation()?;
         let at: Arc<[AtomicU64; 2]> = Arc::default();
         let (device, told) = (self.device().clone(), at.clone());
-        let options = VerifyOptions { bytes_per_s: wanted.bytes_per_s, only_look: wanted.only_look };
+        let options = VerifyOptions { bytes_per_s: wanted.bytes_per_s, only_look: wanted.only_look, after: None };
         let working = self.work(Without::Stops, async move {
             let _place = place;
-            let progress = move |bytes, total| {
-                told[0].store(bytes, Ordering::Relaxed);
-                told[1].store(total, Ordering::Relaxed);
+            let progress = move |at: VerifyAt| {
+                told[0].store(at.bytes, Ordering::Relaxed);
+                told[1].store(at.bytes_total, Ordering::Relaxed);
             };
             Ok(device.verify(options, Arc::new(|_| ()), progress).await?)
         });

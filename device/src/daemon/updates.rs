@@ -8,7 +8,8 @@ use colibri_transport::Response;
 use super::answer::{Without, json, query, read};
 use super::releases::plan_of;
 use super::wire::{
-    Event, Installing, Problem, RunningSystem, UpdateCheck, UpdateCommit, UpdateCommitted, UpdateHistory, UpdateInstall,
+    Chore, Event, Installing, Problem, RunningSystem, UpdateCheck, UpdateCommit, UpdateCommitted, UpdateHistory,
+    UpdateInstall,
 };
 use super::{Asked, Daemon};
 use crate::limits::DAEMON_DOCUMENT_BYTES_MAX;
@@ -85,6 +86,7 @@ impl Daemon {
         let updater = self.updater()?;
         updater.commit(std::future::ready(wanted.unhealthy.map_or(Ok(()), Err))).await?;
         let version = updater.running()?.map(|running| running.version);
+        self.want(Chore::Automatic);
         Ok(json(&UpdateCommitted { committed: true, version }))
     }
 }
