@@ -4,6 +4,8 @@
 //! [`scenario`], what is computed from one in [`simulate`]; a run without one is here.
 
 pub mod compare;
+mod cpu;
+pub mod predict;
 mod print;
 pub mod scenario;
 pub mod simulate;
@@ -22,8 +24,9 @@ use colibri_fetch::SourceUrl;
 use colibri_loadtest::compare::CompareError;
 use colibri_loadtest::limits::DEVICES_MAX;
 use colibri_loadtest::plan::file::PlanError;
+use colibri_loadtest::predict::PredictError;
 use colibri_loadtest::runner::RunError;
-use colibri_loadtest::simulate::SimulateError;
+use colibri_loadtest::simulate::{CalibrationError, SimulateError};
 use colibri_loadtest::spawned::SpawnError;
 use colibri_loadtest::{FleetConfig, FleetReport};
 use colibri_metadata::RepoConfig;
@@ -72,6 +75,20 @@ pub enum Verb {
         after_help = "Examples:\n  colibri loadtest simulate release-wave --devices 1000000\n  colibri loadtest simulate release-wave --fluid 1000000000"
     )]
     Simulate(simulate::SimulateArgs),
+    /// Writes down what work costs on this machine, from the report of a run on servers of its own
+    ///
+    /// `simulate --calibration FILE` uses it.
+    #[command(
+        after_help = "Example:\n  colibri loadtest run steady --spawn --save steady.json\n  colibri loadtest calibrate steady steady.json -o machine.toml"
+    )]
+    Calibrate(predict::CalibrateArgs),
+    /// Puts a simulation beside the run that it predicted: hit ratio, bytes from the origin, time to 99 %
+    ///
+    /// Exit status: 0 all within the bound, 1 something is not, 2 wrong usage.
+    #[command(
+        after_help = "Example:\n  colibri loadtest simulate release-wave --seed 7 --calibration machine.toml --save predicted.json\n  colibri loadtest run release-wave --seed 7 --spawn --save measured.json\n  colibri loadtest predict predicted.json measured.json --html report.html"
+    )]
+    Predict(predict::PredictArgs),
     /// Says what changed between two reports of one scenario (`run --save FILE`) by more than chance
     ///
     /// Exit status: 0 nothing got worse, 1 something did, 2 wrong usage.
@@ -210,6 +227,17 @@ pub enum LoadtestError {
     /// Reports that cannot be compared.
     #[error(transparent)]
     Compare(#[from] CompareError),
+    /// A calibration that cannot be made or read.
+    #[error("calibration {file}: {reason}")]
+    Calibration {
+        /// Of which file.
+        file: String,
+        /// What is wrong with it.
+        reason: CalibrationError,
+    },
+    /// A prediction and a run that do not belong together.
+    #[error(transparent)]
+    Predict(#[from] PredictError),
     /// A file of this verb.
     #[error(transparent)]
     Files(#[from] FilesError),
@@ -246,6 +274,8 @@ impl LoadtestError {
             | Self::NoFluid(_)
             | Self::Report { .. }
             | Self::Compare(_)
+            | Self::Calibration { .. }
+            | Self::Predict(_)
             | Self::Run(RunError::Plan(_) | RunError::Spawn(SpawnError::TooManyEdges(_))) => true,
             Self::Configuration(error) => error.is_usage(),
             _ => false,
@@ -270,6 +300,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, LoadtestError> 
         Verb::Plan(args) => scenario::plan(args, out),
         Verb::Simulate(args) => simulate::run(args, out),
         Verb::Compare(args) => compare::run(args, out),
+        Verb::Calibrate(args) => predict::calibrate(args, out),
+        Verb::Predict(args) => predict::run(args, out),
     }
 }
 

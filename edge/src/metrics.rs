@@ -208,4 +208,9 @@ impl Metrics {
         let asked = self.units_asked.get();
         (asked.saturating_sub(self.fills.get()), asked)
     }
+
+    /// Units by where they came from: memory, disk, a fill that somebody else had begun, a fill.
+    pub fn tiers(&self) -> [u64; 4] {
+        [self.memory_hits.get(), self.disk_hits.get(), self.joined.get(), self.fills.get()]
+    }
 }

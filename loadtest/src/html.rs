@@ -2,10 +2,12 @@
 //!
 //! Every text that comes from a scenario or from servers is escaped.
 
+mod parts;
+
 use std::fmt::Write;
 
 use crate::outcome::{Kind, Report, Standing};
-use crate::record::{Outcome, Record, Second};
+use crate::record::{Record, Second};
 
 /// Points of a timeline at most: seconds are summed up beyond.
 const POINTS_MAX: usize = 600;
@@ -38,10 +40,15 @@ pub fn page(report: &Report, record: &Record) -> String {
     );
     head(&mut page, report);
     verdicts(&mut page, report);
+    beside(&mut page, report);
     timelines(&mut page, report, record);
-    percentiles(&mut page, report);
-    steps(&mut page, report);
-    counters(&mut page, report);
+    parts::hops(&mut page, report);
+    parts::ratios(&mut page, report);
+    parts::percentiles(&mut page, report);
+    parts::slowest(&mut page, report, record);
+    parts::steps(&mut page, report);
+    parts::counters(&mut page, report);
+    parts::environment(&mut page, report);
     page.push_str("</main></body></html>\n");
     page
 }
@@ -69,17 +76,14 @@ fn head(page: &mut String, report: &Report) {
         Standing::Invalid => ("invalid", "bad"),
     };
     let kind = if report.kind == Kind::Run { "measured" } else { "simulated" };
-    let environment: Vec<_> =
-        report.environment.iter().map(|(key, value)| format!("{} {}", escape(key), escape(value))).collect();
     let _ = write!(
         page,
-        "<h1>{} <span class=\"verdict {class}\">{word}</span></h1><p>{}</p><p class=\"soft\">{kind}, {} devices, {:.1} s, seed {}; {}</p>",
+        "<h1>{} <span class=\"verdict {class}\">{word}</span></h1><p>{}</p><p class=\"soft\">{kind}, {} devices, {:.1} s, seed {}</p>",
         escape(&report.scenario),
         escape(&report.about),
         report.devices,
         report.duration_s,
-        report.seed,
-        environment.join(", ")
+        report.seed
     );
     for because in &report.invalid_because {
         let _ = write!(page, "<p class=\"bad\">This run says nothing about the system: {}</p>", escape(because));
@@ -113,6 +117,29 @@ fn verdicts(page: &mut String, report: &Report) {
     for text in &report.record.failure_texts {
         let _ = write!(page, "<p class=\"soft\">failure: {}</p>", escape(text));
     }
+}
+
+/// What was predicted, if something was.
+fn beside(page: &mut String, report: &Report) {
+    if report.beside.is_empty() {
+        return;
+    }
+    page.push_str("<h2>Predicted beside measured</h2><div class=\"over\"><table><tr><th>what</th><th>predicted</th><th>measured</th><th>off</th></tr>");
+    for one in &report.beside {
+        let shown = |value: f64| match one.unit.as_str() {
+            "B" => format!("{:.3} MB", value / 1e6),
+            unit => format!("{value:.2} {}", escape(unit)),
+        };
+        let _ = write!(
+            page,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.1} %</td></tr>",
+            escape(&one.what),
+            shown(one.predicted),
+            shown(one.measured),
+            one.off().min(99.99) * 100.0
+        );
+    }
+    page.push_str("</table></div>");
 }
 
 /// The timeline in at most [`POINTS_MAX`] equal parts: seconds of each, and the parts.
@@ -219,93 +246,31 @@ fn number(value: f64) -> String {
     }
 }
 
-/// Bars of the 99th percentile by step, on a logarithmic scale.
-fn percentiles(page: &mut String, report: &Report) {
-    let rows: Vec<_> = report.rows.iter().filter(|row| row.link.is_none() && row.outcome == Outcome::Ok).collect();
-    if rows.is_empty() {
-        return;
-    }
-    page.push_str("<h2>Median to 99th percentile by step, logarithmic</h2>");
-    let high = 26.0 * rows.len() as f64 + 20.0;
-    let _ = write!(
-        page,
-        "<svg viewBox=\"0 0 {WIDTH} {high}\" role=\"img\" aria-label=\"median to 99th percentile by step\">"
-    );
-    let decades = |ms: f64| (ms.max(0.01) / 0.01).log10();
-    let most = decades(rows.iter().map(|row| row.p99_ms).fold(1.0, f64::max)).max(1.0);
-    for (index, row) in rows.iter().enumerate() {
-        let (from, to) = (decades(row.p50_ms) / most * 640.0, decades(row.p99_ms) / most * 640.0);
-        let y = 26.0 * index as f64 + 4.0;
-        let shown = format!("{:.1} to {:.1} ms", row.p50_ms, row.p99_ms);
-        let _ = write!(
-            page,
-            "<text x=\"82\" y=\"{}\" text-anchor=\"end\">{}</text><rect class=\"bar\" x=\"{:.1}\" y=\"{y}\" width=\"{:.1}\" height=\"16\" rx=\"2\"/><text x=\"{:.1}\" y=\"{}\">{shown}</text>",
-            y + 12.0,
-            row.step.name(),
-            90.0 + from,
-            (to - from).max(2.0),
-            98.0 + to,
-            y + 12.0
-        );
-    }
-    page.push_str("</svg>");
-}
-
-fn steps(page: &mut String, report: &Report) {
-    page.push_str("<h2>Steps, milliseconds</h2><div class=\"over\"><table><tr><th>step</th><th class=\"text\">outcome</th><th class=\"text\">link</th><th>count</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>worst</th></tr>");
-    for row in &report.rows {
-        let outcome = if row.outcome == Outcome::Ok { "ok" } else { "<span class=\"bad\">failed</span>" };
-        let link = escape(row.link.as_deref().unwrap_or("all"));
-        let _ = write!(
-            page,
-            "<tr><td>{}</td><td class=\"text\">{outcome}</td><td class=\"text\">{link}</td><td>{}</td><td>{:.1}</td><td>{:.1}</td><td>{:.1}</td><td>{:.1}</td><td>{:.1}</td></tr>",
-            row.step.name(),
-            row.count,
-            row.p50_ms,
-            row.p90_ms,
-            row.p99_ms,
-            row.p999_ms,
-            row.max_ms
-        );
-    }
-    page.push_str("</table></div>");
-}
-
-fn counters(page: &mut String, report: &Report) {
-    page.push_str("<h2>Counted</h2><div class=\"over\"><table><tr><th>what</th><th>how much</th></tr>");
-    let quotient = |above: &str, below: &str| {
-        Some(*report.counters.get(above)? as f64 / *report.counters.get(below).filter(|count| **count > 0)? as f64)
-    };
-    for (name, above, below) in
-        [("edge hit ratio", "edge_hits", "edge_requests"), ("origin bytes / edge bytes", "origin_bytes", "edge_bytes")]
-    {
-        if let Some(share) = quotient(above, below) {
-            let _ = write!(page, "<tr><td>{name}</td><td>{:.2} %</td></tr>", share * 100.0);
-        }
-    }
-    for (name, count) in &report.counters {
-        let _ = write!(page, "<tr><td>{}</td><td>{count}</td></tr>", escape(name));
-    }
-    let _ =
-        write!(page, "<tr><td>lag of the generator, p99</td><td>{:.1} ms</td></tr></table></div>", report.lag_p99_ms);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Step;
+    use crate::predict::Beside;
+    use crate::record::{Outcome, Slow, Step};
     use crate::runner::Mark;
     use crate::scenario::Scenario;
 
     fn report() -> (Report, Record) {
-        let text = "name = 'a<b>&\"'\nabout = '<script>alert(1)</script>'\ndevices = 3\nduration_s = 9\nslo = ['ratio(failed) = 0', 'p99(step=fetch) < 1s']\n[arrivals]\nkind = 'flash'\nwithin_s = 1\n";
+        let text = "name = 'a<b>&\"'\nabout = '<script>alert(1)</script>'\ndevices = 3\nduration_s = 9\nslo = ['ratio(failed) = 0', 'p99(step=fetch) < 1s']\n[arrivals]\nkind = 'flash'\nwithin_s = 1\n[[link]]\nclass = 'dsl'\nshare = 1\n[[link]]\nclass = 'lte'\nshare = 1\n";
         let mut record = Record::default();
         (0..2_000).for_each(|second| record.second(second * 1_000_000).ok += second);
         record.second(5_000_000).updated += 3;
         record.took((Step::Session, Outcome::Ok, 0), 5_000);
+        record.took((Step::Session, Outcome::Ok, 1), 9_000);
         record.failed("<img src=x>");
+        record.slow(Slow { device: 77, took_us: 9_000, at_us: 1_000_000, link: 1, ok: true });
+        for (name, count) in
+            [("edge_hits", 99), ("edge_requests", 100), ("origin_bytes", 5), ("edge_bytes", 500), ("units_memory", 99)]
+        {
+            record.add(name, count);
+        }
         let mut report = Report::judged(Kind::Run, &Scenario::parse(text).unwrap(), &record, 0.0, 3, true);
         report.marks.push(Mark { at_s: 3.0, what: "edge-1 <kill>".to_owned() });
+        report.beside.push(Beside { what: "bytes".to_owned(), unit: "B".to_owned(), predicted: 1e6, measured: 2e6 });
         (report, record)
     }
 
@@ -323,6 +288,17 @@ mod tests {
             "prefers-color-scheme:dark",
             "Devices with the newest release",
             "missed",
+            "Bytes by hop",
+            "the origin sent",
+            "Where blobs came from",
+            "Hit ratio and amplification",
+            "99.000 %",
+            "Slowest sessions",
+            "<td>77</td>",
+            "Environment",
+            "Median to 99th percentile by link",
+            "Predicted beside measured",
+            "<td>50.0 %</td>",
         ] {
             assert!(page.contains(here), "{here} is not in the page");
         }

@@ -24,6 +24,9 @@ pub const AUDITED_BLOB_BYTES_MAX: u64 = 4 << 20;
 /// Different failures kept with their text.
 pub const FAILURE_TEXTS_MAX: usize = 16;
 
+/// Sessions that took longest, kept one by one.
+pub const SLOWEST_MAX: usize = 10;
+
 /// A scenario's text, bytes.
 pub const SCENARIO_BYTES_MAX: usize = 16 << 20;
 
@@ -51,6 +54,12 @@ pub const TRACE_WAKES_MAX: usize = 1_000_000;
 /// One line of a plan file, bytes.
 pub const PLAN_LINE_BYTES_MAX: u64 = 4_096;
 
+/// One line of an access log, bytes.
+pub const ACCESS_LOG_LINE_BYTES_MAX: u64 = 65_536;
+
+/// Requests of an access log that are replayed.
+pub const ACCESS_LOG_EVENTS_MAX: usize = 20_000_000;
+
 /// Packages that one device holds besides the release; the oldest goes first.
 pub const HELD_PACKAGES_MAX: usize = 12;
 
@@ -62,6 +71,9 @@ pub const REPORT_BYTES_MAX: u64 = 256 << 20;
 
 /// Edges that a run starts on one machine.
 pub const SPAWNED_EDGES_MAX: usize = 64;
+
+/// Workers that share one run.
+pub const WORKERS_MAX: usize = 1_000;
 
 /// Objects and edges that a simulation keeps in its caches, multiplied.
 pub const SIMULATED_ENTRIES_MAX: u64 = 200_000_000;
@@ -76,6 +88,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("META_FARS_BYTES_MAX", META_FARS_BYTES_MAX),
     ("AUDITED_BLOB_BYTES_MAX", AUDITED_BLOB_BYTES_MAX),
     ("FAILURE_TEXTS_MAX", FAILURE_TEXTS_MAX as u64),
+    ("SLOWEST_MAX", SLOWEST_MAX as u64),
     ("SCENARIO_BYTES_MAX", SCENARIO_BYTES_MAX as u64),
     ("DURATION_S_MAX", DURATION_S_MAX as u64),
     ("LINKS_MAX", LINKS_MAX as u64),
@@ -85,9 +98,12 @@ pub const ALL: &[(&str, u64)] = &[
     ("RAMP_STAGES_MAX", RAMP_STAGES_MAX as u64),
     ("TRACE_WAKES_MAX", TRACE_WAKES_MAX as u64),
     ("PLAN_LINE_BYTES_MAX", PLAN_LINE_BYTES_MAX),
+    ("ACCESS_LOG_LINE_BYTES_MAX", ACCESS_LOG_LINE_BYTES_MAX),
+    ("ACCESS_LOG_EVENTS_MAX", ACCESS_LOG_EVENTS_MAX as u64),
     ("HELD_PACKAGES_MAX", HELD_PACKAGES_MAX as u64),
     ("TIMELINE_S_MAX", TIMELINE_S_MAX as u64),
     ("REPORT_BYTES_MAX", REPORT_BYTES_MAX),
     ("SPAWNED_EDGES_MAX", SPAWNED_EDGES_MAX as u64),
+    ("WORKERS_MAX", WORKERS_MAX as u64),
     ("SIMULATED_ENTRIES_MAX", SIMULATED_ENTRIES_MAX),
 ];

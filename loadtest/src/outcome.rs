@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::predict::Beside;
 use crate::record::{Outcome, Record, RecordError, Step, StoredRecord};
 use crate::runner::{Mark, Measured};
 use crate::scenario::Scenario;
+use crate::slice::Slice;
 use crate::slo::{Judged, Verdict};
 
 /// One row of percentiles, milliseconds.
@@ -88,8 +90,17 @@ pub struct Report {
     pub released_at_s: f64,
     /// Lag of the generator behind its plan, 99th percentile, milliseconds.
     pub lag_p99_ms: f64,
+    /// What a simulation had predicted, beside what was measured.
+    #[serde(default)]
+    pub beside: Vec<Beside>,
     /// Where it was made.
     pub environment: BTreeMap<String, String>,
+    /// The part of the plan that this is of; nothing for all of it.
+    #[serde(default)]
+    pub slice: Option<Slice>,
+    /// Whether somebody ended the run before its plan was over.
+    #[serde(default)]
+    pub interrupted: bool,
     /// Everything, to be merged and compared.
     pub record: StoredRecord,
 }
@@ -114,7 +125,12 @@ impl Report {
         report.marks.clone_from(&measured.marks);
         report.blames.clone_from(&measured.blames);
         report.invalid_because = spoilt(scenario, &measured.record);
-        report.invariants = invariants(measured);
+        report.interrupted = measured.interrupted;
+        if measured.interrupted {
+            let (after_s, of_s) = (measured.duration_s, scenario.duration_s);
+            report.invalid_because.push(format!("it was interrupted after {after_s:.1} of {of_s} s"));
+        }
+        report.invariants = invariants(&measured.record, measured.devices, measured.converges);
         report
     }
 
@@ -145,7 +161,10 @@ impl Report {
             marks: Vec::new(),
             released_at_s,
             lag_p99_ms: record.lag.value_at_quantile(0.99) as f64 / 1e3,
+            beside: Vec::new(),
             environment: environment(),
+            slice: None,
+            interrupted: false,
             record: record.store(),
             links,
         }
@@ -202,8 +221,9 @@ fn spoilt(scenario: &Scenario, record: &Record) -> Vec<String> {
     because
 }
 
-fn invariants(measured: &Measured) -> Vec<Invariant> {
-    let count = |name: &str| measured.record.counter(name);
+/// What must hold in every run; `converges` if there was a release for all of these devices.
+pub(crate) fn invariants(record: &Record, devices: u64, converges: bool) -> Vec<Invariant> {
+    let count = |name: &str| record.counter(name);
     let invariant = |name: &str, held, detail: String| Invariant { name: name.to_owned(), held, detail };
     let (audited, unverified) = (count("audited_bytes"), count("unverified_bytes"));
     let detail = format!("{unverified} of {audited} bytes that were hashed once more");
@@ -215,8 +235,8 @@ fn invariants(measured: &Measured) -> Vec<Invariant> {
             format!("{} did", count("rollbacks")),
         ),
     ];
-    if measured.converges {
-        let (behind, devices) = (count("not_converged"), measured.devices);
+    if converges {
+        let behind = count("not_converged");
         all.push(invariant(
             "every device converges on the newest release",
             behind == 0,
@@ -226,7 +246,7 @@ fn invariants(measured: &Measured) -> Vec<Invariant> {
     all
 }
 
-fn rows(record: &Record, links: &[String]) -> Vec<Row> {
+pub(crate) fn rows(record: &Record, links: &[String]) -> Vec<Row> {
     let mut rows = Vec::new();
     let classes = std::iter::once(None).chain((0..links.len()).filter(|_| links.len() > 1).map(Some));
     for class in classes {

@@ -1,8 +1,9 @@
 //! Who wakes up when, and what it wants: pure, drawn lazily, and the same byte for byte for the same scenario and seed.
 //!
 //! Each device has streams of draws of its own, derived from the seed and its number, so that no device hangs on another one. A
-//! scheduled device is one [`Wake`] in a heap. [`mod@file`] writes a plan out and reads it back.
+//! scheduled device is one [`Wake`] in a heap. [`mod@file`] writes a plan out and reads it back, [`access_log`] makes one of what was logged.
 
+pub mod access_log;
 pub mod file;
 
 use std::cmp::Reverse;

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{FAILURE_TEXTS_MAX, TIMELINE_S_MAX};
+use crate::limits::{FAILURE_TEXTS_MAX, SLOWEST_MAX, TIMELINE_S_MAX};
 
 /// Longest time told apart, microseconds: a day.
 const LONGEST_US: u64 = 86_400_000_000;
@@ -83,6 +83,21 @@ pub struct Second {
     pub device_bytes: u64,
 }
 
+/// A session that took long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Slow {
+    /// From the intended wake to its end, microseconds.
+    pub took_us: u64,
+    /// Which device.
+    pub device: u32,
+    /// When it was meant to wake, microseconds after the start.
+    pub at_us: u64,
+    /// Its link class.
+    pub link: u8,
+    /// Whether it ended well.
+    pub ok: bool,
+}
+
 /// Everything measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
@@ -95,6 +110,8 @@ pub struct Record {
     pub timeline: Vec<Second>,
     /// The first different failures.
     pub failure_texts: Vec<String>,
+    /// The sessions that took longest, the longest first.
+    pub slowest: Vec<Slow>,
 }
 
 /// Why a stored record cannot be read.
@@ -117,6 +134,7 @@ impl Default for Record {
             counters: BTreeMap::new(),
             timeline: Vec::new(),
             failure_texts: Vec::new(),
+            slowest: Vec::new(),
         }
     }
 }
@@ -156,6 +174,16 @@ impl Record {
         }
     }
 
+    /// Remembers a session if it is among the longest.
+    pub fn slow(&mut self, session: Slow) {
+        if self.slowest.len() == SLOWEST_MAX && self.slowest.last().is_some_and(|last| *last >= session) {
+            return;
+        }
+        let place = self.slowest.partition_point(|known| *known >= session);
+        self.slowest.insert(place, session);
+        self.slowest.truncate(SLOWEST_MAX);
+    }
+
     /// The histograms of a step, optionally of one outcome and one link class, in one; nothing if nothing was recorded.
     pub fn of(&self, step: Step, outcome: Option<Outcome>, link: Option<u8>) -> Option<Histogram<u64>> {
         let fits = |key: &Key| {
@@ -191,6 +219,7 @@ impl Record {
             ours.device_bytes += theirs.device_bytes;
         }
         other.failure_texts.iter().for_each(|text| self.failed(text));
+        other.slowest.iter().for_each(|session| self.slow(*session));
     }
 
     /// Seconds after `from_s` by which `goal` devices had taken the newest release; nothing if that never happened.
@@ -218,6 +247,7 @@ impl Record {
             counters: self.counters.clone(),
             timeline: self.timeline.clone(),
             failure_texts: self.failure_texts.clone(),
+            slowest: self.slowest.clone(),
         }
     }
 
@@ -230,6 +260,8 @@ impl Record {
             failure_texts: stored.failure_texts,
             ..Self::default()
         };
+        record.failure_texts.truncate(FAILURE_TEXTS_MAX);
+        stored.slowest.iter().for_each(|session| record.slow(*session));
         record.timeline.truncate(TIMELINE_S_MAX);
         for one in stored.histograms {
             let key = (one.step, one.outcome, one.link);
@@ -266,6 +298,9 @@ pub struct StoredRecord {
     pub timeline: Vec<Second>,
     /// Failures.
     pub failure_texts: Vec<String>,
+    /// Sessions that took longest.
+    #[serde(default)]
+    pub slowest: Vec<Slow>,
 }
 
 fn encode(histogram: &Histogram<u64>) -> String {
@@ -320,6 +355,7 @@ mod tests {
                 record.took(key, took_us);
                 record.lag.saturating_record(took_us / 100);
                 record.add("sessions", 1);
+                record.slow(Slow { took_us, device: number as u32, at_us: number, link: key.2, ok: true });
                 record.second(number * 1_000).ok += 1;
             }
         }

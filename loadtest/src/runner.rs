@@ -4,6 +4,7 @@
 //! An idle device is a `DeviceState` (module `state`) and a wake in the plan; it has a connection only if the scenario has devices keep
 //! theirs. How they reach servers is in module `ways`. Deliberately absent: judging (see [`crate::outcome`]).
 
+mod control;
 mod session;
 pub(crate) mod state;
 mod ways;
@@ -22,10 +23,11 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::plan::file::PlanError;
 use crate::plan::{PlannedWake, Population, Wake, microseconds};
-use crate::record::Record;
+use crate::record::{Record, Slow};
 use crate::scenario::{Fault, Place, Scenario};
 use crate::spawned::{SpawnError, Spawned, Target};
 use crate::tally::{Audit, MetaFars};
+pub use control::{Control, Live, LiveStep};
 use session::{Done, Shared, Waking, Watch};
 use state::{Common, DeviceState};
 use ways::{Ailments, DeviceClock, Ways};
@@ -79,6 +81,8 @@ pub struct Progress {
     pub updated: AtomicU64,
     /// Devices that are idle and have kept their connections.
     pub connected: AtomicU64,
+    /// What to do when, and what to show.
+    pub control: Control,
 }
 
 /// Something that happened, for timelines.
@@ -107,6 +111,8 @@ pub struct Measured {
     pub converges: bool,
     /// From the start to the last session's end, seconds.
     pub duration_s: f64,
+    /// Whether it was told to end before its plan was over.
+    pub interrupted: bool,
 }
 
 /// What is to happen at a time.
@@ -125,8 +131,11 @@ pub async fn run(
 ) -> Result<Measured, RunError> {
     let mut runner = Runner::new(config, system, progress);
     runner.prepare().await?;
+    runner.progress.control.begin().await;
     runner.go(plan.peekable()).await?;
-    runner.catch_up().await?;
+    if !runner.interrupted {
+        runner.catch_up().await?;
+    }
     Ok(runner.finish())
 }
 
@@ -152,6 +161,8 @@ struct Runner {
     released_at_s: f64,
     origin_bytes_before: u64,
     hits_before: (u64, u64),
+    tiers_before: [u64; 4],
+    interrupted: bool,
 }
 
 impl Runner {
@@ -188,6 +199,8 @@ impl Runner {
             released_at_s: 0.0,
             origin_bytes_before: 0,
             hits_before: (0, 0),
+            tiers_before: [0; 4],
+            interrupted: false,
         }
     }
 
@@ -210,6 +223,7 @@ impl Runner {
         if let Some(system) = &self.system {
             self.origin_bytes_before = system.origin_bytes();
             self.hits_before = system.hits_and_asked();
+            self.tiers_before = system.tiers();
         }
         Ok(())
     }
@@ -252,6 +266,7 @@ impl Runner {
             let due = Duration::from_micros(next_us.unwrap_or(0));
             tokio::select! {
                 biased;
+                () = self.progress.control.stopped() => return self.wind_down().await,
                 () = tokio::time::sleep_until((self.watch.0 + due).into()), if next_us.is_some() => {
                     let now_us = self.watch.now_us();
                     if let Some((_, event)) = events.pop_if(|(at_us, _)| *at_us <= now_us) {
@@ -364,12 +379,16 @@ impl Runner {
         }
         self.record.add("sessions", 1);
         self.record.add("sessions_failed", u64::from(has_failed));
+        let (wake, took_us) = (planned.wake, done.ended_us.saturating_sub(planned.wake.at_us));
+        let link = planned.link;
+        self.record.slow(Slow { took_us, device: wake.device, at_us: wake.at_us, link, ok: !has_failed });
         let second = self.record.second(done.ended_us);
         *(if has_failed { &mut second.failed } else { &mut second.ok }) += 1;
         self.progress.sessions.fetch_add(1, Ordering::Relaxed);
         self.progress.failed.fetch_add(u64::from(has_failed), Ordering::Relaxed);
         done.failures.iter().for_each(|text| self.record.failed(text));
         self.updated(before, &done, planned.wake.device);
+        self.show();
     }
 
     /// Counts what any session brought and puts the device back to sleep; what it was before.
@@ -500,9 +519,14 @@ impl Runner {
             let (hits, asked) = system.hits_and_asked();
             record.add("edge_hits", hits.saturating_sub(self.hits_before.0));
             record.add("edge_requests", asked.saturating_sub(self.hits_before.1));
+            let tiers = ["units_memory", "units_disk", "units_joined", "units_upstream"];
+            for ((name, after), before) in tiers.into_iter().zip(system.tiers()).zip(self.tiers_before) {
+                record.add(name, after.saturating_sub(before));
+            }
         }
         Measured {
             duration_s: self.watch.now_us() as f64 / 1e6,
+            interrupted: self.interrupted,
             record: self.record,
             marks: self.marks,
             blames: self.blames,

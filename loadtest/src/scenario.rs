@@ -89,7 +89,8 @@ pub struct System {
     pub edge_bits_per_s: f64,
     /// For the simulation: what the origin can send, bits per second.
     pub origin_bits_per_s: f64,
-    /// For the simulation: for how long an edge answers with the timestamp it has, seconds.
+    /// For the simulation: for how long an edge answers with the timestamp it has, seconds; zero if devices insist on the newest,
+    /// as ours do, so that only who asks at the same time shares an answer.
     pub timestamp_life_s: f64,
     /// For the simulation: edges behind one shield, zero for none.
     pub edges_per_shield: usize,
@@ -243,7 +244,7 @@ fn system(keys: &mut Keys<'_>) -> System {
         package_bytes: keys.count("package_bytes", Some(32_768), 1, 1 << 40),
         edge_bits_per_s: keys.number("edge_mbit_per_s", Some(10_000.0), 0.001, most) * 1e6,
         origin_bits_per_s: keys.number("origin_mbit_per_s", Some(10_000.0), 0.001, most) * 1e6,
-        timestamp_life_s: keys.number("timestamp_life_s", Some(30.0), 0.0, DURATION_S_MAX),
+        timestamp_life_s: keys.number("timestamp_life_s", Some(0.0), 0.0, DURATION_S_MAX),
         edges_per_shield: keys.count("edges_per_shield", Some(0), 0, 100_000) as usize,
     }
 }

@@ -1,32 +1,29 @@
 //! Fleets that no machine can run: the same plan on a virtual clock, against models of edges, shields and an origin.
 //!
 //! Each session is computed at the moment its plan says, in the order of the plan: what it meets are caches as they are then, fetches that
-//! others have under way (joined, never repeated), and links that are busy for as long as what was asked of them before takes. Links
-//! serve one after the other what comes; a session that waits does not come back into the order. Deliberately absent: faults, loss,
-//! congestion on the way, and the CPU of servers. [`analysis`] has the closed forms that tests hold this against.
+//! others have under way (joined, never repeated), links with what waits for them, and the cores of the machine as far as a
+//! [`Calibration`] says what work costs. What is asked for and how many bytes that is follows the real fetch (module `wire`).
+//! Deliberately absent: faults, loss, and congestion on the way. [`analysis`] has the closed forms that tests hold this against.
 
 pub mod analysis;
 mod cache;
-
-use std::collections::HashMap;
+pub mod calibration;
+mod edges;
+mod lines;
+pub mod operator;
+mod wire;
 
 use crate::limits::{HELD_PACKAGES_MAX, SIMULATED_ENTRIES_MAX};
 use crate::outcome::{Kind, Report};
 use crate::plan::{Plan, PlannedWake, microseconds};
-use crate::record::{Outcome, Record, Step};
+use crate::record::{Outcome, Record, Slow, Step};
 use crate::runner::Mark;
 use crate::scenario::Scenario;
-use cache::{Lru, Object};
+use cache::Object;
+pub use calibration::{Calibration, CalibrationError};
 use colibri_cluster::catalogue::file_version;
-
-/// Assumed time from an edge to its upstream and back, seconds.
-const UPSTREAM_ROUND_TRIP_S: f64 = 0.04;
-
-/// Assumed size of a timestamp with its answer's head, bytes.
-const TIMESTAMP_BYTES: u64 = 1_000;
-
-/// Assumed size of all metadata that a release renews, bytes.
-const METADATA_BYTES: u64 = 8_000;
+use edges::{Content, Edges, documents};
+use lines::Cpu;
 
 /// Why a scenario cannot be simulated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,54 +43,13 @@ pub enum SimulateError {
     },
 }
 
-/// A link that serves one thing after the other.
-#[derive(Debug, Clone, Copy, Default)]
-struct Line {
-    bits_per_s: f64,
-    busy_until_s: f64,
-}
-
-impl Line {
-    /// When so many bytes that are ready at `at_s` have gone through.
-    fn through(&mut self, at_s: f64, bytes: u64) -> f64 {
-        self.busy_until_s = self.busy_until_s.max(at_s) + bytes as f64 * 8.0 / self.bits_per_s;
-        self.busy_until_s
-    }
-}
-
-/// A cache with what is under way to it.
-#[derive(Debug)]
-struct Tier {
-    cache: Lru,
-    line: Line,
-    /// When a blob that is on its way will be here.
-    flights: HashMap<Object, f64>,
-    /// When its timestamp was fetched, and the release that this one told of.
-    timestamp: Option<(f64, u32)>,
-}
-
-impl Tier {
-    fn new(capacity_bytes: u64, bits_per_s: f64) -> Self {
-        let line = Line { bits_per_s, busy_until_s: 0.0 };
-        Self { cache: Lru::new(capacity_bytes), line, flights: HashMap::new(), timestamp: None }
-    }
-
-    /// When this tier has a blob that is asked of it at `at_s`; nothing if it must be fetched from upstream.
-    fn has(&mut self, object: Object, at_s: f64) -> Option<f64> {
-        if self.cache.touch(object) {
-            let ready_s = self.flights.get(&object).copied().unwrap_or(at_s);
-            if ready_s <= at_s {
-                self.flights.remove(&object);
-            }
-            return Some(ready_s.max(at_s));
-        }
-        None
-    }
-
-    fn takes(&mut self, object: Object, bytes: u64, ready_s: f64) {
-        self.cache.insert(object, bytes);
-        self.flights.insert(object, ready_s);
-    }
+/// What to simulate.
+#[derive(Debug, Clone, Copy)]
+pub struct Simulation<'a> {
+    /// The scenario.
+    pub scenario: &'a Scenario,
+    /// What work costs.
+    pub calibration: Calibration,
 }
 
 /// A device between its sessions.
@@ -105,98 +61,116 @@ struct Sleeper {
 
 struct World<'a> {
     scenario: &'a Scenario,
+    calibration: Calibration,
     devices: Vec<Sleeper>,
-    edges: Vec<Tier>,
-    shields: Vec<Tier>,
-    origin: Line,
+    edges: Edges,
+    content: Content,
+    cpu: Cpu,
     releases_at_s: Vec<f64>,
     record: Record,
 }
 
-/// Simulates a scenario; `tick` hears now and then how many seconds of the scenario are over.
-pub fn simulate(scenario: &Scenario, tick: &mut dyn FnMut(f64)) -> Result<Report, SimulateError> {
-    let mut world = World::new(scenario)?;
-    let plan = Plan::of(scenario);
-    let edges = scenario.system.edges;
-    let population = plan.population().clone();
-    let mut woken = vec![false; scenario.devices as usize];
-    for (number, planned) in plan.enumerate() {
-        if number % 65_536 == 0 {
-            tick(planned.wake.at_us as f64 / 1e6);
-        }
-        woken[planned.wake.device as usize] = true;
-        let edge = population.edge_of(planned.wake.device, edges);
-        world.session(&planned, edge);
+/// The link of a device for one session.
+#[derive(Debug, Clone, Copy)]
+struct Access {
+    edge: usize,
+    round_trip_s: f64,
+    down_bits_per_s: f64,
+}
+
+impl<'a> Simulation<'a> {
+    /// A scenario on machines without bound.
+    pub fn of(scenario: &'a Scenario) -> Self {
+        Self { scenario, calibration: Calibration::default() }
     }
-    let devices = woken.iter().filter(|woken| **woken).count() as u64;
-    Ok(world.report(devices))
+
+    /// Simulates it; `tick` hears now and then how many seconds of the scenario are over.
+    ///
+    /// # Errors
+    /// The scenario has faults, or is too large.
+    pub fn run(&self, tick: &mut dyn FnMut(f64)) -> Result<Report, SimulateError> {
+        let mut world = World::new(self)?;
+        let plan = Plan::of(self.scenario);
+        let edges = self.scenario.system.edges;
+        let population = plan.population().clone();
+        let mut woken = vec![false; self.scenario.devices as usize];
+        for (number, planned) in plan.enumerate() {
+            if number % 65_536 == 0 {
+                tick(planned.wake.at_us as f64 / 1e6);
+            }
+            woken[planned.wake.device as usize] = true;
+            let edge = population.edge_of(planned.wake.device, edges);
+            world.session(&planned, edge);
+        }
+        let devices = woken.iter().filter(|woken| **woken).count() as u64;
+        Ok(world.report(devices))
+    }
 }
 
 impl<'a> World<'a> {
-    fn new(scenario: &'a Scenario) -> Result<Self, SimulateError> {
+    fn new(simulation: &Simulation<'a>) -> Result<Self, SimulateError> {
+        let Simulation { scenario, calibration } = *simulation;
         let system = &scenario.system;
         if !scenario.faults.is_empty() {
             return Err(SimulateError::Faults(scenario.name.clone()));
         }
-        let objects = (system.release_files * (scenario.releases_at_s.len() + 1) + system.packages) as u64;
+        // Each release has a meta.far and a file of its own, each other package a meta.far.
+        let releases = scenario.releases_at_s.len() + 1;
+        let objects = ((system.release_files + 2) * releases + 2 * system.packages) as u64;
         if objects.saturating_mul(system.edges as u64) > SIMULATED_ENTRIES_MAX {
             return Err(SimulateError::TooLarge { edges: system.edges, objects });
         }
         let mut releases_at_s = scenario.releases_at_s.clone();
         releases_at_s.sort_by(f64::total_cmp);
-        let tier = || Tier::new(system.edge_cache_bytes, system.edge_bits_per_s);
-        let shields = if system.edges_per_shield == 0 { 0 } else { system.edges.div_ceil(system.edges_per_shield) };
         let first = Sleeper { release: u32::from(scenario.installed), ..Sleeper::default() };
         Ok(Self {
             scenario,
+            calibration,
             devices: vec![first; scenario.devices as usize],
-            edges: (0..system.edges).map(|_| tier()).collect(),
-            shields: (0..shields).map(|_| tier()).collect(),
-            origin: Line { bits_per_s: system.origin_bits_per_s, busy_until_s: 0.0 },
+            edges: Edges::new(system, calibration.upstream_round_trip_ms / 1e3),
+            content: Content::of(system),
+            cpu: Cpu::new(if calibration.cores > 0.0 { calibration.cores } else { f64::INFINITY }),
             releases_at_s,
             record: Record::default(),
         })
     }
 
-    /// The newest release at a time, from 1.
-    fn newest(&self, at_s: f64) -> u32 {
-        1 + self.releases_at_s.partition_point(|release_s| *release_s <= at_s) as u32
+    /// When work that begins at `at_s` and takes so many milliseconds on an idle machine is done.
+    fn work(&mut self, at_s: f64, work_ms: f64) -> f64 {
+        self.cpu.through(at_s, work_ms / 1e3, self.calibration.busy_cores)
     }
 
     fn session(&mut self, planned: &PlannedWake, edge: usize) {
         let at_s = planned.wake.at_us as f64 / 1e6;
         let link = &self.scenario.links[usize::from(planned.link)];
-        let (round_trip_s, down_bits_per_s) = (link.round_trip_ms / 1e3, link.down_bits_per_s);
-        let device = planned.wake.device as usize;
-        // A handshake, then the question.
-        let asked_s = at_s + 1.5 * round_trip_s;
-        let (told_s, release) = self.timestamp(edge, asked_s);
-        let mut now_s = told_s + round_trip_s / 2.0;
-        let sleeper = self.devices[device];
-        let is_new = release > sleeper.release && planned.wants.contains(&0);
-        self.took(
-            planned,
-            if is_new { Step::Refresh } else { Step::Timestamp },
-            at_s,
-            if is_new { now_s + 2.0 * round_trip_s } else { now_s },
-        );
-        let mut received = TIMESTAMP_BYTES;
-        if is_new {
-            now_s += 2.0 * round_trip_s;
-            received += METADATA_BYTES;
+        let access = match self.calibration.shaped_links {
+            true => Access { edge, round_trip_s: link.round_trip_ms / 1e3, down_bits_per_s: link.down_bits_per_s },
+            false => Access { edge, round_trip_s: 0.0, down_bits_per_s: f64::INFINITY },
+        };
+        let sleeper = self.devices[planned.wake.device as usize];
+        let (mut now_s, release, mut received) = self.check(access, at_s);
+        let wants_new = release > sleeper.release && planned.wants.contains(&0);
+        if wants_new {
+            // Snapshot, then targets.
+            now_s = self.edges.metadata(edge, release, now_s, &mut self.record) + 2.0 * access.round_trip_s;
+            received += documents::release_bytes(self.scenario.system.packages);
         }
-        let wanted = self.wanted(planned, sleeper, release);
-        if !wanted.is_empty() {
-            let (done_s, bytes) = self.fetch(edge, &wanted, now_s, round_trip_s, down_bits_per_s);
-            self.took(planned, Step::Fetch, now_s, done_s);
-            now_s = done_s;
-            received += bytes;
-            self.record.add("blobs", wanted.len() as u64);
-            self.record.add("content_bytes", bytes);
+        self.took(planned, if wants_new { Step::Refresh } else { Step::Timestamp }, at_s, now_s);
+        for package in &planned.wants {
+            let wanted = self.wanted(*package, sleeper, release);
+            if !wanted.is_empty() {
+                let since_s = now_s;
+                let bytes;
+                (now_s, bytes) = self.fetch(access, &wanted, since_s);
+                self.took(planned, Step::Fetch, since_s, now_s);
+                received += bytes;
+            }
         }
-        self.settle(planned, release, is_new, now_s);
+        self.settle(planned, release, wants_new, now_s);
         self.took(planned, Step::Session, at_s, now_s);
         let record = &mut self.record;
+        let (wake, took_us) = (planned.wake, microseconds(now_s - at_s));
+        record.slow(Slow { took_us, device: wake.device, at_us: wake.at_us, link: planned.link, ok: true });
         record.add("sessions", 1);
         record.add("device_bytes", received);
         record.add("edge_bytes", received);
@@ -204,6 +178,20 @@ impl<'a> World<'a> {
         let second = record.second(microseconds(now_s));
         second.ok += 1;
         second.device_bytes += received;
+    }
+
+    /// The update check: a handshake, a question for the next root, one for the timestamp. When it is over, what it told, and the
+    /// bytes of both answers.
+    fn check(&mut self, access: Access, at_s: f64) -> (f64, u32, u64) {
+        let Access { edge, round_trip_s, .. } = access;
+        let half_s = round_trip_s / 2.0;
+        let life_s = self.scenario.system.timestamp_life_s;
+        let at_s = self.edges.next_root(edge, at_s + round_trip_s + half_s, &mut self.record) + half_s;
+        let releases = &self.releases_at_s;
+        let newest = |at_s: f64| 1 + releases.partition_point(|release_s| *release_s <= at_s) as u32;
+        let (told_s, release) = self.edges.timestamp(edge, at_s + half_s, life_s, newest, &mut self.record);
+        let done_s = self.work(told_s + half_s, self.calibration.check_ms);
+        (done_s, release, documents::NO_ROOT_BYTES + documents::TIMESTAMP_BYTES)
     }
 
     fn took(&mut self, planned: &PlannedWake, step: Step, from_s: f64, to_s: f64) {
@@ -227,119 +215,54 @@ impl<'a> World<'a> {
         }
     }
 
-    /// When an edge answers with its timestamp, and the release that this tells of.
-    fn timestamp(&mut self, edge: usize, at_s: f64) -> (f64, u32) {
-        let life_s = self.scenario.system.timestamp_life_s;
-        let shield = self.shield_of(edge);
-        let held = self.edges[edge].timestamp;
-        if let Some((fetched_s, release)) = held.filter(|(fetched_s, _)| at_s < fetched_s + life_s) {
-            // Fetched by somebody who came before, and maybe on its way still.
-            return (fetched_s.max(at_s), release);
-        }
-        let (came_s, release) = match shield {
-            Some(shield) => {
-                let asked_s = at_s + UPSTREAM_ROUND_TRIP_S / 2.0;
-                let held = self.shields[shield].timestamp.filter(|(fetched_s, _)| asked_s < fetched_s + life_s);
-                let (at_shield_s, release) = match held {
-                    Some((fetched_s, release)) => (fetched_s.max(asked_s), release),
-                    None => {
-                        let told = self.timestamp_of_origin(asked_s);
-                        self.shields[shield].timestamp = Some(told);
-                        told
-                    }
-                };
-                (at_shield_s + UPSTREAM_ROUND_TRIP_S / 2.0, release)
-            }
-            None => self.timestamp_of_origin(at_s),
-        };
-        self.edges[edge].timestamp = Some((came_s, release));
-        (came_s, release)
-    }
-
-    fn timestamp_of_origin(&mut self, at_s: f64) -> (f64, u32) {
-        let asked_s = at_s + UPSTREAM_ROUND_TRIP_S / 2.0;
-        self.record.add("origin_bytes", TIMESTAMP_BYTES);
-        self.record.add("origin_requests", 1);
-        let sent_s = self.origin.through(asked_s, TIMESTAMP_BYTES);
-        (sent_s + UPSTREAM_ROUND_TRIP_S / 2.0, self.newest(asked_s))
-    }
-
-    fn shield_of(&self, edge: usize) -> Option<usize> {
-        edge.checked_div(self.scenario.system.edges_per_shield)
-    }
-
-    /// Blobs that a device lacks, with their bytes.
-    fn wanted(&self, planned: &PlannedWake, sleeper: Sleeper, release: u32) -> Vec<(Object, u64)> {
+    /// Blobs that a device lacks of a package, its meta.far first; nothing if it has it.
+    fn wanted(&self, package: u16, sleeper: Sleeper, release: u32) -> Vec<Object> {
         let system = &self.scenario.system;
-        let mut wanted = Vec::new();
-        for package in &planned.wants {
-            if *package != 0 {
-                if !sleeper.others.contains(package) {
-                    wanted.push((Object::Package(*package), system.package_bytes));
-                }
-                continue;
-            }
-            for file in 0..if release > sleeper.release { system.release_files } else { 0 } {
-                let version = |release| file_version(file, release, system.release_files, system.changed);
-                if sleeper.release == 0 || version(release) != version(sleeper.release) {
-                    wanted.push((
-                        Object::File { file: file as u32, version: version(release) },
-                        system.release_file_bytes,
-                    ));
-                }
+        if package != 0 {
+            let held = sleeper.others.contains(&package);
+            return if held { Vec::new() } else { vec![Object::PackageMeta(package), Object::Package(package)] };
+        }
+        if release <= sleeper.release {
+            return Vec::new();
+        }
+        let mut wanted = vec![Object::MetaFar(release), Object::Tag(release)];
+        for file in 0..system.release_files {
+            let version = |release| file_version(file, release, system.release_files, system.changed);
+            if sleeper.release == 0 || version(release) != version(sleeper.release) {
+                wanted.push(Object::File { file: file as u32, version: version(release) });
             }
         }
         wanted
     }
 
-    /// When all of `wanted` is on the device, and how many bytes that were.
-    fn fetch(
-        &mut self,
-        edge: usize,
-        wanted: &[(Object, u64)],
-        at_s: f64,
-        round_trip_s: f64,
-        down_bits_per_s: f64,
-    ) -> (f64, u64) {
-        // The meta.far first, then what it names: two questions.
-        let asked_s = at_s + 1.5 * round_trip_s;
-        let (mut last_s, mut bytes) = (asked_s, 0);
-        for (object, object_bytes) in wanted {
-            let ready_s = self.at_edge(edge, *object, *object_bytes, asked_s);
-            last_s = last_s.max(self.edges[edge].line.through(ready_s, *object_bytes));
-            bytes += object_bytes;
+    /// When all of `wanted` is on the device, and how many bytes that were: the meta.far first, then what it names, all at once.
+    fn fetch(&mut self, access: Access, wanted: &[Object], at_s: f64) -> (f64, u64) {
+        let (first, rest) = wanted.split_at(1);
+        let (mut now_s, mut bytes) = (at_s, 0);
+        for blobs in [first, rest] {
+            let (came_s, came_bytes) = self.blobs(access, blobs, now_s);
+            (now_s, bytes) = (came_s, bytes + came_bytes);
         }
-        (last_s.max(asked_s + bytes as f64 * 8.0 / down_bits_per_s) + round_trip_s / 2.0, bytes)
+        (now_s, bytes)
     }
 
-    /// When an edge has a blob that it is asked for.
-    fn at_edge(&mut self, edge: usize, object: Object, bytes: u64, at_s: f64) -> f64 {
-        self.record.add("edge_requests", 1);
-        if let Some(ready_s) = self.edges[edge].has(object, at_s) {
-            self.record.add("edge_hits", 1);
-            return ready_s;
+    fn blobs(&mut self, access: Access, blobs: &[Object], at_s: f64) -> (f64, u64) {
+        let Access { edge, round_trip_s, down_bits_per_s } = access;
+        let asked_s = at_s + round_trip_s / 2.0;
+        let (mut last_s, mut bytes, mut requests, mut rounds) = (asked_s, 0, 0, 1);
+        for object in blobs {
+            let wire = self.content.wire(*object);
+            last_s = last_s.max(self.edges.serve(edge, *object, wire, asked_s, &mut self.record));
+            bytes += wire.bytes;
+            requests += wire.requests;
+            rounds = rounds.max(wire.rounds);
+            self.record.add("content_bytes", wire.content_bytes);
         }
-        let half_s = UPSTREAM_ROUND_TRIP_S / 2.0;
-        let ready_s = match self.shield_of(edge) {
-            None => self.through_origin(bytes, at_s),
-            Some(shield) => {
-                let asked_s = at_s + half_s;
-                let at_shield_s = self.shields[shield].has(object, asked_s).unwrap_or_else(|| {
-                    let ready_s = self.through_origin(bytes, asked_s);
-                    self.shields[shield].takes(object, bytes, ready_s);
-                    ready_s
-                });
-                self.shields[shield].line.through(at_shield_s, bytes) + half_s
-            }
-        };
-        self.edges[edge].takes(object, bytes, ready_s);
-        ready_s
-    }
-
-    fn through_origin(&mut self, bytes: u64, at_s: f64) -> f64 {
-        self.record.add("origin_bytes", bytes);
-        self.record.add("origin_requests", 1);
-        self.origin.through(at_s + UPSTREAM_ROUND_TRIP_S / 2.0, bytes) + UPSTREAM_ROUND_TRIP_S / 2.0
+        self.record.add("blobs", blobs.len() as u64);
+        self.record.add("blob_requests", u64::from(requests));
+        let came_s = last_s.max(asked_s + bytes as f64 * 8.0 / down_bits_per_s);
+        let came_s = came_s + round_trip_s / 2.0 + f64::from(rounds - 1) * round_trip_s;
+        (self.work(came_s, f64::from(requests) * self.calibration.request_ms), bytes)
     }
 
     fn report(mut self, devices: u64) -> Report {

@@ -138,6 +138,12 @@ impl Spawned {
         per_edge.fold((0, 0), |sum, edge| (sum.0 + edge.0, sum.1 + edge.1))
     }
 
+    /// Units of all edges by where they came from: memory, disk, somebody else's fill, a fill.
+    pub fn tiers(&self) -> [u64; 4] {
+        let per_edge = self.cluster.edges.iter().map(|edge| edge.edge.metrics().tiers());
+        per_edge.fold([0; 4], |sum, edge| std::array::from_fn(|tier| sum[tier] + edge[tier]))
+    }
+
     /// Address of an edge, counted from 1.
     pub fn edge_url(&self, number: usize) -> Option<String> {
         Some(self.cluster.edges.get(number.checked_sub(1)?)?.url())

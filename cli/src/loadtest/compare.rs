@@ -28,7 +28,8 @@ pub struct CompareArgs {
     pub json: bool,
 }
 
-fn read(path: &Path) -> Result<Report, LoadtestError> {
+/// Reads a stored report.
+pub(super) fn read(path: &Path) -> Result<Report, LoadtestError> {
     let wrong = |reason: String| LoadtestError::Report { file: path.display().to_string(), reason };
     let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
     let file = BufReader::new(file.take(REPORT_BYTES_MAX));

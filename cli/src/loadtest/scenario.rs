@@ -20,7 +20,7 @@ use colibri_loadtest::scenario::shipped;
 use colibri_loadtest::spawned::{Spawned, Target};
 use colibri_loadtest::{Scenario, html};
 
-use super::{LoadtestError, Run, print};
+use super::{LoadtestError, Run, cpu, print};
 use crate::device::configuration::{self, Format, replace_mirrors};
 use crate::files;
 use crate::progress::step;
@@ -108,13 +108,17 @@ pub(super) async fn run(
     let mut scenario = read(name, &args.changes)?;
     let work = tempfile::Builder::new().prefix("colibri-loadtest-").tempdir()?;
     let progress = Arc::new(Progress::default());
-    let measured = {
+    let cpu_before_ms = cpu::used_ms();
+    let mut measured = {
         let running = measure(args, &mut scenario, work.path(), progress.clone());
         tokio::select! {
             measured = running => measured?,
             () = stop => return Err(LoadtestError::Stopped { sessions: progress.sessions.load(Ordering::Relaxed) }),
         }
     };
+    if let Some(used_ms) = cpu::used_ms().zip(cpu_before_ms).map(|(after, before)| after.saturating_sub(before)) {
+        measured.record.add("process_cpu_ms", used_ms);
+    }
     let report = Report::of_run(&scenario, &measured, !args.no_times);
     tell(&report, args.json, &args.output, out)?;
     Ok(exit_code(&report))
@@ -214,24 +218,28 @@ pub struct Output {
 
 /// Prints a report and writes it where it is wanted.
 pub(super) fn tell(report: &Report, json: bool, output: &Output, out: &mut dyn Write) -> Result<(), LoadtestError> {
-    let stored = serde_json::to_string(report).map_err(io::Error::from)?;
+    keep(report, output)?;
+    if json {
+        writeln!(out, "{}", serde_json::to_string(report).map_err(io::Error::from)?)?;
+    } else {
+        print::report(report, out)?;
+    }
+    Ok(())
+}
+
+/// Writes a report where it is wanted.
+pub(super) fn keep(report: &Report, output: &Output) -> Result<(), LoadtestError> {
     let write = |path: &Option<PathBuf>, text: &dyn Fn() -> Result<String, LoadtestError>| match path {
         Some(path) => Ok(std::fs::write(path, text()?).map_err(files::FilesError::io("writing", path))?),
         None => Ok::<_, LoadtestError>(()),
     };
-    write(&output.save, &|| Ok(stored.clone()))?;
+    write(&output.save, &|| Ok(serde_json::to_string(report).map_err(io::Error::from)?))?;
     write(&output.csv, &|| Ok(report.csv()))?;
     write(&output.html, &|| {
         let record = report.load_record();
         let record = record.map_err(|error| io::Error::other(error.to_string()))?;
         Ok(html::page(report, &record))
-    })?;
-    if json {
-        writeln!(out, "{stored}")?;
-    } else {
-        print::report(report, out)?;
-    }
-    Ok(())
+    })
 }
 
 pub(super) fn exit_code(report: &Report) -> ExitCode {

@@ -1,13 +1,15 @@
 //! `loadtest simulate`: what a scenario would come to.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use colibri_loadtest::simulate::analysis::{FluidWave, fluid_wave};
+use colibri_loadtest::simulate::{Calibration, Simulation};
 use colibri_loadtest::slo::seconds;
 
-use super::LoadtestError;
 use super::scenario::{Changes, Output, exit_code, read, tell};
+use super::{LoadtestError, predict};
 use crate::progress::{bytes, step};
 
 /// Arguments of `loadtest simulate`.
@@ -22,6 +24,9 @@ pub struct SimulateArgs {
     /// Compute a release for so many devices as a fluid instead of simulating each of them
     #[arg(long, value_name = "DEVICES", conflicts_with_all = ["save", "csv", "html"], value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     pub fluid: Option<u64>,
+    /// What work costs on a machine, as `calibrate` wrote it; without it machines have no bound
+    #[arg(long, value_name = "FILE", conflicts_with = "fluid")]
+    pub calibration: Option<PathBuf>,
     /// Where the report goes besides
     #[command(flatten)]
     pub output: Output,
@@ -45,8 +50,10 @@ pub(super) fn run(args: &SimulateArgs, out: &mut dyn Write) -> Result<ExitCode, 
     let step =
         step(&format!("{}: simulating {} devices for {} s", scenario.name, scenario.devices, scenario.duration_s));
     let total = scenario.duration_s as u64;
-    let report = colibri_loadtest::simulate::simulate(&scenario, &mut |at_s| step.progress(at_s as u64, total));
-    let report = report.map_err(LoadtestError::Simulate)?;
+    let calibration =
+        args.calibration.as_deref().map_or_else(|| Ok(Calibration::default()), predict::read_calibration)?;
+    let simulation = Simulation { scenario: &scenario, calibration };
+    let report = simulation.run(&mut |at_s| step.progress(at_s as u64, total)).map_err(LoadtestError::Simulate)?;
     drop(step);
     tell(&report, args.json, &args.output, out)?;
     Ok(exit_code(&report))

@@ -44,9 +44,18 @@ fn header(scenario: &Scenario) -> String {
 
 /// Writes the whole plan of a scenario; the number of wakes.
 pub fn write(scenario: &Scenario, out: &mut dyn Write) -> Result<u64, PlanError> {
+    write_wakes(scenario, super::Plan::of(scenario), out)
+}
+
+/// Writes these wakes as a plan of a scenario; their number.
+pub fn write_wakes(
+    scenario: &Scenario,
+    wakes: impl IntoIterator<Item = PlannedWake>,
+    out: &mut dyn Write,
+) -> Result<u64, PlanError> {
     writeln!(out, "{}", header(scenario))?;
     let mut count = 0;
-    for PlannedWake { wake, link, wants } in super::Plan::of(scenario) {
+    for PlannedWake { wake, link, wants } in wakes {
         let wants: Vec<_> = wants.iter().map(u16::to_string).collect();
         writeln!(out, "{} {} {} {link} {}", wake.at_us, wake.device, wake.number, wants.join(","))?;
         count += 1;

@@ -12,8 +12,14 @@ pub(crate) enum Object {
         /// How often it had changed.
         version: u32,
     },
+    /// The file that names a release.
+    Tag(u32),
+    /// The meta.far of a release.
+    MetaFar(u32),
     /// The content of another package.
     Package(u16),
+    /// The meta.far of another package.
+    PackageMeta(u16),
 }
 
 const NONE: usize = usize::MAX;

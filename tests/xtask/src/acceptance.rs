@@ -31,18 +31,23 @@ const WITHOUT_BINARY: [(&str, Simple); 2] =
 type Step = fn(&Binary) -> Result<(), Failure>;
 
 /// In order; the quick ones first.
-const STEPS: [(&str, Step); 10] = [
+const STEPS: [(&str, Step); 11] = [
     ("sample configurations", configuration::check),
     ("keys in a PKCS#11 token", softhsm::check),
     ("desk", desk::check),
     ("static web server", static_server::check),
     ("drain", drain::check),
     ("HTTP/3 with others", crate::interop_h3::check),
+    ("report of a load test", load_report),
     ("Helm chart", chart::check),
     ("image", image::check),
     ("compose file", compose::check),
     ("start of an edge with five million files", edge_start),
 ];
+
+fn load_report(_: &Binary) -> Result<(), Failure> {
+    crate::report::report()
+}
 
 /// Takes 20 GB of the folder for temporary files, and long to make and remove them.
 fn edge_start(_: &Binary) -> Result<(), Failure> {

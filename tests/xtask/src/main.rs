@@ -10,6 +10,8 @@ mod crash;
 mod demo;
 mod fuzz;
 mod interop_h3;
+mod predict;
+mod report;
 mod run;
 mod soak;
 
@@ -24,6 +26,9 @@ cargo xtask COMMAND
   interop-h3   aioquic and Chromium over HTTP/3, curl over HTTP/2 and 1.1, from an edge in front of nginx
   soak DURATION
                an origin and two tiers of edges under mixed load and faults, judged at the end: 90s, 10m, 1h [--seed N]
+  predict      the simulation of a load test, calibrated on `steady`, beside runs of `release-wave` with three seeds:
+               [--devices N], 2000 if not said; fails when it is off by more than 15 %
+  report       the page of a load test in Chromium, light and dark
   codelab      the exercise on packages of Fuchsia's codelab, walked with our tools and printed as it shows it
   fuzz         the fuzz targets of tests/fuzz, each for five minutes: [--seconds N] [TARGET]
   bench NAME   measures against a stated base: metadata, ingest, scale, cache
@@ -42,6 +47,8 @@ fn main() -> ExitCode {
         ["check"] => check::check(),
         ["codelab"] => codelab::codelab(),
         ["soak", ref words @ ..] => soak::soak(words),
+        ["predict", ref words @ ..] => predict::predict(words),
+        ["report"] => report::report(),
         ["interop-h3"] => interop_h3::interop_h3(),
         ["acceptance", ref words @ ..] => acceptance::acceptance(words),
         ["fuzz", ref arguments @ ..] => fuzz::fuzz(arguments),
