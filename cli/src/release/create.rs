@@ -37,6 +37,12 @@ A product description names packages and their cell of the grid, in TOML or JSON
   minimum_version = \"2.1\"                # optional
   fallback = true                        # optional: fall back to what is offered now
 
+  [[boot]]                               # comes with the boot image, as fuchsia-boot:///loader
+  url = \"fuchsia-pkg://example.com/loader\"
+
+  [[cache]]                              # deprecated: there from the start, and any version of its repository after that;
+  url = \"fuchsia-pkg://example.com/tool\" # use permanent and upgradable instead
+
 Example: write the release, and a package that carries it, and publish that:
 
   colibri release create kiosk.toml --repo example.com=repo --repo apps.example=apps -o release.json --package out
@@ -92,6 +98,8 @@ pub(super) fn run(args: &Create, out: &mut dyn Write) -> Result<ExitCode, Releas
             "product": release.product(),
             "version": release.version(),
             "packages": packages,
+            "boot": release.boot().len(),
+            "cache": release.cache().len(),
             "blobs": blobs,
             "package": package,
         });
@@ -99,6 +107,13 @@ pub(super) fn run(args: &Create, out: &mut dyn Write) -> Result<ExitCode, Releas
     } else {
         writeln!(out, "{}: {} {}", args.output.display(), release.product(), release.version())?;
         writeln!(out, "{packages} packages, {blobs} blobs, {} to fetch", bytes(fetched_bytes(release.blobs())))?;
+        if !release.boot().is_empty() {
+            writeln!(out, "{} boot packages besides", release.boot().len())?;
+        }
+        if !release.cache().is_empty() {
+            let count = release.cache().len();
+            writeln!(out, "{count} packages in the cache set, which is deprecated: use permanent and upgradable")?;
+        }
         if let Some(built) = built {
             writeln!(out, "{}  {}", built.hash, built.name)?;
             writeln!(out, "{}", built.manifest.display())?;
@@ -146,6 +161,16 @@ fn build(args: &Create, description: &Description) -> Result<Release, ReleaseVer
         let (availability, versioning) = (package.availability, package.versioning);
         let minimum_version = package.minimum_version;
         builder.package(ReleasePackage { url, availability, versioning, hash, minimum_version });
+    }
+    for package in &description.boot {
+        let url = package.url().map_err(wrong)?;
+        let hash = offered(&repositories, &url)?;
+        builder.boot(url.name().clone(), hash);
+    }
+    for package in &description.cache {
+        let url = package.url().map_err(wrong)?;
+        let hash = offered(&repositories, &url)?;
+        builder.cache(url, hash);
     }
     answer(&mut builder, &repositories)?;
     builder.finish().map_err(ReleaseVerbError::release(&args.description))

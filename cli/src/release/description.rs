@@ -23,6 +23,12 @@ pub(super) struct Description {
     /// Its packages.
     #[serde(default, rename = "package")]
     pub packages: Vec<Package>,
+    /// Packages that come with the boot image.
+    #[serde(default)]
+    pub boot: Vec<Named>,
+    /// The deprecated cache set.
+    #[serde(default)]
+    pub cache: Vec<Named>,
     /// Hosts of repositories whose other packages a device may resolve too.
     #[serde(default)]
     pub discoverable: Vec<String>,
@@ -44,6 +50,21 @@ pub(super) struct Package {
     /// Whether an upgradable package falls back to the version that is offered now; if it is permanent it does anyway.
     #[serde(default)]
     pub fallback: bool,
+}
+
+/// A package of which only the URL is to be said.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Named {
+    /// `fuchsia-pkg://HOST/NAME[/VARIANT]`.
+    pub url: String,
+}
+
+impl Named {
+    /// The URL.
+    pub fn url(&self) -> Result<UnpinnedPackageUrl, String> {
+        self.url.parse().map_err(|error| format!("package {:?}: {error}", self.url))
+    }
 }
 
 impl Description {

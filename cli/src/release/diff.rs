@@ -57,6 +57,9 @@ fn to_json(diff: &ReleaseDiff<'_>, old: &Value, new: &Value) -> Value {
             "removed": packages(&diff.removed),
             "changed": changed,
         },
+        "beside": diff.beside.iter().map(|beside| {
+            json!({ "set": beside.set, "url": beside.url, "old": beside.old, "new": beside.new })
+        }).collect::<Value>(),
         "blobs": { "added": blobs(&diff.blobs_added), "removed": blobs(&diff.blobs_removed) },
         "fetched": blobs(&diff.fetched),
         "fetched_on_demand": blobs(&diff.fetched_on_demand),
@@ -78,6 +81,14 @@ fn print(diff: &ReleaseDiff<'_>, out: &mut dyn Write) -> std::io::Result<()> {
     for (old, new) in &diff.changed {
         rows.push(row("~", new, format!("{} -> {}", version(old), version(new))));
     }
+    rows.extend(diff.beside.iter().map(|beside| {
+        let (sign, version) = match (beside.old, beside.new) {
+            (None, new) => ("+", short(new)),
+            (old, None) => ("-", short(old)),
+            (old, new) => ("~", format!("{} -> {}", short(old), short(new))),
+        };
+        vec![sign.to_owned(), beside.url.clone(), beside.set.to_owned(), version]
+    }));
     print_table(out, &rows)?;
     if rows.is_empty() {
         writeln!(out, "the packages are the same")?;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use colibri_common::BlobId;
 use colibri_metadata::TrustedSet;
 use colibri_release::{Release, ReleasePackage, TrustedRepository, fetched_bytes, raw_bytes};
 use serde_json::{Value, json};
@@ -32,8 +33,8 @@ struct Weight {
 }
 
 impl Weight {
-    fn of(release: &Release, package: &ReleasePackage) -> Self {
-        let needed = release.blobs_needed(package.hash);
+    fn of(release: &Release, hash: Option<BlobId>) -> Self {
+        let needed = release.blobs_needed(hash);
         let blobs: Vec<_> = needed.into_iter().filter_map(|id| release.blob(id)).collect();
         let (raw_bytes, fetched_bytes) = (raw_bytes(blobs.iter().copied()), fetched_bytes(blobs.iter().copied()));
         Self { blobs: blobs.len(), raw_bytes, fetched_bytes }
@@ -59,7 +60,7 @@ pub(super) fn run(args: &Show, out: &mut dyn Write) -> Result<ExitCode, ReleaseV
 
 fn to_json(release: &Release) -> Value {
     let package = |package: &ReleasePackage| {
-        let Weight { blobs, raw_bytes, fetched_bytes } = Weight::of(release, package);
+        let Weight { blobs, raw_bytes, fetched_bytes } = Weight::of(release, package.hash);
         json!({
             "url": package.url.to_string(),
             "availability": package.availability,
@@ -78,6 +79,8 @@ fn to_json(release: &Release) -> Value {
         "forbids_overlay": release.forbids_overlay(),
         "repositories": release.repositories().iter().map(repository).collect::<Value>(),
         "packages": release.packages().iter().map(package).collect::<Value>(),
+        "boot": release.boot(),
+        "cache": release.cache(),
         "discoverable": release.discoverable().iter().map(|domain| domain.url.to_string()).collect::<Value>(),
         "blobs": release.blobs().len(),
         "raw_bytes": raw_bytes(release.blobs()),
@@ -97,7 +100,7 @@ fn print(release: &Release, out: &mut dyn Write) -> std::io::Result<()> {
     let heads = ["PACKAGE SET", "PACKAGE", "VERSION", "BLOBS", "CONTENT", "TO FETCH"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     for package in release.packages() {
-        let weight = Weight::of(release, package);
+        let weight = Weight::of(release, package.hash);
         let version = match (package.hash, package.minimum_version) {
             (None, Some(least)) => format!(">= {least}"),
             (Some(_), Some(least)) => format!("{} (>= {least})", short(package.hash)),
@@ -109,6 +112,14 @@ fn print(release: &Release, out: &mut dyn Write) -> std::io::Result<()> {
     }
     for domain in release.discoverable() {
         rows.push(vec!["on demand & discoverable".to_owned(), domain.url.to_string(), "-".to_owned()]);
+    }
+    let beside =
+        release.boot().iter().map(|package| ("boot", format!("fuchsia-boot:///{}", package.name), package.hash));
+    let cache = release.cache().iter().map(|package| ("cache (deprecated)", package.url.to_string(), package.hash));
+    for (set, url, hash) in beside.chain(cache) {
+        let weight = Weight::of(release, Some(hash));
+        let [raw, fetched] = [weight.raw_bytes, weight.fetched_bytes].map(bytes);
+        rows.push(vec![set.to_owned(), url, short(Some(hash)), weight.blobs.to_string(), raw, fetched]);
     }
     print_table(out, &rows)?;
     let [raw, fetched] = [raw_bytes(release.blobs()), fetched_bytes(release.blobs())].map(bytes);

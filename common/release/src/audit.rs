@@ -21,15 +21,19 @@ pub struct AuditDiff {
     pub removed: Vec<String>,
 }
 
-/// The list of a release, sorted: `SET URL`, and for subpackages `SET URL NAME/NAME`, to any depth.
+/// The list of a release, sorted: `SET URL`, and for subpackages `SET URL NAME/NAME`, to any depth. Boot packages are anchored
+/// too, and their set is called `boot`.
 ///
 /// # Errors
 /// There are too many, as when subpackages are nested so as to multiply.
 pub fn audit(release: &Release) -> Result<BTreeSet<String>, ReleaseError> {
     let mut lines = BTreeSet::new();
-    for package in release.packages().iter().filter(|package| package.versioning == Versioning::Anchored) {
-        let Some(hash) = package.hash else { continue };
-        let name = format!("{} & {} {}", package.availability, package.versioning, package.url);
+    let anchored = release.packages().iter().filter(|package| package.versioning == Versioning::Anchored);
+    let anchored = anchored.filter_map(|package| {
+        Some((format!("{} & {} {}", package.availability, package.versioning, package.url), package.hash?))
+    });
+    let boot = release.boot().iter().map(|package| (format!("boot fuchsia-boot:///{}", package.name), package.hash));
+    for (name, hash) in anchored.chain(boot) {
         lines.insert(name.clone());
         let mut open: Vec<(BlobId, Vec<BlobId>, String)> = vec![(hash, Vec::new(), String::new())];
         while let Some((hash, above, path)) = open.pop() {

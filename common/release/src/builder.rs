@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use colibri_common::BlobId;
-use colibri_package::MetaFar;
-use colibri_package::url::RepositoryUrl;
+use colibri_package::url::{RepositoryUrl, UnpinnedPackageUrl};
+use colibri_package::{MetaFar, PackageName};
 
 use crate::error::ReleaseError;
 use crate::release::{
-    DiscoverableDomain, FORMAT, PackageContents, Release, ReleaseBlob, ReleasePackage, Subpackage, TrustedRepository,
+    BootPackage, CachePackage, DiscoverableDomain, PackageContents, Release, ReleaseBlob, ReleasePackage, Subpackage,
+    TrustedRepository,
 };
 use crate::version::ProductVersion;
 
@@ -23,6 +24,8 @@ pub struct ReleaseBuilder {
     repositories: Vec<TrustedRepository>,
     packages: Vec<ReleasePackage>,
     discoverable: Vec<DiscoverableDomain>,
+    boot: Vec<BootPackage>,
+    cache: Vec<CachePackage>,
     contents: BTreeMap<BlobId, PackageContents>,
     blobs: BTreeMap<BlobId, ReleaseBlob>,
     open_contents: BTreeSet<BlobId>,
@@ -48,6 +51,8 @@ impl ReleaseBuilder {
             repositories: Vec::new(),
             packages: Vec::new(),
             discoverable: Vec::new(),
+            boot: Vec::new(),
+            cache: Vec::new(),
             contents: BTreeMap::new(),
             blobs: BTreeMap::new(),
             open_contents: BTreeSet::new(),
@@ -67,8 +72,25 @@ impl ReleaseBuilder {
 
     /// Adds a package.
     pub fn package(&mut self, package: ReleasePackage) {
-        self.open_contents.extend(package.hash.filter(|hash| !self.contents.contains_key(hash)));
+        self.names(package.hash);
         self.packages.push(package);
+    }
+
+    /// Adds a package that comes with the boot image.
+    pub fn boot(&mut self, name: PackageName, hash: BlobId) {
+        self.names([hash]);
+        self.boot.push(BootPackage { name, hash });
+    }
+
+    /// Adds a package of the deprecated cache set.
+    pub fn cache(&mut self, url: UnpinnedPackageUrl, hash: BlobId) {
+        self.names([hash]);
+        self.cache.push(CachePackage { url, hash });
+    }
+
+    fn names(&mut self, hashes: impl IntoIterator<Item = BlobId>) {
+        let unknown = hashes.into_iter().filter(|hash| !self.contents.contains_key(hash));
+        self.open_contents.extend(unknown);
     }
 
     /// Lets a device resolve the packages of a domain that the release does not name.
@@ -112,14 +134,23 @@ impl ReleaseBuilder {
         self.repositories.sort_by(|a, b| a.url.cmp(&b.url));
         self.discoverable.sort_by(|a, b| a.url.cmp(&b.url));
         self.packages.sort_by_cached_key(ReleasePackage::key);
+        self.boot.sort_by(|a, b| a.name.cmp(&b.name));
+        self.cache.sort_by_cached_key(CachePackage::key);
         let release = Release {
-            format: if self.forbids_overlay { FORMAT } else { 1 },
+            // As old as it can be, for programs that are.
+            format: match (self.boot.is_empty() && self.cache.is_empty(), self.forbids_overlay) {
+                (false, _) => 3,
+                (true, true) => 2,
+                (true, false) => 1,
+            },
             product: self.product,
             version: self.version,
             forbids_overlay: self.forbids_overlay,
             repositories: self.repositories,
             packages: self.packages,
             discoverable: self.discoverable,
+            boot: self.boot,
+            cache: self.cache,
             contents: self.contents.into_values().collect(),
             blobs: self.blobs.into_values().collect(),
         };

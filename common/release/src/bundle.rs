@@ -387,9 +387,9 @@ pub fn check_trusts(release: &Release, chain: impl IntoIterator<Item = Bytes>) -
     if chain.into_iter().any(|root| trusted.contains(&*root)) { Ok(()) } else { Err(BundleError::Untrusted) }
 }
 
-/// The blobs of a bundle: all that the packages of the release need, and the package that carries it.
+/// The blobs of a bundle: all that the packages of the release need, those of the boot image and of the cache set included, and the package that carries it.
 pub fn blobs_of_bundle(release: &Release, hash: BlobId, meta: &MetaFar) -> BTreeSet<BlobId> {
-    let mut blobs = release.blobs_needed(release.packages().iter().filter_map(|package| package.hash));
+    let mut blobs = release.blobs_needed(release.hashes());
     blobs.insert(hash);
     blobs.extend(meta.content_blobs());
     blobs

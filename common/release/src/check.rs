@@ -12,7 +12,7 @@ use colibri_package::url::RepositoryUrl;
 use crate::error::ReleaseError;
 use crate::grid::{Availability, Versioning};
 use crate::limits;
-use crate::release::{Release, ReleaseBlob, ReleasePackage, TrustedRepository};
+use crate::release::{CachePackage, Release, ReleaseBlob, ReleasePackage, TrustedRepository};
 
 /// Bytes of the header that every delivery blob has.
 const DELIVERY_HEADER_BYTES: u64 = 28;
@@ -22,6 +22,11 @@ impl Release {
     pub(crate) fn check(&self) -> Result<(), ReleaseError> {
         if self.forbids_overlay && self.format < 2 {
             return Err(ReleaseError::Malformed(format!("format {} has no `forbids_overlay`", self.format)));
+        }
+        for (field, is_empty) in [("boot", self.boot.is_empty()), ("cache", self.cache.is_empty())] {
+            if !is_empty && self.format < 3 {
+                return Err(ReleaseError::Malformed(format!("format {} has no `{field}`", self.format)));
+            }
         }
         self.check_counts()?;
         let name = &self.product;
@@ -45,6 +50,8 @@ impl Release {
             ("repositories", self.repositories.len(), limits::REPOSITORIES_MAX),
             ("packages", self.packages.len(), limits::PACKAGES_MAX),
             ("discoverable domains", self.discoverable.len(), limits::DOMAINS_MAX),
+            ("boot packages", self.boot.len(), limits::BOOT_PACKAGES_MAX),
+            ("cache packages", self.cache.len(), limits::PACKAGES_MAX),
             ("package hashes", self.contents.len(), limits::CONTENTS_MAX),
             ("blobs", self.blobs.len(), limits::BLOBS_MAX),
         ];
@@ -58,6 +65,10 @@ impl Release {
     fn check_order(&self) -> Result<(), ReleaseError> {
         sorted("repository", self.repositories.iter().map(|repository| &repository.url))?;
         sorted("domain", self.discoverable.iter().map(|domain| &domain.url))?;
+        sorted("boot package", self.boot.iter().map(|package| &package.name))?;
+        for (package, next) in self.cache.iter().zip(self.cache.iter().skip(1)) {
+            in_order(&package.key(), &next.key(), || format!("cache package {}", next.url))?;
+        }
         sorted("contents of", self.contents.iter().map(|contents| contents.hash))?;
         sorted("blob", self.blobs.iter().map(|blob| blob.hash))?;
         for (package, next) in self.packages.iter().zip(self.packages.iter().skip(1)) {
@@ -75,8 +86,15 @@ impl Release {
         let trusted: BTreeSet<&RepositoryUrl> = self.repositories.iter().map(|repository| &repository.url).collect();
         let domains = self.discoverable.iter().map(|domain| (&domain.url, domain.url.to_string()));
         let packages = self.packages.iter().map(|package| (package.url.repository(), package.url.to_string()));
-        if let Some((_, shown)) = domains.chain(packages).find(|(url, _)| !trusted.contains(*url)) {
+        let cache = self.cache.iter().map(|package| (package.url.repository(), package.url.to_string()));
+        if let Some((_, shown)) = domains.chain(packages).chain(cache).find(|(url, _)| !trusted.contains(*url)) {
             return Err(ReleaseError::Untrusted(shown));
+        }
+        let of_sets: BTreeSet<_> =
+            self.packages.iter().map(|package| (package.url.repository(), package.url.path())).collect();
+        let in_both = |package: &&CachePackage| of_sets.contains(&(package.url.repository(), package.url.path()));
+        if let Some(package) = self.cache.iter().find(in_both) {
+            return Err(ReleaseError::CachedToo(package.url.to_string()));
         }
         let mut anchors = BTreeMap::new();
         for package in &self.packages {
@@ -92,7 +110,7 @@ impl Release {
 
     /// All that the packages need is told, and nothing else.
     fn check_whole(&self) -> Result<(), ReleaseError> {
-        let named: Vec<BlobId> = self.packages.iter().filter_map(|package| package.hash).collect();
+        let named: Vec<BlobId> = self.hashes().collect();
         let subpackages = self.contents.iter().flat_map(|contents| &contents.subpackages);
         let hashes: BTreeSet<BlobId> = named.iter().copied().chain(subpackages.map(|sub| sub.hash)).collect();
         if let Some(hash) = hashes.iter().find(|hash| self.contents_of(**hash).is_none()) {

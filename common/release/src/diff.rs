@@ -19,15 +19,30 @@ pub struct ReleaseDiff<'a> {
     pub removed: Vec<&'a ReleasePackage>,
     /// Packages of both whose hash or least version differs: old, new.
     pub changed: Vec<(&'a ReleasePackage, &'a ReleasePackage)>,
+    /// Boot packages and packages of the cache set that came, went or changed.
+    pub beside: Vec<Beside>,
     /// Blobs of the new release only.
     pub blobs_added: Vec<&'a ReleaseBlob>,
     /// Blobs of the old release only.
     pub blobs_removed: Vec<&'a ReleaseBlob>,
-    /// Blobs that a device fetches by itself: it has the permanent and automatic packages of the old release and nothing
-    /// else, and gets those of the new one.
+    /// Blobs that a device fetches by itself: it has the permanent and automatic packages and the cache set of the old release
+    /// and nothing else, and gets those of the new one. Boot packages come with the boot image.
     pub fetched: Vec<&'a ReleaseBlob>,
     /// Blobs that come on top when everything on demand is asked for too.
     pub fetched_on_demand: Vec<&'a ReleaseBlob>,
+}
+
+/// What changed of a package that is in no cell of the grid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beside {
+    /// `boot` or `cache`.
+    pub set: &'static str,
+    /// `fuchsia-boot:///NAME`, or the unpinned URL.
+    pub url: String,
+    /// Its version in the old release, if it is there.
+    pub old: Option<BlobId>,
+    /// Its version in the new release, if it is there.
+    pub new: Option<BlobId>,
 }
 
 impl<'a> ReleaseDiff<'a> {
@@ -47,6 +62,7 @@ impl<'a> ReleaseDiff<'a> {
             added: only(&after, &before),
             removed: only(&before, &after),
             changed: both.filter(differs).collect(),
+            beside: beside(old, new),
             blobs_added: of_new(&|id| old.blob(id).is_none()),
             blobs_removed: old.blobs().iter().filter(|blob| new.blob(blob.hash).is_none()).collect(),
             fetched: of_new(&|id| wanted.contains(&id) && !held.contains(&id)),
@@ -59,6 +75,7 @@ impl<'a> ReleaseDiff<'a> {
         self.added.is_empty()
             && self.removed.is_empty()
             && self.changed.is_empty()
+            && self.beside.is_empty()
             && self.blobs_added.is_empty()
             && self.blobs_removed.is_empty()
     }
@@ -85,5 +102,25 @@ fn by_key(release: &Release) -> BTreeMap<Key, &ReleasePackage> {
 /// The blobs that every device has once it runs this release.
 fn kept(release: &Release) -> BTreeSet<BlobId> {
     let kept = release.packages().iter().filter(|package| package.availability != Availability::OnDemand);
-    release.blobs_needed(kept.filter_map(|package| package.hash))
+    let cache = release.cache().iter().map(|package| package.hash);
+    release.blobs_needed(kept.filter_map(|package| package.hash).chain(cache))
+}
+
+/// What changed of boot packages and of the cache set.
+fn beside(old: &Release, new: &Release) -> Vec<Beside> {
+    let of = |release: &Release| -> BTreeMap<(&'static str, String), BlobId> {
+        let boot = release.boot().iter();
+        let boot = boot.map(|package| (("boot", format!("fuchsia-boot:///{}", package.name)), package.hash));
+        let cache = release.cache().iter();
+        let cache = cache
+            .map(|package| (("cache", format!("{}/{}", package.url.repository(), package.url.path())), package.hash));
+        boot.chain(cache).collect()
+    };
+    let (before, after) = (of(old), of(new));
+    let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let each = keys.into_iter().map(|key| {
+        let (old, new) = (before.get(key).copied(), after.get(key).copied());
+        Beside { set: key.0, url: key.1.clone(), old, new }
+    });
+    each.filter(|beside| beside.old != beside.new).collect()
 }

@@ -58,6 +58,9 @@ pub enum ReleaseError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// A package of the cache set that is in a package set as well.
+    #[error("package {0} is in a package set and in the cache set, which is deprecated: leave it out of the cache set")]
+    CachedToo(String),
     /// One package is anchored at two versions.
     #[error("package {url} is anchored at {first} and at {second}: a release has one version of a package")]
     TwoVersions {

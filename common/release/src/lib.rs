@@ -25,12 +25,12 @@ mod version;
 pub use audit::{AuditDiff, audit};
 pub use builder::{Missing, ReleaseBuilder};
 pub use bundle::{Bundle, BundleError, BundleHead};
-pub use diff::{ReleaseDiff, fetched_bytes, raw_bytes};
+pub use diff::{Beside, ReleaseDiff, fetched_bytes, raw_bytes};
 pub use error::ReleaseError;
 pub use grid::{Availability, NotApplicable, PackageSet, Versioning};
 pub use release::{
-    DiscoverableDomain, EncodedForm, FORMAT, PackageContents, Release, ReleaseBlob, ReleasePackage, Subpackage,
-    TrustedRepository,
+    BootPackage, CachePackage, DiscoverableDomain, EncodedForm, FORMAT, PackageContents, Release, ReleaseBlob,
+    ReleasePackage, Subpackage, TrustedRepository,
 };
 pub use rollout::{ListedPackages, Rollout, RolloutError, check_references};
 pub use version::{ProductVersion, VersionError};

@@ -6,6 +6,8 @@ pub const RELEASE_BYTES_MAX: u64 = 64 << 20;
 pub const REPOSITORIES_MAX: u64 = 256;
 /// Most packages of one release.
 pub const PACKAGES_MAX: u64 = 100_000;
+/// Most boot packages of one release.
+pub const BOOT_PACKAGES_MAX: u64 = 1_024;
 /// Most package hashes, subpackages included, of one release.
 pub const CONTENTS_MAX: u64 = 200_000;
 /// Most blobs listed in one release.
@@ -50,6 +52,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("RELEASE_BYTES_MAX", RELEASE_BYTES_MAX),
     ("REPOSITORIES_MAX", REPOSITORIES_MAX),
     ("PACKAGES_MAX", PACKAGES_MAX),
+    ("BOOT_PACKAGES_MAX", BOOT_PACKAGES_MAX),
     ("CONTENTS_MAX", CONTENTS_MAX),
     ("BLOBS_MAX", BLOBS_MAX),
     ("AUDIT_LINES_MAX", AUDIT_LINES_MAX),

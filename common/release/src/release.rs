@@ -11,9 +11,9 @@ use std::str::FromStr;
 use bytes::Bytes;
 use colibri_common::{BlobId, DIGEST_BYTES, unhex};
 use colibri_metadata::TrustAnchor;
-use colibri_package::PackagePath;
 use colibri_package::delivery::{DeliveryType, Identity};
 use colibri_package::url::{RelativePackageUrl, RepositoryUrl, UnpinnedPackageUrl};
+use colibri_package::{PackageName, PackagePath};
 use serde::de::{Deserializer, Error as _};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
@@ -24,8 +24,8 @@ use crate::limits;
 use crate::version::ProductVersion;
 
 /// The newest format that this version reads, and writes if it has to: a release without what came with it is written as before.
-/// Format 2 has `forbids_overlay`.
-pub const FORMAT: u64 = 2;
+/// Format 2 has `forbids_overlay`, format 3 `boot` and `cache`.
+pub const FORMAT: u64 = 3;
 
 /// A product release. Made by [`Release::parse`] or by a [`crate::ReleaseBuilder`]: always checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,10 @@ pub struct Release {
     pub(crate) packages: Vec<ReleasePackage>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) discoverable: Vec<DiscoverableDomain>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) boot: Vec<BootPackage>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) cache: Vec<CachePackage>,
     pub(crate) contents: Vec<PackageContents>,
     pub(crate) blobs: Vec<ReleaseBlob>,
 }
@@ -81,6 +85,30 @@ pub struct DiscoverableDomain {
     /// `fuchsia-pkg://HOST`.
     #[serde(with = "as_text")]
     pub url: RepositoryUrl,
+}
+
+/// A package that comes with the boot image: permanent & anchored as base is, but addressed `fuchsia-boot:///NAME` and there
+/// before anything else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootPackage {
+    /// Its name.
+    #[serde(with = "as_text")]
+    pub name: PackageName,
+    /// Package hash.
+    pub hash: BlobId,
+}
+
+/// A package of the cache set: there from the start, and its repository says the version without any constraint. Outside the
+/// grid, and deprecated by RFC-0212 in favour of permanent & upgradable packages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CachePackage {
+    /// Unpinned URL.
+    #[serde(with = "as_text")]
+    pub url: UnpinnedPackageUrl,
+    /// Package hash of the version that is there from the start, and to fall back to.
+    pub hash: BlobId,
 }
 
 /// What one package hash consists of: a package or a subpackage.
@@ -209,6 +237,23 @@ impl Release {
         &self.discoverable
     }
 
+    /// Packages that come with the boot image, by name.
+    pub fn boot(&self) -> &[BootPackage] {
+        &self.boot
+    }
+
+    /// The deprecated cache set, by URL.
+    pub fn cache(&self) -> &[CachePackage] {
+        &self.cache
+    }
+
+    /// Every package hash that the release names: of package sets, boot packages and the cache set.
+    pub fn hashes(&self) -> impl Iterator<Item = BlobId> {
+        let boot = self.boot.iter().map(|package| package.hash);
+        let cache = self.cache.iter().map(|package| package.hash);
+        self.packages.iter().filter_map(|package| package.hash).chain(boot).chain(cache)
+    }
+
     /// What every package hash consists of, by hash.
     pub fn contents(&self) -> &[PackageContents] {
         &self.contents
@@ -270,6 +315,13 @@ impl ReleasePackage {
     /// What makes it this package in this set, and its place in the list. `NAME` and `NAME/0` are one package.
     pub(crate) fn key(&self) -> (RepositoryUrl, PackagePath, Availability, Versioning) {
         (self.url.repository().clone(), self.url.path(), self.availability, self.versioning)
+    }
+}
+
+impl CachePackage {
+    /// Its place in the list. `NAME` and `NAME/0` are one package.
+    pub(crate) fn key(&self) -> (RepositoryUrl, PackagePath) {
+        (self.url.repository().clone(), self.url.path())
     }
 }
 

@@ -158,7 +158,7 @@ fn versions_of_the_form_are_told_apart() {
             value["format"] = json!(FORMAT + 1);
             value["colour"] = json!("new in 3");
         }),
-        "this product release has format 3; this program reads formats 1 to 2: update it"
+        "this product release has format 4; this program reads formats 1 to 3: update it"
     );
     assert!(said(|value| value["format"] = json!(0)).contains("format 0"));
     assert!(said(|value| value["format"] = json!("1")).contains("invalid type: string"));
@@ -392,4 +392,66 @@ fn an_audit_lists_subpackages_of_anchored_packages_to_any_depth_and_nothing_else
     assert!(AuditDiff::of(&all, &lines.join("\n")).is_empty());
     let diff = AuditDiff::of(&all, &lines[1..].join("\r\n"));
     assert_eq!((diff.added, diff.removed), (vec![lines[0].clone()], vec![]));
+}
+
+/// A release with what is beside the grid.
+fn with_boot_and_cache() -> ReleaseBuilder {
+    let mut builder = ReleaseBuilder::new("workstation", "1".parse().unwrap());
+    builder.repository("fuchsia-pkg://a.com".parse().unwrap(), root());
+    builder.package(package("late", Availability::Automatic, Versioning::Anchored, Some("package1")));
+    builder.boot("loader".parse().unwrap(), hash_of("superpackage"));
+    builder.boot("console".parse().unwrap(), hash_of("package2"));
+    builder.cache("fuchsia-pkg://a.com/tool".parse().unwrap(), hash_of("package2"));
+    builder
+}
+
+#[test]
+fn boot_packages_and_the_cache_set_are_a_format_of_their_own() {
+    let release = finish(with_boot_and_cache()).unwrap();
+    let value = json_of(&release);
+    assert_eq!((&value["format"], full().format), (&json!(3), 1), "a release without them is as before");
+    assert_eq!(Release::parse(&release.to_bytes().unwrap()).unwrap(), release);
+    let boot: Vec<_> = release.boot().iter().map(|package| package.name.as_str()).collect();
+    assert_eq!((boot, release.cache().len()), (vec!["console", "loader"], 1));
+    // All that they need is told, and audited where it is anchored.
+    assert!(release.blobs_needed(release.hashes()).contains(&hash_of("superpackage")));
+    let lines = audit(&release).unwrap();
+    assert!(lines.contains("boot fuchsia-boot:///loader") && lines.iter().all(|line| !line.contains("tool")));
+    assert!(lines.iter().any(|line| line.starts_with("boot fuchsia-boot:///loader ")), "subpackages: {lines:?}");
+    let refused = |edit: &dyn Fn(&mut Value)| {
+        let mut value = value.clone();
+        edit(&mut value);
+        parse(&value).expect_err("refused").to_string()
+    };
+    let old = refused(&|value| value["format"] = json!(2));
+    assert!(old.ends_with("format 2 has no `boot`"), "{old}");
+    let order = refused(&|value| value["boot"].as_array_mut().unwrap().reverse());
+    assert!(order.contains("boot package console"), "{order}");
+    let stranger = refused(&|value| value["cache"][0]["url"] = json!("fuchsia-pkg://b.com/tool"));
+    assert!(stranger.contains("fuchsia-pkg://b.com/tool is not of a repository"), "{stranger}");
+    let both = refused(&|value| value["cache"][0]["url"] = json!("fuchsia-pkg://a.com/late/0"));
+    assert!(both.contains("leave it out of the cache set"), "{both}");
+    let unused = refused(&|value| {
+        value.as_object_mut().unwrap().remove("boot");
+    });
+    assert!(unused.contains("belongs to no package"), "{unused}");
+}
+
+#[test]
+fn what_changes_beside_the_grid_is_in_the_diff() {
+    let old = finish(with_boot_and_cache()).unwrap();
+    let new = {
+        let mut fresh = ReleaseBuilder::new("workstation", "2".parse().unwrap());
+        fresh.repository("fuchsia-pkg://a.com".parse().unwrap(), root());
+        fresh.package(package("late", Availability::Automatic, Versioning::Anchored, Some("package1")));
+        fresh.boot("loader".parse().unwrap(), hash_of("superpackage"));
+        fresh.cache("fuchsia-pkg://a.com/tool".parse().unwrap(), hash_of("package1"));
+        finish(fresh).unwrap()
+    };
+    let diff = ReleaseDiff::of(&old, &new);
+    let beside: Vec<_> = diff.beside.iter().map(|beside| (beside.set, beside.url.as_str(), beside.new)).collect();
+    let expected =
+        [("boot", "fuchsia-boot:///console", None), ("cache", "fuchsia-pkg://a.com/tool/0", Some(hash_of("package1")))];
+    assert_eq!(beside, expected);
+    assert!(!diff.is_empty() && ReleaseDiff::of(&old, &old).is_empty());
 }

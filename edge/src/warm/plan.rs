@@ -120,6 +120,11 @@ pub(crate) fn in_set_order(release: &Release) -> Vec<(BlobId, Option<u64>)> {
             order.extend(release.blobs_needed([hash]).into_iter().filter(|id| *id != hash));
         }
     }
+    // What is beside the grid is brought when a device is flashed, if at all.
+    for hash in release.hashes() {
+        order.push(hash);
+        order.extend(release.blobs_needed([hash]).into_iter().filter(|id| *id != hash));
+    }
     let mut seen = BTreeSet::new();
     order.retain(|id| seen.insert(*id));
     let listed = |id: BlobId| {

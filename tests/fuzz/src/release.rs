@@ -11,7 +11,7 @@ pub fn release(data: &[u8]) {
     let again = Release::parse(&text).expect("what was written can be read");
     assert_eq!(again, release);
     assert_eq!(again.to_bytes().expect("twice"), text);
-    let needed = release.blobs_needed(release.packages().iter().filter_map(|package| package.hash));
+    let needed = release.blobs_needed(release.hashes());
     let listed: BTreeSet<_> = release.blobs().iter().map(|blob| blob.hash).collect();
     assert_eq!(needed, listed);
     assert_eq!(listed.len(), release.blobs().len());
