@@ -214,7 +214,8 @@ impl Desk {
         out: &mut dyn Write,
     ) -> Result<(), TufClientError> {
         let fetcher = BlobFetcher::new(self.client.clone(), Arc::new(one_source(base)?), AGENT);
-        let mirrors = Mirrors { client: &self.client, sources: &self.metadata, place: "", agent: AGENT };
+        let mirrors =
+            Mirrors { client: &self.client, sources: &self.metadata, place: "", agent: AGENT, bandwidth: None };
         let mut set = self.refresh().await?;
         for name in names {
             let searched = mirrors.search(set, name, self.now).await;

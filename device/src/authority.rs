@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|
 //! | 0 | boot packages | `fuchsia-boot:///NAME` | another kind of URL, so it never meets the others | no |
 //! | – | the developer overlay | the URL as given | engineering mode only: what goes before all that follows | yes |
-//! | 1 | base | the URL as given, unpinned | the permanent & anchored packages of the release, or of the system image | no |
+//! | 1 | base | the URL as given, unpinned | the permanent & anchored packages of the release, or of the running system's update package or image | no |
 //! | 1 | the release | the URL as given | its other anchored packages; a pin must be the same version | no |
 //! | 2 | upgradable | the URL as given, which must not be pinned | the last answer of their own authority, else the version to fall back to | no |
 //! | 3 | rewrite rules | the URL as given | another URL, for all that follows | no |
@@ -180,11 +180,12 @@ impl Device {
     async fn said_here(&self, url: &AbsolutePackageUrl) -> Result<Option<Lookup>, DeviceError> {
         let found = |hash, by| Ok(Some(Lookup { url: url.clone(), hash, by }));
         let Some(release) = self.release() else {
-            // An image says what its own packages are; a pin asks for a version, which is no question for it.
+            // An image or an update package says what its own packages are; a pin asks for a version, which is no question for it.
             let AbsolutePackageUrl::Unpinned(unpinned) = url else { return Ok(None) };
             let named = self.cache().named();
             let wanted = key(unpinned);
-            return match (named.base.get(&wanted), named.anchored.get(&wanted)) {
+            let base = if named.system.is_empty() { &named.base } else { &named.system };
+            return match (base.get(&wanted), named.anchored.get(&wanted)) {
                 (Some(hash), _) => found(*hash, ResolvedBy::Base),
                 (None, Some(hash)) => found(*hash, ResolvedBy::Release),
                 (None, None) => Ok(None),
@@ -202,7 +203,7 @@ impl Device {
             Authority::Anchored(hash) => found(hash, ResolvedBy::Release),
             Authority::Upgraded(hash) => found(hash, ResolvedBy::Upgradable),
             Authority::Fallback(hash) => found(hash, ResolvedBy::Fallback),
-            Authority::Upgradable | Authority::Discoverable => Ok(None),
+            Authority::Upgradable | Authority::Discoverable | Authority::Cache => Ok(None),
         }
     }
 

@@ -56,6 +56,21 @@ pub enum BootError {
         /// The limit.
         limit: usize,
     },
+    /// What was given at start is not what the release has.
+    #[error(
+        "boot packages {path}: the release has `{name}` as {hash}, which is not there: name the release's own packages at start, or none, so that they are installed"
+    )]
+    NotOfRelease {
+        /// What was given.
+        path: PathBuf,
+        /// A package of the release.
+        name: String,
+        /// Its hash.
+        hash: BlobId,
+    },
+    /// Something that provisioning did not make is where boot packages are to be.
+    #[error("boot packages {0}: this was not made by provisioning: move it away, or name it as `boot_packages`")]
+    Foreign(PathBuf),
     /// Two packages would have one URL.
     #[error("boot packages {path}: there is another package `{name}`")]
     Twice {
@@ -83,6 +98,14 @@ pub enum BootError {
         /// The name.
         name: String,
     },
+}
+
+impl BootError {
+    /// Something failed there.
+    pub(crate) fn at(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { path: path.clone(), source }
+    }
 }
 
 /// A package or subpackage in an archive.

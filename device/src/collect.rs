@@ -1,6 +1,6 @@
 //! What a device does about its packages at rest: collect, make room, lease, lay out as a tree.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
@@ -20,6 +20,8 @@ use crate::materialise::{MaterialiseError, Rights, materialise};
 /// What running systems need.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SystemBase {
+    /// What its packages are called: package hashes by unpinned URL.
+    pub urls: BTreeMap<String, BlobId>,
     /// Packages, each with all it names.
     pub packages: BTreeSet<BlobId>,
     /// Single blobs.
@@ -153,10 +155,12 @@ impl Device {
         let follows_release = self.release().is_some();
         let change = |kept: &mut crate::cache::Kept| {
             kept.pending_commit = !is_committed;
+            // Of another system than the one that runs nobody is to hear, as after falling back.
+            kept.named.system = base.as_ref().map(|base| base.urls.clone()).unwrap_or_default();
             if let Some(base) = base {
                 (kept.system, kept.system_blobs) = (base.packages, base.blobs);
-                if !follows_release {
-                    // What the device was made with is replaced by its first update.
+                if !follows_release && is_committed {
+                    // What the device was made with is replaced by its first update, once that need not be given up.
                     kept.base.clear();
                     kept.named.base.clear();
                 }

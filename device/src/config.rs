@@ -17,6 +17,9 @@ pub struct DeviceConfig {
     pub http3: bool,
     /// Which form of a blob to ask for.
     pub preference: Preference,
+    /// Packages fetched at once, each with its subpackages; less urgent ones leave some to the more urgent. One of which nothing
+    /// is missing waits for nobody.
+    pub packages_at_once: usize,
     /// Blobs fetched at once, by all resolves together; less urgent ones leave some to the more urgent.
     pub blobs_at_once: usize,
     /// Units of one blob fetched at once, from as many sources as there are.
@@ -93,6 +96,7 @@ impl Default for DeviceConfig {
             tls: Trust::None,
             http3: true,
             preference: Preference::Delivery(DeliveryType::Type1),
+            packages_at_once: 5,
             blobs_at_once: 8,
             units_at_once: 4,
             requests_per_mirror: 64,

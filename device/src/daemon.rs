@@ -220,6 +220,7 @@ impl Daemon {
             leases: device.leases().len(),
             operations: DAEMON_OPERATIONS_MAX - self.inner.operations.available_permits(),
             chores: self.chores(),
+            lagging: self.lagging(),
         }))
     }
 }

@@ -1,14 +1,14 @@
 //! [`Device`]: resolve, look up, report, open. Each public method is one thing that a person or a daemon asks of a device.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use colibri_common::{BlobId, Clock, UnixSeconds};
 use colibri_fetch::trust_store::TrustStore;
-use colibri_fetch::{BlobFetcher, Class, SourceOrder, Sources};
+use colibri_fetch::{Bandwidth, BlobFetcher, Class, SourceOrder, Sources};
 use colibri_package::MetaFar;
 use colibri_package::url::AbsolutePackageUrl;
 use colibri_release::Release;
@@ -17,6 +17,7 @@ use colibri_transport::Client;
 
 use crate::authority::{Authorities, Lookup, ResolvedBy, told};
 use crate::boot_packages::{self, BootPackages};
+use crate::boot_sets;
 use crate::cache::Cache;
 use crate::clock_floor::FlooredClock;
 use crate::config::{DeviceConfig, Preference};
@@ -46,6 +47,8 @@ struct Inner {
     rules: Rules,
     overlays: Overlays,
     boot: BootPackages,
+    /// The folder of a device that has one.
+    dir: Option<PathBuf>,
     authorities: Authorities,
     /// Eager packages of a device with a folder.
     eager: OnceLock<Arc<Eager>>,
@@ -137,11 +140,14 @@ impl Device {
         let repositories = Repositories::open(documents()?, TrustStore::new(documents()?), shipped)?;
         let cache = Cache::open(store.clone(), documents()?, dir, &eager)?;
         let store = Arc::new(store);
+        boot_sets::settle(dir, cache.release().as_deref());
+        let boot_packages = boot_sets::boot_packages_of(dir, config.boot_packages.as_deref());
+        let config = DeviceConfig { boot_packages, ..config };
         let floor = Arc::new(FlooredClock::open(clock, documents()?, config.built_at)?);
         let (clock, floor) = (floor.clone(), Some(floor));
         let names = Names { repositories, rules, overlays };
         let client = Client::new(config.client())?;
-        let device = Self::with_cache(store.clone(), cache, names, (config, client), (clock, floor))?;
+        let device = Self::with_cache(store.clone(), (cache, Some(dir)), names, (config, client), (clock, floor))?;
         device.set_eager(eager.clone());
         // Nobody else has the device yet.
         _ = device.inner.eager.set(eager);
@@ -168,12 +174,12 @@ impl Device {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DeviceError> {
         let names = Names { repositories, rules: Rules::in_memory(), overlays: Overlays::in_memory() };
-        Self::with_cache(keep, Cache::without_home(), names, (config, client), (clock, None))
+        Self::with_cache(keep, (Cache::without_home(), None), names, (config, client), (clock, None))
     }
 
     fn with_cache(
         keep: Arc<dyn Keep>,
-        cache: Cache,
+        (cache, dir): (Cache, Option<&Path>),
         Names { repositories, rules, overlays }: Names,
         (config, client): (DeviceConfig, Client),
         (clock, floor): (Arc<dyn Clock>, Option<Arc<FlooredClock>>),
@@ -193,6 +199,7 @@ impl Device {
             rules,
             overlays,
             boot,
+            dir: dir.map(Path::to_owned),
             authorities: Authorities::default(),
             eager: OnceLock::new(),
             client,
@@ -218,6 +225,11 @@ impl Device {
     /// The packages that came with the boot image.
     pub fn boot_packages(&self) -> &BootPackages {
         &self.inner.boot
+    }
+
+    /// Its folder, if it has one.
+    pub(crate) fn dir(&self) -> Option<&Path> {
+        self.inner.dir.as_deref()
     }
 
     /// What developers put in the place of package sets.
@@ -279,12 +291,23 @@ impl Device {
         }
         let fetcher =
             BlobFetcher::new(inner.client.clone(), sources, &inner.agent).with_patience(inner.config.patience);
-        fetcher.with_persistence(inner.config.persistence).with_bandwidth(inner.share.bandwidth.clone())
+        let fetcher = fetcher.with_persistence(inner.config.persistence).with_clock(inner.clock.clone());
+        fetcher.with_bandwidth(inner.share.bandwidth.clone())
     }
 
     /// Has whoever sends more of a blob of this release than it says be blamed.
     pub(crate) fn expect_sizes_of(&self, release: &Release) {
         self.inner.share.expect_sizes_of(release);
+    }
+
+    /// Has whoever sends more of this meta.far than its repository lists be blamed.
+    pub(crate) fn expect_listed(&self, meta_far: BlobId, bytes: u64) {
+        self.inner.share.expect_listed(meta_far, bytes);
+    }
+
+    /// How fast everything is read, if that is bounded.
+    pub(crate) fn bandwidth(&self) -> Option<&Bandwidth> {
+        self.inner.share.bandwidth.as_ref()
     }
 
     /// The time.

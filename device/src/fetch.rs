@@ -12,7 +12,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use colibri_common::BlobId;
-use colibri_fetch::{BlobFetcher, Class};
+use colibri_fetch::{BlobFetcher, Class, Permit};
 use colibri_package::package::MetaFar;
 use tokio::task::JoinSet;
 
@@ -109,6 +109,7 @@ impl PackageFetch {
         let mut seen_packages = HashSet::from([hash]);
         let mut seen_blobs = HashSet::new();
         let mut content: JoinSet<Result<(BlobId, Option<Had>), DeviceError>> = JoinSet::new();
+        let mut place = None;
         while let Some(package) = packages.pop_front() {
             report.packages += 1;
             // It may be content of another package too, and counted as that; it is needed whole before it can be read.
@@ -116,6 +117,7 @@ impl PackageFetch {
             if is_new {
                 (self.observer)(Event::Announced { blobs: 1 });
             }
+            self.take_place(&mut place, vec![package], Purpose::MetaFar).await?;
             let fetched = self.have(package, Purpose::MetaFar).await?;
             if is_new {
                 self.tell_done(package, fetched);
@@ -135,6 +137,8 @@ impl PackageFetch {
                 )));
             }
             (self.observer)(Event::Announced { blobs: fresh.len() });
+            let ids = fresh.iter().map(|(_, id)| *id).collect();
+            self.take_place(&mut place, ids, Purpose::Content).await?;
             for (path, id) in fresh {
                 let (this, before) = (self.clone(), before.clone());
                 content.spawn(async move {
@@ -151,6 +155,30 @@ impl PackageFetch {
             report.add(1, fetched);
         }
         Ok(report)
+    }
+
+    /// Waits for a place among the packages that are fetched, once one of these blobs is missing.
+    async fn take_place(
+        &self,
+        place: &mut Option<Permit>,
+        ids: Vec<BlobId>,
+        purpose: Purpose,
+    ) -> Result<(), DeviceError> {
+        if place.is_some() {
+            return Ok(());
+        }
+        let lacks = blocking(&self.keep, move |keep| {
+            for id in ids {
+                if !keep.has(&id, purpose)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        });
+        if lacks.await? {
+            *place = Some(self.share.package_place(self.class).await);
+        }
+        Ok(())
     }
 
     /// A package's meta.far that is here. If the disk has spoiled it, it is discarded and fetched once more.

@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod boot_packages;
+mod boot_sets;
 mod cache;
 mod clock_floor;
 mod collect;
@@ -35,6 +36,7 @@ mod writers;
 
 pub use authority::{EagerAnswer, EagerPackages, ResolvedBy};
 pub use boot_packages::{BootError, BootPackages};
+pub use boot_sets::boot_packages_of;
 pub use cache::{CollectionReport, Depth, Lease, LeaseInfo, Rank};
 pub use clock_floor::FloorError;
 pub use collect::Opened;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use colibri_common::BlobId;
-use colibri_fetch::FetchError;
-use colibri_fetch::metadata::{self, Mirrors, Unfinished};
+use colibri_fetch::metadata::{Mirrors, Unfinished};
+use colibri_fetch::{FetchError, Sources};
 use colibri_metadata::{Found, Rule, Search, Step, TargetName, TrustedSet};
 use colibri_package::url::AbsolutePackageUrl;
 
@@ -38,8 +38,8 @@ impl Device {
             return Ok(set);
         }
         let start = repository.start()?;
-        let fetched = metadata::refresh(self.client(), repository.sources(), "", self.agent(), start, now);
-        let fetched = self.in_time(fetched).await;
+        let mirrors = self.mirrors(repository.sources());
+        let fetched = self.in_time(mirrors.refresh(start, now)).await;
         let fetched = match fetched {
             Ok(set) => {
                 self.repositories().trust(&repository, set, Some(now))?;
@@ -65,6 +65,11 @@ impl Device {
             (Err(error), _) => return Err(DeviceError::Metadata { repository: host.to_owned(), error }),
         }
         repository.trusted().ok_or_else(|| DeviceError::RepositoryNotFound(host.to_owned()))
+    }
+
+    /// Metadata from these, within the bounds of this device.
+    fn mirrors<'a>(&'a self, sources: &'a Sources) -> Mirrors<'a> {
+        Mirrors { client: self.client(), sources, place: "", agent: self.agent(), bandwidth: self.bandwidth() }
     }
 
     /// What comes of asking mirrors for metadata, within the time that there is for it.
@@ -111,7 +116,10 @@ impl Device {
         };
         let repository = host.to_owned();
         let Some(target) = found else { return Err(DeviceError::PackageNotFound { repository, package }) };
-        target.merkle().ok_or(DeviceError::TargetWithoutHash { repository, package })
+        let hash = target.merkle().ok_or(DeviceError::TargetWithoutHash { repository, package })?;
+        // The target is the meta.far.
+        self.expect_listed(hash, target.length);
+        Ok(hash)
     }
 
     /// Looks through delegated roles; those that are not here yet are fetched, and stay for the next lookup. Gives the set with
@@ -132,7 +140,7 @@ impl Device {
             Step::Want(_) => {
                 let repository = self.repositories().get(host)?;
                 let sources = repository.sources();
-                let mirrors = Mirrors { client: self.client(), sources, place: "", agent: self.agent() };
+                let mirrors = self.mirrors(sources);
                 let searched = self.in_time(mirrors.search((*set).clone(), name, now)).await;
                 if let Ok((grown, _)) = &searched {
                     repository.keep_delegated(&set, grown);

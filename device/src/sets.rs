@@ -90,6 +90,9 @@ impl Device {
         let anchored = anchored.collect();
         let named = named_by(image);
         let change = |kept: &mut crate::cache::Kept| {
+            // What the update package of the running system says, it goes on saying.
+            let system = std::mem::take(&mut kept.named.system);
+            let named = Named { system, ..named };
             (kept.base, kept.cache, kept.anchored, kept.named) = (base, cache, anchored, named);
         };
         self.cache().change(change).await
@@ -129,6 +132,17 @@ impl Device {
         Ok(table.rows(|hash| delivered.contains(&hash)))
     }
 
+    /// The packages of the deprecated cache set of the running release, by URL, each with whether it is wholly here.
+    pub async fn cache_set(&self) -> Result<Vec<SetPackage>, DeviceError> {
+        let release = self.release().ok_or(DeviceError::NoRelease)?;
+        let mut packages = Vec::new();
+        for package in release.cache() {
+            let (url, chosen) = (package.url.to_string(), Chosen::Fallback(package.hash));
+            packages.push(SetPackage { url, chosen, is_delivered: self.is_on_device(package.hash).await? });
+        }
+        Ok(packages)
+    }
+
     /// What taking a release would cost. Nothing is changed.
     ///
     /// # Errors
@@ -141,7 +155,7 @@ impl Device {
         plan(&Table::new(release, &upgrades), situation).map_err(|why| DeviceError::CannotFit(Box::new(why)))
     }
 
-    /// Fetches the permanent packages of a release, after making the room that [`Device::plan`] says. They are retained
+    /// Fetches the permanent packages of a release and those of its cache set, after making the room that [`Device::plan`] says. They are retained
     /// until [`Device::retain`] says otherwise.
     pub async fn fetch_before_commit(&self, release: &Release, observer: Observer) -> Result<FetchReport, DeviceError> {
         let packages = self.make_way_for(release).await?;
@@ -154,11 +168,16 @@ impl Device {
         Ok(report)
     }
 
-    /// Retains the permanent packages of a release, and makes the room that they need; which they are.
+    /// Retains what is to be here from the start of a release, and makes the room that they need; which they are.
     async fn make_way_for(&self, release: &Release) -> Result<Vec<(UnpinnedPackageUrl, BlobId)>, DeviceError> {
         let plan = self.plan(release).await?;
         let upgrades = self.cache().upgrades();
-        let packages = Table::new(release, &upgrades).before_commit();
+        let table = Table::new(release, &upgrades);
+        if !release.cache().is_empty() {
+            let packages = release.cache().len();
+            tracing::warn!(packages, "the cache package set is deprecated: use permanent & upgradable");
+        }
+        let packages = table.from_the_start();
         let packages: Vec<_> = packages.into_iter().map(|(url, hash)| (url.clone(), hash)).collect();
         let hashes: BTreeSet<_> = packages.iter().map(|(_, hash)| *hash).collect();
         self.retain(hashes.clone(), release.blobs_needed(hashes)).await?;
@@ -228,6 +247,7 @@ fn named_by(image: &ImageSets) -> Named {
         |availability| image.anchored.get(&availability).into_iter().flatten().map(|(url, hash)| (key(url), *hash));
     let base = image.base.iter().map(|(path, hash)| (format!("fuchsia-pkg://{BASE_HOST}/{path}"), *hash));
     Named {
+        system: BTreeMap::new(),
         base: base.chain(by_url(Availability::Permanent)).collect(),
         anchored: by_url(Availability::OnDemand).chain(by_url(Availability::Automatic)).collect(),
         cache: image.cache.iter().map(|url| (key(url.as_unpinned()), url.hash())).collect(),

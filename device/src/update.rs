@@ -38,7 +38,7 @@ use crate::sets::Plan;
 use record::Record;
 
 /// What an update may take for granted of this device.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct UpdateConfig {
     /// Name of the board.
     pub board: String,
@@ -46,25 +46,10 @@ pub struct UpdateConfig {
     pub epoch: u64,
     /// Whether an update may write recovery.
     pub writes_recovery: bool,
-    /// Packages resolved at once.
-    pub resolves_at_once: usize,
     /// Who may sign manifests of updates: one of them is enough.
     pub manifest_keys: Vec<PublicKey>,
     /// Whether a signed manifest may bring a version that is older than the running one.
     pub takes_older: bool,
-}
-
-impl Default for UpdateConfig {
-    fn default() -> Self {
-        Self {
-            board: String::new(),
-            epoch: 0,
-            writes_recovery: false,
-            resolves_at_once: 5,
-            manifest_keys: Vec::new(),
-            takes_older: false,
-        }
-    }
 }
 
 /// An update that this device could install.
@@ -210,6 +195,7 @@ impl Updater {
                 let other = record.system(running.other()).filter(|_| !is_committed);
                 let systems = || [Some(system), other].into_iter().flatten();
                 SystemBase {
+                    urls: system.urls.clone(),
                     packages: systems().flat_map(|system| system.packages.iter().copied()).collect(),
                     blobs: systems().flat_map(|system| system.blobs.iter().copied()).collect(),
                 }

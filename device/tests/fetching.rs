@@ -109,6 +109,24 @@ async fn a_bound_on_bytes_per_second_holds_for_all_mirrors_together() {
     cluster.stop().await;
 }
 
+/// What is asked about packages counts as well: roots and the like come no faster than anything else.
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_stays_under_the_bound_on_bytes_per_second() {
+    let scene = Scene::new();
+    scene.release("app", &[("one", b"one")]);
+    let cluster = scene.serve(1);
+    let config = DeviceConfig { bandwidth_bytes_per_s: 1_000, ..DeviceConfig::default() };
+    let (device, _store) = scene.device("device", config, scene.config(&cluster, HOST));
+    let began = Instant::now();
+    device.refresh(HOST, true).await.unwrap();
+    let (took, bytes) = (began.elapsed().as_secs_f64(), body_bytes(&device)[0] as f64);
+    assert!(bytes > 1500.0, "{bytes} bytes of metadata");
+    // The last piece may be taken at once.
+    assert!(took > (bytes - 1_000.0) / 1_000.0 * 0.3, "{bytes} bytes took {took} s");
+    assert!(took > 0.5, "{bytes} bytes took {took} s");
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_udp_path_that_leads_nowhere_is_found_dead_once_and_tcp_carries_on() {
     let scene = Scene::new();

@@ -6,7 +6,7 @@ mod systems;
 use std::path::Path;
 use std::sync::Arc;
 
-use colibri_device::update::{AttemptState, Slot, System};
+use colibri_device::update::{AttemptState, Slot, System, UpdateSource};
 use colibri_device::{Depth, DeviceConfig};
 use colibri_store::Disk;
 use colibri_store::testing::CrashDisk;
@@ -38,6 +38,14 @@ async fn check(device: &Started, old: &Released, new: &Released) -> Result<Syste
         System::A => new.is_whole(device, Slot::A).await,
         System::Recovery => return Err("recovery runs".to_owned()),
     };
+    // What its base is called is its own, too.
+    let released = if running == System::B { old } else { new };
+    if matches!(&released.source, UpdateSource::Package(_)) {
+        let said = device.device.get_hash(&scene::url("system-own")).await.map_err(|error| error.to_string())?;
+        if said != released.packages[0] {
+            return Err(format!("{running:?} runs, and its URLs are of another system"));
+        }
+    }
     if whole { Ok(running) } else { Err(format!("{running:?} runs and is not whole")) }
 }
 

@@ -3,8 +3,9 @@
 mod scene;
 mod systems;
 
+use colibri_device::sets::ImageSets;
 use colibri_device::update::{AttemptState, Phase, Slot, SlotHealth, System, TRIES, UpdateError, UpdateSource};
-use colibri_device::{Depth, DeviceConfig, DeviceError};
+use colibri_device::{Depth, DeviceConfig, DeviceError, ResolvedBy};
 use colibri_release::update_package::UpdateRefused;
 use colibri_store::Disk;
 use colibri_store::OsDisk;
@@ -49,6 +50,70 @@ async fn an_update_is_installed_started_and_committed() {
     assert!(second.is_whole(&device, Slot::A).await);
     assert!(!device.device.is_on_device(first.packages[0]).await.unwrap(), "the old system's own package is collected");
     assert_eq!(device.updater.history().len(), 2);
+}
+
+/// A device without a product release: what its base is called, the update package says.
+#[tokio::test(flavor = "multi_thread")]
+async fn base_packages_of_an_update_have_their_urls_without_a_network() {
+    let bench = Bench::new();
+    let first = bench.release(&Release::new("1"));
+    let mut device = bench.start("0").await;
+    device.updater.install(&update(), quiet()).await.unwrap();
+    drop(device);
+    let second = {
+        device = bench.start("1").await;
+        device.updater.commit(async { Ok(()) }).await.unwrap();
+        let second = bench.release(&Release::new("2"));
+        device.updater.install(&update(), quiet()).await.unwrap();
+        second
+    };
+    // Nobody is asked, not even where the repository is: it lists the second one's package by now.
+    let base = async |device: &systems::Started, name: &str| {
+        device.device.repositories().remove(scene::HOST).unwrap();
+        let resolved = device.device.resolve(&url(name), scene::nobody()).await.unwrap();
+        assert_eq!(resolved.by, ResolvedBy::Base, "{name}");
+        resolved.hash
+    };
+    assert_eq!(base(&device, "system-own").await, first.packages[0], "an update that waits says nothing yet");
+    assert_eq!(base(&device, "system-shared").await, first.packages[1]);
+    let pinned = format!("{}/0?hash={}", url("system-own"), first.packages[0]).parse().unwrap();
+    assert!(device.device.get_hash(&pinned).await.is_err(), "a pin asks for a version, which is for the repository");
+    drop(device);
+    device = bench.start("2").await;
+    assert_eq!(base(&device, "system-own").await, second.packages[0]);
+    // It is never healthy: with the old system its names are back.
+    for start in 0..TRIES {
+        drop(device);
+        device = bench.start(&format!("try {start}")).await;
+    }
+    assert_eq!(device.updater.boot().running().unwrap(), System::B);
+    assert_eq!(base(&device, "system-own").await, first.packages[0]);
+}
+
+/// A device whose first update is given up has what it was made with, and its names.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_device_was_made_with_outlives_an_update_that_is_given_up() {
+    let bench = Bench::new();
+    let made_with = bench.release(&Release::new("1"));
+    let mut device = bench.start("0").await;
+    for name in ["system-own", "system-shared"] {
+        device.device.resolve(&url(name), scene::nobody()).await.unwrap();
+    }
+    let mut image = ImageSets::default();
+    let lines = format!("system-own/0={}\nsystem-shared/0={}\n", made_with.packages[0], made_with.packages[1]);
+    image.read_static_packages(lines.as_bytes()).unwrap();
+    device.device.set_image(&image).await.unwrap();
+    bench.release(&Release::new("2"));
+    device.updater.install(&update(), quiet()).await.unwrap();
+    for start in 0..=TRIES {
+        drop(device);
+        device = bench.start(&format!("try {start}")).await;
+    }
+    assert_eq!(device.updater.boot().running().unwrap(), System::A);
+    device.device.collect(Depth::Unused).await.unwrap();
+    assert!(device.device.is_on_device(made_with.packages[0]).await.unwrap(), "base was not given up");
+    let base = "fuchsia-pkg://fuchsia.com/system-own".parse().unwrap();
+    assert_eq!(device.device.get_hash(&base).await.unwrap(), made_with.packages[0]);
 }
 
 /// Whether this is the error that a release should meet with.

@@ -135,7 +135,7 @@ impl Running {
             None => None,
         };
         if config.subscribe {
-            daemon.subscribe(Subscribing::default());
+            daemon.subscribe(Subscribing::again_after(Duration::from_secs(config.subscribe_again_s)));
         }
         let documents = Documents::open(surroundings.disk.clone(), &args.dir.join("state"));
         daemon.do_chores(config.chores(documents.map_err(DeviceError::from)?)?)?;

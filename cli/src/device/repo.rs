@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::api::Api;
 use super::configuration::{self, Format, check_root_keys, replace_mirrors, root_key_ids};
+use super::status::since;
 use super::{Console, DeviceVerbError, Make};
 
 /// Arguments of `device repo`.
@@ -223,12 +224,16 @@ fn print_pretty(value: &impl serde::Serialize, console: &mut Console<'_>) -> Res
 fn described(repository: &RepositoryEntry) -> Value {
     let config = &repository.config;
     let mirrors: Vec<_> = config.mirrors.iter().map(|mirror| &mirror.mirror_url).collect();
+    let lagging: Vec<_> = repository.mirrors.iter().filter(|mirror| mirror.lagging.is_some()).collect();
+    let lagging = lagging.iter().map(|mirror| json!({ "source": mirror.source, "lagging": mirror.lagging }));
+    let lagging: Value = lagging.collect();
     json!({
         "repo_url": config.repo_url,
         "mirrors": mirrors,
         "root_key_ids": root_key_ids(config),
         "root_threshold": config.root_threshold,
         "trusted": repository.trusted,
+        "lagging": lagging,
     })
 }
 
@@ -236,6 +241,11 @@ fn describe(repository: &RepositoryEntry, out: &mut dyn Write) -> std::io::Resul
     let config = &repository.config;
     for mirror in &config.mirrors {
         writeln!(out, "  mirror    {}", mirror.mirror_url)?;
+    }
+    for mirror in &repository.mirrors {
+        if let Some(lagging) = &mirror.lagging {
+            writeln!(out, "  lagging   {} since {}", mirror.source, since(lagging))?;
+        }
     }
     for id in root_key_ids(config) {
         writeln!(out, "  root key  {id}")?;

@@ -26,7 +26,7 @@ pub struct Provision {
     /// The release document, as `release create` writes it
     #[arg(long, value_name = "FILE")]
     pub release: PathBuf,
-    /// Take the permanent packages from this bundle of the release, as `release bundle` writes it, and use no network
+    /// Take boot packages, permanent packages and the cache set from this bundle of the release, as `release bundle` writes it, and use no network
     #[arg(long, value_name = "FILE")]
     pub bundle: Option<PathBuf>,
 }
@@ -67,6 +67,7 @@ async fn provision_offline(
     console: &mut Console<'_>,
 ) -> Result<ExitCode, DeviceVerbError> {
     let name = format!("{} {}", release.product(), release.version());
+    let boot = release.boot().len();
     let counts = Arc::new(FetchCounts::default());
     let step = step(&format!("taking the permanent packages of {name} from {}", bundle.display()));
     let provision = device.provision_from_bundle(release, bundle, counts.observer());
@@ -79,12 +80,16 @@ async fn provision_offline(
     if console.json {
         console.print_json(&json!({
             "release": name,
+            "boot": { "packages": boot },
             "permanent": { "packages": report.packages, "blobs": report.blobs, "taken": report.fetched,
                 "taken_content_bytes": report.content_bytes },
         }))?;
     } else {
         let (packages, taken) = (report.packages, bytes(report.content_bytes));
         writeln!(console.out, "running {name}: {packages} permanent packages here, {taken} taken from the bundle")?;
+        if boot > 0 {
+            writeln!(console.out, "boot packages: {boot} here, from the next start on")?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -154,9 +159,29 @@ pub(super) async fn sets(
             writeln!(console.out, "  any package of {domain}")?;
         }
     }
+    if let Some(cache) = &answer.cache {
+        let (delivered, eligible) = (cache.delivered, cache.eligible);
+        writeln!(console.out, "cache (deprecated: use permanent & upgradable): {delivered} of {eligible} delivered")?;
+        let cells = cache.packages.iter().map(|package| {
+            let hash = package.hash.map_or_else(|| "-".to_owned(), |hash| hash.short());
+            let here = if package.delivered { "here" } else { "not here" };
+            vec![format!("  {}", package.url), hash, "its repository, else the release".to_owned(), here.to_owned()]
+        });
+        print_table(console.out, &cells.collect::<Vec<_>>())?;
+    }
     if !answer.boot.is_empty() {
-        writeln!(console.out, "boot packages: {}, read-only", answer.boot.len())?;
-        let cells = answer.boot.iter().map(|package| vec![format!("  {}", package.url), package.hash.short()]);
+        let delivered = answer.boot.iter().filter(|package| package.delivered).count();
+        match answer.boot.iter().filter(|package| package.eligible).count() {
+            0 => writeln!(console.out, "boot packages: {delivered}, read-only")?,
+            eligible => writeln!(console.out, "boot: {delivered} here, {eligible} in the release, read-only")?,
+        }
+        let cells = answer.boot.iter().map(|package| {
+            let here = match package.delivered {
+                true => "here",
+                false => "not here: it comes with the boot image, or with provision --bundle",
+            };
+            vec![format!("  {}", package.url), package.hash.short(), here.to_owned()]
+        });
         print_table(console.out, &cells.collect::<Vec<_>>())?;
     }
     if let Some(overlay) = &answer.overlay {

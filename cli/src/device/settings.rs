@@ -77,6 +77,7 @@ struct Metadata {
 #[serde(deny_unknown_fields)]
 struct Fetch {
     delivery_blob_type: u32,
+    packages_at_once: usize,
     blobs_at_once: usize,
     units_at_once: usize,
     requests_per_mirror: u32,
@@ -114,6 +115,7 @@ impl Default for Settings {
                     Preference::Raw => 0,
                     Preference::Delivery(kind) => kind.number(),
                 },
+                packages_at_once: config.packages_at_once,
                 blobs_at_once: config.blobs_at_once,
                 units_at_once: config.units_at_once,
                 requests_per_mirror: config.requests_per_mirror,
@@ -147,6 +149,8 @@ impl Settings {
         };
         let at_least_one = [
             ("metadata.timeout_s", self.metadata.timeout_s),
+            ("subscribe_again_s", self.daemon.subscribe_again_s),
+            ("fetch.packages_at_once", self.fetch.packages_at_once as u64),
             ("fetch.blobs_at_once", blobs_at_once as u64),
             ("fetch.units_at_once", units_at_once as u64),
             ("fetch.requests_per_mirror", self.fetch.requests_per_mirror.into()),
@@ -167,6 +171,7 @@ impl Settings {
             tls,
             http3: self.http3,
             preference,
+            packages_at_once: self.fetch.packages_at_once,
             blobs_at_once,
             units_at_once,
             connect_timeout: Duration::from_secs(self.fetch.connect_timeout_s),
@@ -227,7 +232,10 @@ pub(super) fn load(
 
 /// What the device is to do.
 pub(super) fn device_config(device: &Args) -> Result<DeviceConfig, DeviceVerbError> {
-    load(device, Vec::new(), environment())?.value.device(configuration::defaults().built_at)
+    let config = load(device, Vec::new(), environment())?.value.device(configuration::defaults().built_at)?;
+    // Where provisioning puts them: verbs on boot packages need no device to be opened.
+    let boot_packages = colibri_device::boot_packages_of(&device.dir, config.boot_packages.as_deref());
+    Ok(DeviceConfig { boot_packages, ..config })
 }
 
 /// Checks what the types of keys cannot.
@@ -290,6 +298,7 @@ mod tests {
         ("metadata.fresh_s", "8", |config| config.metadata_life_s.to_string(), "8"),
         ("metadata.timeout_s", "9", |config| config.metadata_timeout_s.to_string(), "9"),
         ("fetch.delivery_blob_type", "0", |config| format!("{:?}", config.preference), "Raw"),
+        ("fetch.packages_at_once", "28", |config| config.packages_at_once.to_string(), "28"),
         ("fetch.blobs_at_once", "11", |config| config.blobs_at_once.to_string(), "11"),
         ("fetch.units_at_once", "12", |config| config.units_at_once.to_string(), "12"),
         ("fetch.requests_per_mirror", "26", |config| config.requests_per_mirror.to_string(), "26"),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use colibri_common::UnixSeconds;
-use colibri_device::daemon::wire::{ChoreEntry, LeaseEntry, Status, Went};
+use colibri_device::daemon::wire::{ChoreEntry, LaggingEntry, LeaseEntry, Status, Went};
 use serde_json::json;
 
 use super::api::Api;
@@ -42,6 +42,10 @@ pub(super) async fn status(
     for (name, value) in rows.into_iter().chain(chores) {
         writeln!(console.out, "{name:<14}{value}")?;
     }
+    for mirror in &status.lagging {
+        let since = since(&mirror.lagging);
+        writeln!(console.out, "lagging       {} of {}, since {since}", mirror.source, mirror.repository)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -65,6 +69,11 @@ fn chore(entry: &ChoreEntry) -> String {
         (None, None) => "never by itself".to_owned(),
     };
     format!("{went}{last}; {next}")
+}
+
+/// Since when a mirror lags behind, and how.
+pub(super) fn since(lagging: &LaggingEntry) -> String {
+    format!("{}: {}", time(lagging.since), lagging.what)
 }
 
 /// `leases`.

@@ -153,7 +153,6 @@ pub(super) async fn updater(
         writes_recovery: target.writes_recovery,
         manifest_keys,
         takes_older: target.allow_older,
-        ..UpdateConfig::default()
     };
     Ok(Updater::open(device, boot, images, documents()?, config).await?)
 }

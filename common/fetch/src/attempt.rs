@@ -3,16 +3,14 @@
 //!
 //! No bytes are verified here; they leave as an unverified [`Answer`] for the rest of the package.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use colibri_api::range::ContentRange;
 use colibri_api::{Coding, UnknownCoding};
-use colibri_common::ByteRange;
+use colibri_common::{ByteRange, UnixSeconds};
 use colibri_transport::priority::PRIORITY;
 use colibri_transport::{Body, Client, CodingError, coding};
 use http::header::{
-    ACCEPT_ENCODING, AGE, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_NONE_MATCH, RANGE, RETRY_AFTER, USER_AGENT,
+    ACCEPT_ENCODING, AGE, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_NONE_MATCH, RANGE, USER_AGENT,
 };
 use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -24,6 +22,7 @@ use crate::error::AttemptError;
 use crate::limits::{CODED_EXTRA_BYTES_MAX, SKIPPED_BYTES_MAX};
 use crate::nearby::{ABSENT_ABOVE, LEAVING};
 use crate::patience::Pace;
+use crate::retry_after::retry_after;
 use crate::signed_size::SignedSize;
 use crate::source::Source;
 use crate::urgency::Urgency;
@@ -58,6 +57,8 @@ pub struct Attempt<'a> {
     pub bandwidth: Option<&'a Bandwidth>,
     /// What is signed about the size of the blob that is asked for.
     pub signed: Option<SignedSize>,
+    /// The time when it began, for answers that name one.
+    pub now: Option<UnixSeconds>,
 }
 
 /// What a source answered, head checked, body still unverified.
@@ -160,7 +161,10 @@ impl<'a> Attempt<'a> {
             // A loop of caches does not end by asking again.
             StatusCode::LOOP_DETECTED => return Err(AttemptError::Loop),
             status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
-                return Err(AttemptError::Busy { status: status.as_u16(), retry_after: retry_after(&head.headers) });
+                return Err(AttemptError::Busy {
+                    status: status.as_u16(),
+                    retry_after: retry_after(&head.headers, self.now),
+                });
             }
             status => return Err(AttemptError::Unexpected(format!("answered {status}"))),
         }
@@ -379,11 +383,6 @@ fn coding_of(headers: &HeaderMap, decodes: bool) -> Result<Coding, AttemptError>
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 /// A 206 must answer the range that was asked: same start, and short only where the representation ends.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use colibri_common::merkle::Leaves;
-use colibri_common::{BlobId, VerifiedLength};
+use colibri_common::{BlobId, Clock, VerifiedLength};
 use colibri_package::delivery::{Encoding, Layout, VerifiedPieces};
 use colibri_transport::Client;
 use http::{HeaderMap, HeaderValue};
@@ -43,6 +43,17 @@ pub struct BlobFetcher {
     persistence: Persistence,
     bandwidth: Option<Bandwidth>,
     signed: Option<SignedSize>,
+    clock: Option<WallClock>,
+}
+
+/// Says how late it is.
+#[derive(Clone)]
+struct WallClock(Arc<dyn Clock>);
+
+impl std::fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WallClock")
+    }
 }
 
 /// A blob whose shape and length are proven.
@@ -87,7 +98,15 @@ impl BlobFetcher {
             persistence: Persistence::default(),
             bandwidth: None,
             signed: None,
+            clock: None,
         }
+    }
+
+    /// The same fetcher, which knows how late it is: for sources that ask to be left alone until some time.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(WallClock(clock));
+        self
     }
 
     /// The same fetcher with another patience.
@@ -214,6 +233,7 @@ impl BlobFetcher {
             witness: self.witness.as_deref(),
             bandwidth: self.bandwidth.as_ref(),
             signed: self.signed,
+            now: self.clock.as_ref().map(|clock| clock.0.now()),
         }
     }
 

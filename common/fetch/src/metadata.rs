@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue};
 use tokio::sync::Semaphore;
 
 use crate::attempt::{Attempt, Whole};
+use crate::bandwidth::Bandwidth;
 use crate::error::{AttemptError, FetchError};
 use crate::follow::{Hear, Received, Terms, take_roles};
 use crate::round::{Round, Subject};
@@ -189,6 +190,8 @@ pub struct Mirrors<'a> {
     pub place: &'a str,
     /// `User-Agent`.
     pub agent: &'a str,
+    /// How fast bodies are read.
+    pub bandwidth: Option<&'a Bandwidth>,
 }
 
 /// One refresh from the first source that can give a set we believe. What one source proved before it failed is the start
@@ -201,11 +204,18 @@ pub async fn refresh(
     start: Start,
     now: UnixSeconds,
 ) -> Result<TrustedSet, Unfinished<FetchError>> {
-    let mirrors = Mirrors { client, sources, place, agent };
-    mirrors.run(Task::Refresh(start), &Terms::default(), now).await.map(|(set, _)| set)
+    Mirrors { client, sources, place, agent, bandwidth: None }.refresh(start, now).await
 }
 
 impl Mirrors<'_> {
+    /// [`refresh`].
+    ///
+    /// # Errors
+    /// As [`refresh`].
+    pub async fn refresh(&self, start: Start, now: UnixSeconds) -> Result<TrustedSet, Unfinished<FetchError>> {
+        self.run(Task::Refresh(start), &Terms::default(), now).await.map(|(set, _)| set)
+    }
+
     /// [`search_from`] the first mirror that can give what is missing. The set that comes back, also with an error, holds
     /// every delegated role that was proven.
     pub async fn search(
@@ -244,13 +254,15 @@ impl Mirrors<'_> {
                 urgency,
                 memory,
                 witness: None,
-                bandwidth: None,
+                bandwidth: self.bandwidth,
                 signed: None,
+                now: Some(now),
             };
             let mirror = HttpMirror { attempt, place: self.place, hear: terms.hear };
             let unfinished = match task.attempt(&mirror, now).await {
                 Ok(done) => {
                     source.succeeded();
+                    source.keeps_up();
                     return Ok(done);
                 }
                 Err(unfinished) => unfinished,
@@ -270,6 +282,9 @@ impl Mirrors<'_> {
                 }
                 RefreshError::Refused(error) => {
                     tracing::warn!(source = %source.url, %error, "metadata refused");
+                    if error.is_lagging() && !error.is_missing() {
+                        source.lags(error.to_string(), now);
+                    }
                     round.refused_metadata(source, &error);
                     refused = Some((source.url.authority().to_owned(), error));
                 }

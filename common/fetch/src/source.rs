@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use colibri_common::BlobId;
+use colibri_common::{BlobId, UnixSeconds};
 use colibri_transport::Client;
 use http::HeaderMap;
 use tokio::time::Instant;
@@ -90,6 +90,17 @@ pub enum SourceOrder {
     Spread,
 }
 
+/// A mirror that answers older metadata than what is trusted, or metadata that has expired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lagging {
+    /// When it was first found so, without having kept up in between.
+    pub since: UnixSeconds,
+    /// When it was last found so.
+    pub last: UnixSeconds,
+    /// What it answered, and what is known better.
+    pub what: String,
+}
+
 /// One source with its health and what came from it.
 #[derive(Debug)]
 pub struct Source {
@@ -106,6 +117,7 @@ pub struct Source {
     health: Mutex<Health>,
     counters: Counters,
     ignores_ranges: AtomicBool,
+    lagging: Mutex<Option<Lagging>>,
 }
 
 #[derive(Debug, Default)]
@@ -173,6 +185,7 @@ impl Source {
             health: Mutex::default(),
             counters: Counters::default(),
             ignores_ranges: AtomicBool::default(),
+            lagging: Mutex::default(),
         }
     }
 
@@ -325,6 +338,23 @@ impl Source {
     /// It said that it is about to stop.
     pub(crate) fn found_leaving(&self) {
         lock(&self.health).leaving(Instant::now());
+    }
+
+    /// It answered metadata that is older than what is known.
+    pub(crate) fn lags(&self, what: String, now: UnixSeconds) {
+        let mut lagging = lock(&self.lagging);
+        let since = lagging.as_ref().map_or(now, |before| before.since);
+        *lagging = Some(Lagging { since, last: now, what });
+    }
+
+    /// It answered metadata as new as any.
+    pub(crate) fn keeps_up(&self) {
+        *lock(&self.lagging) = None;
+    }
+
+    /// Whether it lags behind, as far as it was asked.
+    pub fn lagging(&self) -> Option<Lagging> {
+        lock(&self.lagging).clone()
     }
 
     /// True once it has answered a request for a range with the whole.

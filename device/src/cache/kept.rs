@@ -42,6 +42,9 @@ pub(crate) struct Kept {
     pub eager: BTreeSet<BlobId>,
     /// The deprecated cache set.
     pub cache: BTreeSet<BlobId>,
+    /// The release says the cache set, and not a system image.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cache_of_release: bool,
     /// Anchored packages of the running release that are not permanent.
     pub anchored: BTreeMap<BlobId, Availability>,
     /// The current version of each upgradable package, by its unpinned URL.
@@ -63,6 +66,9 @@ pub(crate) struct Kept {
 pub(crate) struct Named {
     /// Permanent & anchored.
     pub base: BTreeMap<String, BlobId>,
+    /// The same, as the update package of the running system has it: then nothing else is base.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub system: BTreeMap<String, BlobId>,
     /// The other anchored packages.
     pub anchored: BTreeMap<String, BlobId>,
     /// The deprecated cache set: what to fall back to.

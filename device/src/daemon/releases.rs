@@ -11,7 +11,9 @@ use serde_json::{Value, json as value};
 use super::Daemon;
 use super::answer::{Without, json, read_bytes};
 use super::resolve::tell_end;
-use super::wire::{Automatic, BootEntry, Event, Fetched, Problem, Provisioned, SetEntry, SetPackageEntry, Sets};
+use super::wire::{
+    Automatic, BootEntry, CacheEntry, Event, Fetched, Problem, Provisioned, SetEntry, SetPackageEntry, Sets,
+};
 use crate::error::DeviceError;
 use crate::sets::{AutomaticReport, Chosen, Cost, Plan, SetRow};
 
@@ -30,19 +32,22 @@ const fn version_by(chosen: Chosen) -> &'static str {
     }
 }
 
-fn row(row: SetRow) -> SetEntry {
-    let package = |package: crate::sets::SetPackage| SetPackageEntry {
+fn set_package(package: crate::sets::SetPackage) -> SetPackageEntry {
+    SetPackageEntry {
         hash: package.chosen.hash(),
         version_by: version_by(package.chosen).to_owned(),
         delivered: package.is_delivered,
         url: package.url,
-    };
+    }
+}
+
+fn row(row: SetRow) -> SetEntry {
     SetEntry {
         set: row.set.to_string(),
         eligible: row.packages.len(),
         delivered: row.packages.iter().filter(|package| package.is_delivered).count(),
         domains: row.domains,
-        packages: row.packages.into_iter().map(package).collect(),
+        packages: row.packages.into_iter().map(set_package).collect(),
     }
 }
 
@@ -105,10 +110,24 @@ impl Daemon {
 
     pub(super) async fn sets(&self) -> Result<Response, Problem> {
         let rows = self.device().sets().await?;
-        let boot = self.device().boot_packages().list();
-        let boot = boot.map(|(name, hash)| BootEntry { url: format!("fuchsia-boot:///{name}"), hash }).collect();
+        let entry = |name: &str, hash, delivered, eligible| {
+            let url = format!("fuchsia-boot:///{name}");
+            BootEntry { url, hash, delivered, eligible }
+        };
+        let of_release = self.device().boot_set();
+        let known = |hash| of_release.iter().any(|(_, of_release, _)| *of_release == hash);
+        let others = self.device().boot_packages().list().filter(|(_, hash)| !known(*hash));
+        let others: Vec<_> = others.map(|(name, hash)| entry(name.as_str(), hash, true, false)).collect();
+        let boot = of_release.iter().map(|(name, hash, here)| entry(name, *hash, *here, true)).chain(others).collect();
+        let cache = self.device().cache_set().await?;
+        let cache = (!cache.is_empty()).then(|| CacheEntry {
+            deprecated: true,
+            eligible: cache.len(),
+            delivered: cache.iter().filter(|package| package.is_delivered).count(),
+            packages: cache.into_iter().map(set_package).collect(),
+        });
         let overlay = (!self.device().overlay().is_empty()).then(|| self.overlay());
-        Ok(json(&Sets { sets: rows.into_iter().map(row).collect(), boot, overlay }))
+        Ok(json(&Sets { sets: rows.into_iter().map(row).collect(), boot, cache, overlay }))
     }
 
     pub(super) async fn plan(&self, body: Body) -> Result<Response, Problem> {

@@ -1,12 +1,15 @@
 //! Repositories and rewrite rules.
 
+use colibri_fetch::Lagging;
 use colibri_metadata::limits::REPO_CONFIG_BYTES_MAX;
 use colibri_metadata::{RepoConfig, Role, utc};
 use colibri_transport::{Body, Response};
 
 use super::Daemon;
 use super::answer::{json, read_bytes};
-use super::wire::{MirrorEntry, Problem, RepositoryAdded, RepositoryEntry, Rules, TrustedVersions};
+use super::wire::{
+    LaggingEntry, LaggingMirror, MirrorEntry, Problem, RepositoryAdded, RepositoryEntry, Rules, TrustedVersions,
+};
 use crate::error::DeviceError;
 use crate::limits::RULES_BYTES_MAX;
 use crate::repositories::Repository;
@@ -28,6 +31,7 @@ fn described(repository: &Repository) -> RepositoryEntry {
             body_bytes: counts.body_bytes,
             blames: counts.blames,
             failures: counts.failures,
+            lagging: source.lagging().map(|Lagging { since, last, what }| LaggingEntry { since, last, what }),
         }
     };
     RepositoryEntry {
@@ -41,6 +45,19 @@ fn described(repository: &Repository) -> RepositoryEntry {
 }
 
 impl Daemon {
+    /// Mirrors that lag behind, of all repositories.
+    pub(super) fn lagging(&self) -> Vec<LaggingMirror> {
+        let of = |entry: RepositoryEntry| {
+            let repository = entry.config.repo_url;
+            let mirrors = entry.mirrors.into_iter();
+            mirrors.filter_map(move |mirror| {
+                let (repository, source) = (repository.clone(), mirror.source);
+                mirror.lagging.map(|lagging| LaggingMirror { repository, source, lagging })
+            })
+        };
+        self.repositories().into_iter().flat_map(of).collect()
+    }
+
     pub(super) fn repositories(&self) -> Vec<RepositoryEntry> {
         self.device().repositories().list().iter().map(|repository| described(repository)).collect()
     }

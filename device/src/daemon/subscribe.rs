@@ -29,6 +29,14 @@ pub struct Subscribing {
     pub news_pause: Duration,
 }
 
+impl Subscribing {
+    /// As by default, with another longest pause before a mirror that was lost is listened to again.
+    pub fn again_after(away_max: Duration) -> Self {
+        let how = Self::default();
+        Self { pauses: Pauses { away_max, ..how.pauses }, ..how }
+    }
+}
+
 impl Default for Subscribing {
     fn default() -> Self {
         Self {

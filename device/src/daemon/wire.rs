@@ -15,8 +15,12 @@ pub use packages::{
     Blamed, Collected, DamagedBlob, EdgeProgress, FetchProgress, LeaseEntry, Materialise, Materialised, Open,
     OpenedPackage, PackageFile, PackageFiles, PackageHash, PackagePresence, Resolve, ResolvedPackage, Verified, Verify,
 };
-pub use repositories::{MirrorEntry, RepositoryAdded, RepositoryEntry, Rules, TrustedVersions};
-pub use sets::{Automatic, BootEntry, Fetched, OverlayAdd, OverlayEntry, Provisioned, SetEntry, SetPackageEntry, Sets};
+pub use repositories::{
+    LaggingEntry, LaggingMirror, MirrorEntry, RepositoryAdded, RepositoryEntry, Rules, TrustedVersions,
+};
+pub use sets::{
+    Automatic, BootEntry, CacheEntry, Fetched, OverlayAdd, OverlayEntry, Provisioned, SetEntry, SetPackageEntry, Sets,
+};
 pub use updates::{
     Installing, RunningSystem, UpdateCheck, UpdateCommit, UpdateCommitted, UpdateHistory, UpdateInstall,
 };
@@ -68,6 +72,9 @@ pub struct Status {
     /// What the daemon does by itself; nothing if the asking program opened the device itself.
     #[serde(default)]
     pub chores: Vec<ChoreEntry>,
+    /// Mirrors that answered older metadata than what is trusted when they were asked last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lagging: Vec<LaggingMirror>,
 }
 
 /// A process that answers.

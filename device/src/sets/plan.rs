@@ -120,7 +120,7 @@ pub(crate) const fn margin_of(raw_bytes: u64) -> u64 {
 /// What must coexist does not fit, however much is given up.
 pub(crate) fn plan(table: &Table<'_>, situation: Situation) -> Result<Plan, CannotFit> {
     let release = table.release();
-    let permanent = release.blobs_needed(table.before_commit().into_iter().map(|(_, hash)| hash));
+    let permanent = release.blobs_needed(table.from_the_start().into_iter().map(|(_, hash)| hash));
     let to_fetch = |needed: &BTreeSet<BlobId>, here: &dyn Fn(&BlobId) -> bool| {
         Cost::of(needed.iter().filter(|id| !here(id)).filter_map(|id| release.blob(*id)))
     };

@@ -49,6 +49,8 @@ pub enum Authority {
     Upgradable,
     /// The repository of the URL, for a package that the release does not name.
     Discoverable,
+    /// The repository of the URL, for a package of the deprecated cache set; the release, where that cannot be asked.
+    Cache,
 }
 
 /// Why a package set refuses something.
@@ -184,14 +186,33 @@ impl<'a> Table<'a> {
         automatic.filter_map(|package| Some((&package.url, self.chosen(package).hash()?))).collect()
     }
 
+    /// Packages that are there from the start besides: the deprecated cache set, with where from, by URL.
+    pub fn cache_set(&self) -> Vec<(&'a UnpinnedPackageUrl, BlobId)> {
+        self.release.cache().iter().map(|package| (&package.url, package.hash)).collect()
+    }
+
+    /// All that is fetched before the release is committed.
+    pub fn from_the_start(&self) -> Vec<(&'a UnpinnedPackageUrl, BlobId)> {
+        let mut packages = self.before_commit();
+        packages.extend(self.cache_set());
+        packages
+    }
+
     /// Writes what this table keeps, and how firmly, into the indices. The rest of them stays.
     pub(crate) fn apply(&self, kept: &mut Kept) {
         kept.base = self.before_commit().into_iter().map(|(_, hash)| hash).collect();
         kept.anchored.clear();
         kept.upgradable.clear();
-        // What a system image said of these it says no more; the cache set is still what to fall back to.
+        // What a system image said of these it says no more. Its cache set is still what to fall back to, unless the release has
+        // one, or the one before had.
         kept.named.base.clear();
         kept.named.anchored.clear();
+        if !self.release.cache().is_empty() || kept.cache_of_release {
+            kept.cache = self.release.cache().iter().map(|package| package.hash).collect();
+            let named = self.release.cache().iter().map(|package| (key(&package.url), package.hash));
+            kept.named.cache = named.collect();
+            kept.cache_of_release = !self.release.cache().is_empty();
+        }
         for package in self.release.packages() {
             let availability = package.availability;
             match self.chosen(package) {
@@ -225,6 +246,9 @@ impl<'a> Table<'a> {
         named.sort_by_key(|package| package.versioning);
         let Some(package) = named.first() else {
             let domain = url.repository();
+            if self.release.cache().iter().any(|package| key(&package.url) == wanted) {
+                return Ok(Authority::Cache);
+            }
             return match self.release.discoverable().iter().any(|listed| listed.url == *domain) {
                 true => Ok(Authority::Discoverable),
                 false => Err(SetError::NotEligible { url: url.to_string(), release: self.name() }),

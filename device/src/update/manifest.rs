@@ -133,7 +133,8 @@ impl Install<'_> {
         let packages = self.fetch_blobs(&signed).await?;
         let Signed { manifest: OtaManifest { version, epoch, .. }, id, .. } = &signed;
         let blobs: Vec<BlobId> = signed.system().into_keys().collect();
-        let system = Installed { version: version.clone(), epoch: *epoch, update: *id, packages, blobs };
+        let system =
+            Installed { version: version.clone(), epoch: *epoch, update: *id, packages, urls: BTreeMap::new(), blobs };
         self.commit(signed.news(), Some(system))
     }
 

@@ -18,6 +18,7 @@ use crate::device::PackageContents;
 use crate::error::DeviceError;
 use crate::fetch::Observer;
 use crate::limits::UPDATE_FILE_BYTES_MAX;
+use crate::sets::key;
 
 impl Updater {
     /// The update package of a URL, which is here afterwards, if it is meant for `slot` of this device.
@@ -73,7 +74,8 @@ impl Install<'_> {
             }
         }
         let (version, epoch, packages) = (update.version.clone(), update.epoch, packages_of(&update).collect());
-        self.commit(news, Some(Installed { version, epoch, update: hash, packages, blobs: Vec::new() }))
+        let urls = update.packages.iter().map(|url| (key(url.as_unpinned()), url.hash())).collect();
+        self.commit(news, Some(Installed { version, epoch, update: hash, packages, urls, blobs: Vec::new() }))
     }
 
     /// Every image of the update is in its place, read back and right. Image packages are needed only here.
@@ -105,7 +107,7 @@ impl Install<'_> {
         self.tell(|progress| progress.packages_total = update.packages.len() as u64);
         updater.device.retain(packages_of(update).chain([hash]), []).await?;
         updater.device.collect(Depth::Unused).await?;
-        let places = Arc::new(Semaphore::new(updater.config.resolves_at_once.max(1)));
+        let places = Arc::new(Semaphore::new(updater.device.config().packages_at_once.max(1)));
         let mut resolves = JoinSet::new();
         for url in &update.packages {
             let (places, device, observer) = (places.clone(), updater.device.clone(), self.observer());

@@ -1,5 +1,7 @@
 //! [`Record`]: what each slot holds, and every attempt at an update, in one document that is replaced as a whole.
 
+use std::collections::BTreeMap;
+
 use colibri_common::{BlobId, UnixSeconds};
 use colibri_release::update_package::UpdateMode;
 use colibri_store::{DocumentName, Documents};
@@ -37,6 +39,9 @@ pub struct Installed {
     pub update: BlobId,
     /// Its packages by package hash.
     pub packages: Vec<BlobId>,
+    /// What its update package calls them: package hashes by unpinned URL with a variant. A signed manifest has no URLs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub urls: BTreeMap<String, BlobId>,
     /// Its blobs, if it came with a signed manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blobs: Vec<BlobId>,

@@ -225,6 +225,12 @@ pub fn status(status: u16, retry_after: Option<&'static str>) -> Response {
     response
 }
 
+/// More and more leaves.
+pub fn many_leaves(_: &Asked, truth: &Truth) -> Response {
+    let list = [&truth.body[..], &[0x55; 320_000]].concat();
+    without_length(truth.with(Body::full(list)))
+}
+
 /// Somewhere else.
 pub fn redirects() -> Response {
     let mut response = status(302, None);

@@ -337,6 +337,58 @@ async fn answers_old_metadata() {
     assert_eq!(play.resolve(4).await, 0);
     play.check(BlamedForMetadata);
     assert!(play.blames()[0].detail.contains("would roll"), "{:?}", play.blames());
+    // It is told as one that lags behind, since it was first found so, until it keeps up.
+    let lagging = play.sources()[0].lagging().expect("it lags behind");
+    assert!(lagging.what.contains("would roll") && lagging.since <= lagging.last, "{lagging:?}");
+    assert_eq!(play.sources()[1].lagging(), None);
+    play.liar.lies(false);
+    play.alone();
+    play.device.refresh(HOST, true).await.unwrap();
+    assert_eq!(play.sources()[0].lagging(), None);
+    play.cluster.stop().await;
+}
+
+/// What the repository's signed metadata says of the length of a meta.far is held against whoever sends more.
+#[tokio::test(flavor = "multi_thread")]
+async fn sends_more_of_a_meta_far_than_is_listed() {
+    let package = Package::new();
+    for preference in BOTH {
+        let play = Play::new(*preference, &package.files(), about(Kind::Leaves, lies::many_leaves));
+        let hash = play.device.get_hash(&url("app")).await.unwrap();
+        // Which mirror is asked first for a blob is its hash's choice.
+        play.alone();
+        let refused = play.device.resolve(&url("app"), nobody()).await.unwrap_err();
+        assert!(refused.to_string().contains("that were signed"), "{refused}");
+        let blames = play.blames();
+        assert!(!blames.is_empty() && blames.iter().all(|blame| blame.blob == Some(hash)), "{blames:?}");
+        assert!(blames.iter().all(|blame| blame.detail.contains("that were signed")), "{blames:?}");
+        assert_eq!(scrub(&play.store), 0);
+        play.liar.lies(false);
+        play.resolve(4).await;
+        play.cluster.stop().await;
+    }
+}
+
+/// A date is as good as seconds: of the mirror's own clock, if it tells that.
+#[tokio::test(flavor = "multi_thread")]
+async fn asks_to_be_left_alone_until_a_date() {
+    let package = Package::new();
+    let lie = about(Kind::Leaves, |_, _| {
+        let mut response = lies::status(429, Some("Sun, 06 Nov 1994 09:49:37 GMT"));
+        response
+            .headers_mut()
+            .insert(http::header::DATE, http::HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"));
+        response
+    });
+    let play = Play::new(Preference::Raw, &package.files(), lie);
+    play.resolve(4).await;
+    play.check(Innocent);
+    // Who was asked at the same time could not know; whoever comes later does, for an hour.
+    let told = play.liar.told();
+    play.scene.release("more", &[("a", &content(20_000)), ("b", &content(30_000)), ("c", &content(40_000))]);
+    play.device.refresh(HOST, true).await.unwrap();
+    play.device.resolve(&url("more"), nobody()).await.unwrap();
+    assert_eq!(play.liar.told(), told);
     play.cluster.stop().await;
 }
 

@@ -54,6 +54,17 @@ impl Product {
     }
 
     pub fn try_release(&self, version: &str, packages: &[Row<'_>], discovers: bool) -> Result<Release, ReleaseError> {
+        self.try_release_with(version, packages, discovers, |_| ())
+    }
+
+    /// The same with what `more` adds.
+    pub fn try_release_with(
+        &self,
+        version: &str,
+        packages: &[Row<'_>],
+        discovers: bool,
+        more: impl FnOnce(&mut ReleaseBuilder),
+    ) -> Result<Release, ReleaseError> {
         let mut builder = ReleaseBuilder::new("lamp", version.parse().unwrap());
         let trusted = self.scene.repository.metadata().unwrap();
         let root = trusted.files().find(|(name, _)| *name == Role::Root.file()).unwrap().1.to_vec();
@@ -71,6 +82,7 @@ impl Product {
                 minimum_version: minimum.map(|version| version.parse().unwrap()),
             });
         }
+        more(&mut builder);
         while let Some(missing) = builder.missing() {
             match missing {
                 Missing::Contents(hash) => {

@@ -57,7 +57,7 @@ impl Followed {
         let hear = |received: Received<'_>| self.hear(&met, received);
         let terms = Terms { patience: self.patience, headers: self.fetcher.headers().clone(), hear: Some(&hear) };
         let (client, sources) = (self.fetcher.client(), self.fetcher.sources());
-        let mirrors = Mirrors { client, sources: &sources, place: &self.place, agent: &self.agent };
+        let mirrors = Mirrors { client, sources: &sources, place: &self.place, agent: &self.agent, bandwidth: None };
         let start = self.state().start(&self.anchor);
         let blames = self.blames();
         let answer = mirrors.follow(start, DELEGATED_WITH_SET_MAX, &terms, now).await;

@@ -106,7 +106,7 @@ impl Scene {
         let sources = Sources::new(vec![Source::new(self.url(edge).parse().unwrap())], SourceOrder::Listed);
         let client = Client::new(ClientConfig { http3: false, ..ClientConfig::default() }).unwrap();
         for name in names {
-            let mirrors = Mirrors { client: &client, sources: &sources, place: "", agent: "test" };
+            let mirrors = Mirrors { client: &client, sources: &sources, place: "", agent: "test", bandwidth: None };
             let found;
             (set, found) = mirrors.search(set, &name.parse().unwrap(), SystemClock.now()).await.unwrap();
             assert!(found.is_some(), "{name}");

@@ -35,6 +35,8 @@ pub(crate) struct DaemonConfig {
     pub drain_s: u64,
     /// Listen to mirrors that are configured with `subscribe`.
     pub subscribe: bool,
+    /// Longest pause before they are listened to again, seconds.
+    pub subscribe_again_s: u64,
     /// System updates.
     pub update: UpdateSettings,
     /// What it does by itself.
@@ -139,6 +141,7 @@ impl Default for DaemonConfig {
             log: "info".to_owned(),
             drain_s: 10,
             subscribe: true,
+            subscribe_again_s: 60,
             update: UpdateSettings::default(),
             chores: ChoreSettings::default(),
         }

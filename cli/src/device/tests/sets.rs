@@ -112,3 +112,59 @@ fn a_device_is_flashed_from_a_bundle_without_a_network() {
     let damaged = site.device(&["provision", "--release", &file, "--bundle", &file]).failed(1);
     assert!(damaged.starts_with(&format!("{file}: bundle: ")), "{damaged}");
 }
+
+/// What is beside the grid: created, shown, compared, flashed, and found without a device being opened.
+#[test]
+fn boot_packages_and_the_cache_set_are_installed_and_shown() {
+    let site = Site::start(1);
+    let (loader, tool) = (site.publish("loader", &[("bin/loader", b"#!")]), site.publish("tool", &[("bin/t", b"#!t")]));
+    let description = site.path("lamp.toml");
+    let package =
+        |kind: &str, name: &str, more: &str| format!("[[{kind}]]\nurl = \"fuchsia-pkg://devhost/{name}\"\n{more}");
+    let permanent = "availability = \"permanent\"\nversioning = \"anchored\"\n";
+    let head = "product = \"lamp\"\nversion = \"1.2\"\n".to_owned();
+    let of = |beside: &[String]| [&[head.clone(), package("package", "hello", permanent)], beside].concat().concat();
+    fs::write(&description, of(&[package("boot", "loader", ""), package("cache", "tool", "")])).unwrap();
+    let (file, bare) = (site.path("release.json"), site.path("bare.json"));
+    let (file, bare) = (file.display().to_string(), bare.display().to_string());
+    let repository = site.path("repository").display().to_string();
+    let run = |words: &[&str]| {
+        let mut out = Vec::new();
+        release::run(&Line::try_parse_from(words).unwrap().args, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let named = format!("devhost={repository}");
+    let path = description.display().to_string();
+    let made = run(&["release", "create", &path, "--repo", &named, "-o", &file]);
+    assert!(made.contains("1 boot packages besides\n1 packages in the cache set, which is deprecated"), "{made}");
+    fs::write(&description, of(&[])).unwrap();
+    run(&["release", "create", &path, "--repo", &named, "-o", &bare]);
+    let shown = run(&["release", "show", &file]);
+    assert!(shown.contains("fuchsia-boot:///loader") && shown.contains("cache (deprecated)"), "{shown}");
+    let changed = run(&["release", "diff", &bare, &file]);
+    assert!(
+        changed.contains("+  fuchsia-boot:///loader") && changed.contains("+  fuchsia-pkg://devhost/tool/0"),
+        "{changed}"
+    );
+    site.publish("carrier", &[("release.json", &fs::read(&file).unwrap())]);
+    let bundle = site.path("lamp.bundle").display().to_string();
+    run(&["release", "bundle", "carrier", "--repo-path", &repository, "-o", &bundle]);
+
+    let taken = site.device(&["provision", "--release", &file, "--bundle", &bundle]).ok();
+    assert!(taken.ends_with("boot packages: 1 here, from the next start on\n"), "{taken}");
+    let sets = site.device(&["sets", "--json"]).json();
+    let boot = json!([{ "url": "fuchsia-boot:///loader", "hash": loader, "delivered": true, "eligible": true }]);
+    assert_eq!(sets["boot"], boot, "{sets}");
+    let cache = &sets["cache"];
+    assert_eq!((&cache["deprecated"], &cache["delivered"], &cache["eligible"]), (&json!(true), &json!(1), &json!(1)));
+    assert_eq!(cache["packages"][0]["hash"], json!(tool));
+    let lines = site.device(&["sets"]).ok();
+    assert!(lines.contains("cache (deprecated: use permanent & upgradable): 1 of 1 delivered\n"), "{lines}");
+    assert!(lines.contains("boot: 1 here, 1 in the release, read-only\n"), "{lines}");
+    // The one without a device, the other without a network.
+    assert_eq!(site.device(&["get-hash", "fuchsia-boot:///loader"]).ok(), format!("{loader}\n"));
+    assert_eq!(site.device(&["get-hash", "fuchsia-pkg://devhost/tool"]).ok(), format!("{tool}\n"));
+    let golden = site.path("golden.txt").display().to_string();
+    run(&["release", "audit", &file, "--golden", &golden, "--update"]);
+    assert!(fs::read_to_string(&golden).unwrap().contains("boot fuchsia-boot:///loader\n"));
+}

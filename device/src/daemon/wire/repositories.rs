@@ -49,6 +49,32 @@ pub struct MirrorEntry {
     pub blames: u64,
     /// Other failures.
     pub failures: u64,
+    /// It answers older metadata than what is trusted, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lagging: Option<LaggingEntry>,
+}
+
+/// How a mirror lags behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaggingEntry {
+    /// Since when it was found so whenever it was asked.
+    pub since: UnixSeconds,
+    /// When it was found so last.
+    pub last: UnixSeconds,
+    /// What it answered, and what is known better.
+    pub what: String,
+}
+
+/// A mirror that lags behind, in [`Status`](super::Status).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaggingMirror {
+    /// `fuchsia-pkg://HOST`.
+    pub repository: String,
+    /// The mirror's host and port.
+    pub source: String,
+    /// How.
+    #[serde(flatten)]
+    pub lagging: LaggingEntry,
 }
 
 /// Answer to `POST /repositories`.

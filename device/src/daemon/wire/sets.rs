@@ -8,21 +8,41 @@ use serde::{Deserialize, Serialize};
 pub struct Sets {
     /// One for each set of the release.
     pub sets: Vec<SetEntry>,
-    /// Packages that came with the boot image, if any did.
+    /// Packages that came with the boot image, and those of the release that did not, if there are any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boot: Vec<BootEntry>,
+    /// The cache set of the release, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheEntry>,
     /// What developers put before all of these, if they did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<OverlayEntry>,
 }
 
-/// A package that came with the boot image.
+/// The cache set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheEntry {
+    /// True: RFC-0212 has permanent & upgradable packages in its place.
+    pub deprecated: bool,
+    /// How many there are.
+    pub eligible: usize,
+    /// How many of them are wholly here.
+    pub delivered: usize,
+    /// Its packages.
+    pub packages: Vec<SetPackageEntry>,
+}
+
+/// A package that came with the boot image, or should have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootEntry {
     /// `fuchsia-boot:///NAME`.
     pub url: String,
     /// Its hash.
     pub hash: BlobId,
+    /// It came with the boot image.
+    pub delivered: bool,
+    /// The running release has it so.
+    pub eligible: bool,
 }
 
 /// `GET /overlay`.
