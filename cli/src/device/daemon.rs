@@ -5,6 +5,7 @@ pub(super) mod config;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use colibri_device::daemon::wire::DaemonStatus;
 use colibri_device::daemon::{self as library, DaemonParts, Subscribing};
 use colibri_device::update::Updater;
 use colibri_service::telemetry::{self, Filter, Format};
-use colibri_service::{Admin, Health, Readiness, Registry, register_counters, shutdown_signal};
+use colibri_service::{Admin, Health, Readiness, Registry, register_counters, shutdown_signal, sign_of_life_every};
 use colibri_store::Documents;
 use colibri_transport::UnixServer;
 use serde_json::Value;
@@ -90,7 +91,10 @@ pub(super) fn run(
         readiness.ready(&title);
         let stop = CancellationToken::new();
         let ending = async {
-            let signal = signal.await;
+            let signal = tokio::select! {
+                signal = signal => signal,
+                never = give_signs_of_life(&readiness) => match never {},
+            };
             tracing::info!(signal, "finishing what is under way; a second signal ends it at once");
             readiness.stopping();
             stop.cancel();
@@ -99,6 +103,19 @@ pub(super) fn run(
         Ok::<_, DeviceVerbError>(())
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells the service manager, as often as it wants that, that tasks are run and threads for the disk are to be had.
+async fn give_signs_of_life(readiness: &Readiness) -> Infallible {
+    let Some(every) = sign_of_life_every() else { return std::future::pending().await };
+    let mut tick = tokio::time::interval(every);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if tokio::spawn(async { tokio::task::spawn_blocking(|| ()).await }).await.is_ok_and(|ran| ran.is_ok()) {
+            readiness.alive();
+        }
+    }
 }
 
 /// A daemon whose socket is there.

@@ -91,7 +91,9 @@ pub enum DeviceVerbError {
         error: std::io::Error,
     },
     /// The daemon, or what it says.
-    #[error("the device does not answer as it should: {0}")]
+    #[error(
+        "the device or its daemon does not answer as it should: {0}; what was fetched and verified is kept: see `device status`, then try again"
+    )]
     Daemon(String),
     /// The daemon's socket cannot be made.
     #[error(transparent)]

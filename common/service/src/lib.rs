@@ -27,6 +27,6 @@ pub use error::ServiceError;
 pub use hangup::on_hangup;
 pub use listener::{ListenerConfig, register_counters};
 pub use metrics::{MetricsError, Registry};
-pub use readiness::Readiness;
+pub use readiness::{Readiness, sign_of_life_every};
 pub use reload::{Changes, Reload, ReloadError, Reloading};
 pub use telemetry::LogFilter;

@@ -6,10 +6,19 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 /// Where a service manager listens, if one does.
 #[derive(Debug, Default)]
 pub struct Readiness(Option<(UnixDatagram, SocketAddr)>);
+
+/// How often the service manager wants a sign of life, if it wants any of this process: half of the time that it waits for one.
+pub fn sign_of_life_every() -> Option<Duration> {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let of_this =
+        std::env::var_os("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(u64::from(std::process::id()));
+    number("WATCHDOG_USEC").filter(|micros| of_this && *micros > 1).map(|micros| Duration::from_micros(micros / 2))
+}
 
 impl Readiness {
     /// The service manager of this process, as its environment says.
@@ -35,6 +44,11 @@ impl Readiness {
     /// The process does what it is for. `status` is for people.
     pub fn ready(&self, status: &str) {
         self.tell(&format!("READY=1\nSTATUS={status}\n"));
+    }
+
+    /// The process gets work done.
+    pub fn alive(&self) {
+        self.tell("WATCHDOG=1\n");
     }
 
     /// The process was told to end, and is about to.
@@ -76,6 +90,8 @@ mod tests {
             let readiness = Readiness::to(&socket).unwrap();
             readiness.ready("serving");
             assert_eq!(heard(&manager), "READY=1\nSTATUS=serving\n");
+            readiness.alive();
+            assert_eq!(heard(&manager), "WATCHDOG=1\n");
             readiness.stopping();
             assert_eq!(heard(&manager), "STOPPING=1\n");
         }

@@ -1,5 +1,5 @@
 //! What a daemon does without being asked: looks for updates, fetches automatic packages, verifies what it holds, collects
-//! when space is short. When each is due is [`schedule`], pure; what is known of each outlives a restart ([`board`]).
+//! when space is short. When each is due is [`schedule`], pure; what is known of each outlives a restart (`board`).
 //!
 //! Deliberately absent: starting the machine anew and committing what runs, which need somebody's consent.
 

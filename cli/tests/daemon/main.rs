@@ -1,5 +1,8 @@
 //! A device's daemon as a process: it tells the service manager, is killed, started again, told to end, and misconfigured.
 
+mod killed;
+mod unit;
+
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -40,13 +43,19 @@ struct Daemon {
 impl Daemon {
     /// Starts it and waits until it tells its service manager that it is ready.
     fn start(dir: &Path) -> Self {
+        let mut daemon = colibri(dir);
+        daemon.args(["device", "--dir", "device", "daemon"]);
+        Self::managed(dir, daemon)
+    }
+
+    /// The same, as somebody else would start it.
+    fn managed(dir: &Path, mut daemon: Command) -> Self {
         let notify = dir.join("notify");
         _ = fs::remove_file(&notify);
         let manager = UnixDatagram::bind(&notify).unwrap();
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
         let log = fs::File::create(dir.join("log")).unwrap();
-        let mut daemon = colibri(dir);
-        daemon.args(["device", "--dir", "device", "daemon"]).env("NOTIFY_SOCKET", &notify).stderr(log);
+        daemon.env("NOTIFY_SOCKET", &notify).stderr(log);
         let daemon = Self { child: daemon.spawn().unwrap(), manager };
         assert!(daemon.heard().starts_with("READY=1\n"));
         daemon
