@@ -14,6 +14,8 @@ mod export;
 mod log;
 mod overlay;
 mod packages;
+#[cfg(feature = "repo")]
+pub(crate) mod registrations;
 mod repo;
 mod resolve;
 mod rule;
@@ -256,13 +258,6 @@ fn boot_verb(args: &Args, console: &mut Console<'_>) -> Result<Option<ExitCode>,
         Verb::Open { hash, .. } => boot::open(hash, &config()?, console),
         _ => Ok(None),
     }
-}
-
-/// The device in a folder, made if there is none, for verbs of others.
-#[cfg(feature = "repo")]
-pub(crate) fn open_in(dir: &std::path::Path) -> Result<Device, DeviceVerbError> {
-    let opened = Device::open(dir, configuration::defaults(), Arc::new(SystemClock));
-    Ok(opened.map_err(|error| in_use(error, dir))?.0)
 }
 
 fn in_use(error: DeviceError, dir: &std::path::Path) -> DeviceVerbError {

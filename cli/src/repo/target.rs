@@ -4,11 +4,11 @@
 //! The configuration is made from the repository's own folder, so the device trusts what lies there and nobody on the way.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use colibri_common::{Clock, SystemClock};
-use colibri_device::{Device, Rule};
+use colibri_device::Rule;
 use colibri_metadata::RepoConfig;
 use colibri_metadata::repo_config::StorageType;
 use colibri_repository::RepositorySource;
@@ -18,7 +18,7 @@ use super::RepoError;
 use super::served::Where;
 use super::server::instances::Instance;
 use super::server::{DEVHOST, ServerError};
-use crate::device::DeviceVerbError;
+use crate::device::registrations::DevicePlace;
 use crate::files::{self, FilesError};
 use crate::table::print_table;
 
@@ -35,9 +35,18 @@ pub struct Args {
     /// The device's folder
     #[arg(long, global = true, value_name = "DIR", env = "COLIBRI_DEVICE_DIR", default_value = "./colibri-device")]
     pub device_dir: PathBuf,
+    /// The socket of the device's daemon, which is asked if it runs [default: DIR/daemon.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "COLIBRI_DEVICE_SOCKET")]
+    pub socket: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+impl Args {
+    fn place(&self) -> DevicePlace {
+        DevicePlace { socket: self.socket.clone(), ..DevicePlace::of(&self.device_dir) }
+    }
 }
 
 /// What to do with a device's registrations.
@@ -125,7 +134,7 @@ fn run_register(args: &Register, common: &Args, out: &mut dyn Write) -> Result<(
     }
     let name = source.name.clone().or_else(|| Some(instance.repositories.first()?.name.clone()));
     let name = name.unwrap_or_else(|| args.repository.clone());
-    let registered = register(&common.device_dir, &instance, &name, &source, &how)?;
+    let registered = register(&common.place(), &instance, &name, &source, &how)?;
     if common.json {
         files::print_json(out, &registered)?;
         return Ok(());
@@ -135,9 +144,9 @@ fn run_register(args: &Register, common: &Args, out: &mut dyn Write) -> Result<(
     Ok(())
 }
 
-/// Adds a repository of a server to the device in `dir`; what was done, as JSON.
+/// Adds a repository of a server to a device; what was done, as JSON.
 pub(super) fn register(
-    dir: &Path,
+    place: &DevicePlace,
     instance: &Instance,
     name: &str,
     source: &RepositorySource,
@@ -153,22 +162,24 @@ pub(super) fn register(
     }
     let rules: Result<Vec<Rule>, _> = how.alias.iter().map(|alias| Rule::whole_host(alias, name)).collect();
     let rules = rules.map_err(|error| usage(&error))?;
-    let device = crate::device::open_in(dir)?;
-    // A bad alias or a conflict is found before anything changes.
-    let conflict = |rule: &&Rule| device.rules().dynamic().iter().any(|old| is_other(old, rule));
-    if let Some(rule) = rules.iter().find(conflict).filter(|_| how.alias_conflict_mode == OnConflict::ErrorOut) {
-        return Err(ServerError::AliasTaken { alias: rule.host_match().to_owned() }.into());
-    }
     let report = json!({ "repo_url": config.repo_url, "mirrors": config.mirrors, "aliases": how.alias });
-    device.repositories().add(config).map_err(DeviceVerbError::from)?;
-    if !rules.is_empty() {
-        let change = |set: &mut Vec<Rule>| {
+    let on_conflict = how.alias_conflict_mode;
+    let taken = place.ask(async move |device| {
+        let (_, mut set) = device.rules().await?;
+        // A bad alias or a conflict is found before anything changes.
+        let conflict = |rule: &&Rule| set.iter().any(|old| is_other(old, rule));
+        if let Some(rule) = rules.iter().find(conflict).filter(|_| on_conflict == OnConflict::ErrorOut) {
+            return Ok(Some(rule.host_match().to_owned()));
+        }
+        device.add(&config).await?;
+        if !rules.is_empty() {
             set.retain(|old| !rules.iter().any(|rule| rule.host_match() == old.host_match()));
-            set.splice(0..0, rules.iter().cloned());
-        };
-        device.rules().change(change).map_err(DeviceVerbError::from)?;
-    }
-    Ok(report)
+            set.splice(0..0, rules);
+            device.replace_rules(&set).await?;
+        }
+        Ok(None)
+    })?;
+    taken.map_or(Ok(report), |alias| Err(ServerError::AliasTaken { alias }.into()))
 }
 
 /// Whether a rule is about the same host and leads elsewhere.
@@ -177,14 +188,14 @@ fn is_other(old: &Rule, rule: &Rule) -> bool {
 }
 
 fn deregister(name: &str, args: &Args, out: &mut dyn Write) -> Result<(), RepoError> {
-    let device = crate::device::open_in(&args.device_dir)?;
-    if !device.repositories().remove(name).map_err(DeviceVerbError::from)? {
-        return Err(DeviceVerbError::NoRepository(format!("fuchsia-pkg://{name}")).into());
-    }
-    let leads_there = |rule: &Rule| rule.host_replacement() == name;
-    if device.rules().dynamic().iter().any(leads_there) {
-        device.rules().change(|set| set.retain(|rule| !leads_there(rule))).map_err(DeviceVerbError::from)?;
-    }
+    let removed = name.to_owned();
+    args.place().ask(async move |device| {
+        device.remove(&removed).await?;
+        let (_, mut set) = device.rules().await?;
+        let before = set.len();
+        set.retain(|rule| rule.host_replacement() != removed);
+        if set.len() < before { device.replace_rules(&set).await } else { Ok(()) }
+    })?;
     if args.json {
         files::print_json(out, &json!({ "removed": format!("fuchsia-pkg://{name}") }))?;
     } else {
@@ -194,17 +205,16 @@ fn deregister(name: &str, args: &Args, out: &mut dyn Write) -> Result<(), RepoEr
 }
 
 fn list(args: &Args, out: &mut dyn Write) -> Result<(), RepoError> {
-    let device = crate::device::open_in(&args.device_dir)?;
-    let aliases = |host: &str, device: &Device| -> Vec<String> {
-        let rules = device.rules().list();
+    let (configs, rules) =
+        args.place().ask(async move |device| Ok((device.configs().await?, device.rules().await?.0)))?;
+    let aliases = |host: &str| -> Vec<String> {
         rules.iter().filter(|rule| rule.host_replacement() == host).map(|rule| rule.host_match().to_owned()).collect()
     };
     let mut rows = vec![["REPOSITORY", "MIRRORS", "ALIASES"].map(str::to_owned).to_vec()];
     let mut values = Vec::new();
-    for repository in device.repositories().list() {
-        let config = repository.config();
+    for config in configs {
         let mirrors: Vec<_> = config.mirrors.iter().map(|mirror| mirror.mirror_url.clone()).collect();
-        let aliases = aliases(config.host(), &device);
+        let aliases = aliases(config.host());
         values.push(json!({ "repo_url": config.repo_url, "mirrors": mirrors, "aliases": aliases }));
         rows.push(vec![config.host().to_owned(), mirrors.join(" "), aliases.join(" ")]);
     }

@@ -3,6 +3,7 @@
 //! Here is what the checks share: numbers that a seed repeats, and a program that is killed. What is done and what must hold is
 //! said by each check. Power loss is another matter: tests lose it in memory, at every operation of a disk.
 
+mod daemon;
 mod device;
 mod publish;
 mod refetch;

@@ -22,6 +22,7 @@ use tempfile::TempDir;
 
 use super::instances::{Instance, Instances, Place, Served};
 use super::{DEVHOST, RepoError, ServerError};
+use crate::device::registrations::DevicePlace;
 use crate::files::{self, FilesError};
 use crate::repo::publish;
 use crate::repo::signing::SigningArgs;
@@ -239,7 +240,7 @@ fn serve(
         }
         if let Some(dir) = &args.device_dir {
             for (source, served) in sources(&site.dir)?.iter().zip(&site.served) {
-                target::register(dir, &instance, &served.name, source, &args.how)?;
+                target::register(&DevicePlace::of(dir), &instance, &served.name, source, &args.how)?;
             }
         }
         let publisher = Publisher::start(args);

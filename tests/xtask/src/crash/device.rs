@@ -1,8 +1,8 @@
 //! `cargo xtask crash device`: resolves, system updates, commits and collections of a device, killed.
 //!
 //! After each kill the device must open; what it holds must be whole to the last byte; a system runs that was installed, with
-//! its packages; and what was acknowledged is there. For every ten runs one more kills a resolve of a large blob and counts what is
-//! fetched again.
+//! its packages; and what was acknowledged is there. For every five runs one more kills the daemon that a client asks, and for every
+//! ten a resolve of a large blob, of which is counted what is fetched again.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::daemon::daemons;
 use super::refetch::refetch;
 use super::{Program, Random, in_folder, letters, options};
 use crate::run::Failure;
@@ -20,7 +21,7 @@ const PACKAGES: u64 = 5;
 const SYSTEMS: u64 = 3;
 const REPOSITORY: &str = "repo";
 const HOST: &str = "devhost";
-const DEVICE: &str = "device";
+pub(super) const DEVICE: &str = "device";
 
 /// Content of each package's large file: three units, so that a kill finds some of them here.
 const LARGE_BYTES: u64 = 5 << 20;
@@ -32,7 +33,7 @@ pub fn device(arguments: &[&str]) -> Result<(), Failure> {
     in_folder(seed, |dir| {
         let mut scene = Scene::new(dir, seed)?;
         scene.serve()?;
-        let played = scene.play(runs).and_then(|()| {
+        let played = scene.play(runs).and_then(|()| daemons(&mut scene, runs / 5)).and_then(|()| {
             let names = (REPOSITORY, HOST, DEVICE);
             refetch(&mut scene.program, &mut scene.random, names, runs / 10)
         });
@@ -43,30 +44,30 @@ pub fn device(arguments: &[&str]) -> Result<(), Failure> {
 
 /// What may be done to a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Act {
+pub(super) enum Act {
     Resolve,
     Collect,
     Install,
     Commit,
 }
 
-struct Scene {
-    random: Random,
-    program: Program,
+pub(super) struct Scene {
+    pub random: Random,
+    pub program: Program,
     /// Package hash by number of the package.
     packages: Vec<String>,
     /// Update package and system package of each system, by version.
     systems: BTreeMap<String, (String, String)>,
     /// How long each act takes when nobody kills it.
-    takes: BTreeMap<Act, Duration>,
+    pub takes: BTreeMap<Act, Duration>,
     /// Starts of the machine so far.
-    boots: u64,
+    pub boots: u64,
     /// Packages that were resolved and acknowledged since the last collection.
-    resolved: Vec<String>,
+    pub resolved: Vec<String>,
     /// The version that ran when it was last looked; nothing for the system that the device came with.
     running: Option<String>,
     /// Versions that may run after the next start.
-    next: Vec<Option<String>>,
+    pub next: Vec<Option<String>>,
 }
 
 impl Scene {
@@ -154,7 +155,7 @@ impl Scene {
     }
 
     /// The words of an act, chosen at random where there is a choice.
-    fn words(&mut self, act: Act) -> Vec<String> {
+    pub fn words(&mut self, act: Act) -> Vec<String> {
         let boot = format!("boot {}", self.boots);
         let words: Vec<String> = match act {
             Act::Resolve => {
@@ -236,12 +237,12 @@ impl Scene {
         status["unfinished_blobs"].as_u64().ok_or_else(|| format!("no number of unfinished blobs: {status}"))
     }
 
-    fn version_of(&self, words: &[String]) -> Option<String> {
+    pub fn version_of(&self, words: &[String]) -> Option<String> {
         let url = words.last()?;
         self.systems.iter().find(|(_, (update, _))| update == url).map(|(version, _)| version.clone())
     }
 
-    fn acknowledged(&mut self, act: Act, words: &[String]) {
+    pub fn acknowledged(&mut self, act: Act, words: &[String]) {
         match act {
             Act::Resolve => self.resolved.extend(words.last().cloned()),
             Act::Install => self.next = vec![self.version_of(words)],
@@ -250,7 +251,7 @@ impl Scene {
     }
 
     /// Another start: one of the systems that may run does.
-    fn start_machine(&mut self) -> Result<(), Failure> {
+    pub fn start_machine(&mut self) -> Result<(), Failure> {
         self.boots += 1;
         self.running = self.system_running()?;
         if !self.next.contains(&self.running) {
@@ -271,7 +272,7 @@ impl Scene {
     }
 
     /// The device opens; all that it holds is whole; what is needed and what was acknowledged is there.
-    fn check(&self) -> Result<(), Failure> {
+    pub fn check(&self) -> Result<(), Failure> {
         let running = self.system_running()?;
         if running != self.running {
             return Err(format!(
