@@ -215,8 +215,10 @@ impl Scene {
         let after = |failure| format!("after `colibri {shown}`, {how}: {failure}");
         self.check().map_err(after)?;
         if act == Act::Collect {
-            // What was being removed does not come back as something unfinished.
-            let (left, most) = (self.unfinished()?, if acknowledged { 0 } else { unfinished });
+            // What was being removed does not come back as something unfinished; what is unfinished goes, unless an update that
+            // was cut off has kept it for the next attempt.
+            let goes = acknowledged && !self.update_was_cut_off()?;
+            let (left, most) = (self.unfinished()?, if goes { 0 } else { unfinished });
             if left > most {
                 return Err(after(format!("{left} unfinished blobs are there, {unfinished} were before")));
             }
@@ -235,6 +237,15 @@ impl Scene {
     fn unfinished(&self) -> Result<u64, Failure> {
         let status = self.program.json(&["device", "--dir", DEVICE, "--json", "status"])?;
         status["unfinished_blobs"].as_u64().ok_or_else(|| format!("no number of unfinished blobs: {status}"))
+    }
+
+    /// Whether the last attempt at an update did not come to its end.
+    fn update_was_cut_off(&self) -> Result<bool, Failure> {
+        let boot = format!("boot {}", self.boots);
+        let history =
+            self.program.json(&["device", "--dir", DEVICE, "--json", "update", "--boot-id", &boot, "history"])?;
+        let last = history["attempts"].as_array().and_then(|attempts| attempts.last());
+        Ok(last.is_some_and(|last| last["state"] != "complete"))
     }
 
     pub fn version_of(&self, words: &[String]) -> Option<String> {
