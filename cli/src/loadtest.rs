@@ -4,13 +4,18 @@
 //! [`scenario`], what is computed from one in [`simulate`]; a run without one is here.
 
 pub mod compare;
+pub mod coordinate;
 mod cpu;
+mod crew;
+mod measure;
 pub mod predict;
 mod print;
 pub mod scenario;
 pub mod simulate;
 #[cfg(test)]
 mod tests;
+mod view;
+pub mod work;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -23,10 +28,13 @@ use colibri_device::DeviceConfig;
 use colibri_fetch::SourceUrl;
 use colibri_loadtest::compare::CompareError;
 use colibri_loadtest::limits::DEVICES_MAX;
+use colibri_loadtest::merge::MergeError;
+use colibri_loadtest::plan::access_log::AccessLogError;
 use colibri_loadtest::plan::file::PlanError;
 use colibri_loadtest::predict::PredictError;
 use colibri_loadtest::runner::RunError;
 use colibri_loadtest::simulate::{CalibrationError, SimulateError};
+use colibri_loadtest::slice::{Slice, SliceError};
 use colibri_loadtest::spawned::SpawnError;
 use colibri_loadtest::{FleetConfig, FleetReport};
 use colibri_metadata::RepoConfig;
@@ -89,6 +97,24 @@ pub enum Verb {
         after_help = "Example:\n  colibri loadtest simulate release-wave --seed 7 --calibration machine.toml --save predicted.json\n  colibri loadtest run release-wave --seed 7 --spawn --save measured.json\n  colibri loadtest predict predicted.json measured.json --html report.html"
     )]
     Predict(predict::PredictArgs),
+    /// Hands one run to several workers and judges what they measured as one
+    ///
+    /// Each worker takes a slice of the devices; all begin at the same moment. A worker that is lost makes the run invalid. Exit
+    /// statuses are those of `run`.
+    #[command(
+        after_help = "Example:\n  colibri loadtest coordinate steady --listen 0.0.0.0:7400 --workers 4 --target https://edge:8443/devhost --package fuchsia-pkg://devhost/system fuchsia-pkg://devhost/extra\n  colibri loadtest work --coordinator coordinator:7400      # four times, anywhere"
+    )]
+    Coordinate(coordinate::CoordinateArgs),
+    /// Does a slice of a run for a coordinator
+    #[command(after_help = "Example: colibri loadtest work --coordinator coordinator:7400")]
+    Work(work::WorkArgs),
+    /// Makes one report of those of all slices (`run --slice`): histograms are merged exactly, rules judged once
+    ///
+    /// Exit statuses are those of `run`; a slice that is missing makes the run invalid.
+    #[command(
+        after_help = "Example:\n  colibri loadtest run steady --slice 1/2 --target URL --package URL --save 1.json\n  colibri loadtest run steady --slice 2/2 --target URL --package URL --save 2.json\n  colibri loadtest merge 1.json 2.json --html whole.html"
+    )]
+    Merge(coordinate::MergeArgs),
     /// Says what changed between two reports of one scenario (`run --save FILE`) by more than chance
     ///
     /// Exit status: 0 nothing got worse, 1 something did, 2 wrong usage.
@@ -111,6 +137,18 @@ pub struct Run {
     /// Replay this plan of the scenario
     #[arg(long, value_name = "FILE", requires = "scenario")]
     pub plan: Option<PathBuf>,
+    /// Replay an edge's access log: who came when, and how often each blob was asked for
+    #[arg(long, value_name = "FILE", requires = "scenario", conflicts_with = "plan")]
+    pub access_log: Option<PathBuf>,
+    /// Do this part of the plan only, as 2/5; `merge` puts the reports together
+    #[arg(long, value_name = "I/N", requires = "target", conflicts_with = "slices")]
+    pub slice: Option<Slice>,
+    /// Do the part that JOB_COMPLETION_INDEX says of so many, as Kubernetes sets it in an indexed Job
+    #[arg(long, value_name = "N", requires = "target")]
+    pub slices: Option<u32>,
+    /// Show plain lines on the way, on a terminal, too
+    #[arg(long, requires = "scenario")]
+    pub plain: bool,
     /// Show rules about times without judging them: for machines that do other things, too
     #[arg(long, requires = "scenario")]
     pub no_times: bool,
@@ -235,6 +273,26 @@ pub enum LoadtestError {
         /// What is wrong with it.
         reason: CalibrationError,
     },
+    /// An access log.
+    #[error("access log {file}: {reason}")]
+    AccessLog {
+        /// Its file.
+        file: String,
+        /// What is wrong with it.
+        reason: AccessLogError,
+    },
+    /// A slice that is none.
+    #[error(transparent)]
+    Slice(SliceError),
+    /// Kubernetes says nothing.
+    #[error("--slices: JOB_COMPLETION_INDEX is not a number from 0; outside of an indexed Job use --slice I/N")]
+    NoJobIndex,
+    /// Reports that are not of one run.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// A coordinator and its workers.
+    #[error("{0}")]
+    Crew(String),
     /// A prediction and a run that do not belong together.
     #[error(transparent)]
     Predict(#[from] PredictError),
@@ -276,12 +334,18 @@ impl LoadtestError {
             | Self::Compare(_)
             | Self::Calibration { .. }
             | Self::Predict(_)
+            | Self::AccessLog { .. }
+            | Self::Slice(_)
+            | Self::NoJobIndex
+            | Self::Merge(_)
             | Self::Run(RunError::Plan(_) | RunError::Spawn(SpawnError::TooManyEdges(_))) => true,
             Self::Configuration(error) => error.is_usage(),
             _ => false,
         };
         match self {
             Self::Run(RunError::Unreachable(_)) => ExitCode::from(4),
+            // Without all workers there is no run to judge.
+            Self::Crew(_) => ExitCode::from(3),
             _ if is_usage => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
@@ -300,9 +364,16 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, LoadtestError> 
         Verb::Plan(args) => scenario::plan(args, out),
         Verb::Simulate(args) => simulate::run(args, out),
         Verb::Compare(args) => compare::run(args, out),
+        Verb::Coordinate(args) => runtime()?.block_on(coordinate::run(args, interrupt(), out)),
+        Verb::Work(args) => runtime()?.block_on(work::run(args, interrupt())),
+        Verb::Merge(args) => coordinate::merge_files(args, out),
         Verb::Calibrate(args) => predict::calibrate(args, out),
         Verb::Predict(args) => predict::run(args, out),
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, LoadtestError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(LoadtestError::Runtime)
 }
 
 fn run_until(
@@ -311,7 +382,7 @@ fn run_until(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<ExitCode, LoadtestError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(LoadtestError::Runtime)?;
+    let runtime = runtime()?;
     if let Some(name) = &args.scenario {
         return runtime.block_on(scenario::run(args, name, stop, out));
     }

@@ -6,6 +6,9 @@ pub const DEVICES_MAX: u32 = 1_000_000;
 /// Devices in a scenario.
 pub const SCENARIO_DEVICES_MAX: u32 = 10_000_000;
 
+/// Devices of a fluid picture.
+pub const FLUID_DEVICES_MAX: u64 = 1_000_000_000_000;
+
 /// Devices at work at once when the caller names no other number; a start beyond is dropped or waits, and is counted.
 pub const DEVICES_AT_ONCE_MAX: usize = 512;
 
@@ -82,6 +85,7 @@ pub const SIMULATED_ENTRIES_MAX: u64 = 200_000_000;
 pub const ALL: &[(&str, u64)] = &[
     ("DEVICES_MAX", DEVICES_MAX as u64),
     ("SCENARIO_DEVICES_MAX", SCENARIO_DEVICES_MAX as u64),
+    ("FLUID_DEVICES_MAX", FLUID_DEVICES_MAX),
     ("DEVICES_AT_ONCE_MAX", DEVICES_AT_ONCE_MAX as u64),
     ("SESSIONS_AT_ONCE_MAX", SESSIONS_AT_ONCE_MAX as u64),
     ("CLIENT_SOCKETS", CLIENT_SOCKETS as u64),

@@ -11,7 +11,8 @@ pub mod shipped;
 use toml::Table;
 
 use crate::limits::{
-    DURATION_S_MAX, FAULTS_MAX, LINKS_MAX, PACKAGES_MAX, RULES_MAX, SCENARIO_BYTES_MAX, SCENARIO_DEVICES_MAX,
+    DURATION_S_MAX, FAULTS_MAX, FLUID_DEVICES_MAX, LINKS_MAX, PACKAGES_MAX, RULES_MAX, SCENARIO_BYTES_MAX,
+    SCENARIO_DEVICES_MAX,
 };
 use crate::slo::Rule;
 pub use arrivals::Arrivals;
@@ -30,6 +31,8 @@ pub struct Scenario {
     pub seed: u64,
     /// Number of devices.
     pub devices: u32,
+    /// Devices that `simulate` has in mind: so many that it computes them as a fluid. Nothing if each is simulated.
+    pub fluid_devices: Option<u64>,
     /// How long wakes are planned, seconds.
     pub duration_s: f64,
     /// When devices wake.
@@ -158,6 +161,7 @@ impl Scenario {
             about: keys.text("about", false),
             seed: keys.seed("seed", 1),
             devices: keys.count("devices", None, 1, u64::from(SCENARIO_DEVICES_MAX)) as u32,
+            fluid_devices: keys.has("fluid_devices").then(|| keys.count("fluid_devices", None, 1, FLUID_DEVICES_MAX)),
             duration_s: keys.number("duration_s", None, 0.1, DURATION_S_MAX),
             installed: keys.flag("installed", true),
             arrivals: within(keys.table("arrivals"), arrivals::read),

@@ -143,7 +143,7 @@ impl<'a> World<'a> {
     fn session(&mut self, planned: &PlannedWake, edge: usize) {
         let at_s = planned.wake.at_us as f64 / 1e6;
         let link = &self.scenario.links[usize::from(planned.link)];
-        let access = match self.calibration.shaped_links {
+        let access = match self.calibration.shaped_links || self.scenario.shaped {
             true => Access { edge, round_trip_s: link.round_trip_ms / 1e3, down_bits_per_s: link.down_bits_per_s },
             false => Access { edge, round_trip_s: 0.0, down_bits_per_s: f64::INFINITY },
         };

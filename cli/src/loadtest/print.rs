@@ -12,6 +12,9 @@ pub(super) fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let what = if report.kind == Kind::Run { "measured" } else { "simulated" };
     writeln!(out, "{} ({what}, seed {}): {}", report.scenario, report.seed, report.about)?;
     writeln!(out, "{} devices, {:.1} s", report.devices, report.duration_s)?;
+    if report.interrupted {
+        writeln!(out, "INTERRUPTED: what follows is of the part that took place")?;
+    }
     writeln!(out)?;
     writeln!(
         out,

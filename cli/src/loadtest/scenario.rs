@@ -1,32 +1,19 @@
 //! `loadtest run SCENARIO` and `loadtest plan`: arguments, progress and exit codes of runs by scenario.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use colibri_common::{Clock, SystemClock};
-use colibri_device::DeviceConfig;
-use colibri_fetch::SourceUrl;
 use colibri_loadtest::limits::{SCENARIO_BYTES_MAX, SCENARIO_DEVICES_MAX};
 use colibri_loadtest::outcome::{Report, Standing};
-use colibri_loadtest::plan::file::{PlanError, PlanFile, write};
-use colibri_loadtest::plan::{Plan, PlannedWake};
-use colibri_loadtest::runner::{self, Measured, Progress, RunConfig, RunError};
+use colibri_loadtest::plan::file::write_wakes;
 use colibri_loadtest::scenario::shipped;
-use colibri_loadtest::spawned::{Spawned, Target};
 use colibri_loadtest::{Scenario, html};
 
-use super::{LoadtestError, Run, cpu, print};
-use crate::device::configuration::{self, Format, replace_mirrors};
+use super::{LoadtestError, Run, measure, print};
 use crate::files;
-use crate::progress::step;
-
-/// How often progress is shown.
-const TICK: Duration = Duration::from_millis(250);
 
 /// How many devices, and the seed.
 #[derive(Debug, Clone, clap::Args)]
@@ -45,6 +32,9 @@ pub struct PlanArgs {
     /// A scenario that comes with the program, or a file
     #[arg(value_name = "SCENARIO")]
     pub scenario: String,
+    /// Make a plan of this access log of an edge; replay it with as many `--devices` as it turns out to have
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<PathBuf>,
     /// Where to write the plan; standard output without it
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -53,23 +43,26 @@ pub struct PlanArgs {
     pub changes: Changes,
 }
 
+/// The text of a scenario, by name or from a file.
+pub(super) fn read_text(name: &str) -> Result<String, LoadtestError> {
+    let path = Path::new(name);
+    if let Some(text) = shipped::text(name).filter(|_| !path.exists()) {
+        return Ok(text.to_owned());
+    }
+    let names: Vec<_> = shipped::ALL.iter().map(|(name, _)| *name).collect();
+    let unreadable = |error: io::Error| LoadtestError::Scenario {
+        name: name.to_owned(),
+        reason: format!("{error}; scenarios that come with the program: {}", names.join(", ")),
+    };
+    let mut text = String::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(SCENARIO_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
+}
+
 /// Reads a scenario by name or from a file.
 pub(super) fn read(name: &str, changes: &Changes) -> Result<Scenario, LoadtestError> {
-    let path = Path::new(name);
-    let text = match shipped::text(name).filter(|_| !path.exists()) {
-        Some(text) => text.to_owned(),
-        None => {
-            let names: Vec<_> = shipped::ALL.iter().map(|(name, _)| *name).collect();
-            let unreadable = |error: io::Error| LoadtestError::Scenario {
-                name: name.to_owned(),
-                reason: format!("{error}; scenarios that come with the program: {}", names.join(", ")),
-            };
-            let mut text = String::new();
-            let file = File::open(path).map_err(unreadable)?;
-            file.take(SCENARIO_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(unreadable)?;
-            text
-        }
-    };
+    let text = read_text(name)?;
     let wrong = |error: colibri_loadtest::scenario::ScenarioError| LoadtestError::Scenario {
         name: name.to_owned(),
         reason: error.to_string(),
@@ -82,17 +75,18 @@ pub(super) fn read(name: &str, changes: &Changes) -> Result<Scenario, LoadtestEr
 
 /// Writes a plan out.
 pub(super) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<ExitCode, LoadtestError> {
-    let scenario = read(&args.scenario, &args.changes)?;
+    let mut scenario = read(&args.scenario, &args.changes)?;
+    let wakes = measure::plan_of(None, args.access_log.as_deref(), &mut scenario)?.flatten();
     match &args.output {
         Some(path) => {
             let file = File::create(path).map_err(files::FilesError::io("creating", path))?;
             let mut file = BufWriter::new(file);
-            let wakes = write(&scenario, &mut file).map_err(LoadtestError::Plan)?;
+            let wakes = write_wakes(&scenario, wakes, &mut file).map_err(LoadtestError::Plan)?;
             file.flush()?;
             writeln!(out, "{}: {wakes} wakes of {} devices, seed {}", path.display(), scenario.devices, scenario.seed)?;
         }
         None => {
-            write(&scenario, &mut BufWriter::new(out)).map_err(LoadtestError::Plan)?;
+            write_wakes(&scenario, wakes, &mut BufWriter::new(out)).map_err(LoadtestError::Plan)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -105,101 +99,10 @@ pub(super) async fn run(
     stop: impl Future<Output = ()>,
     out: &mut dyn Write,
 ) -> Result<ExitCode, LoadtestError> {
-    let mut scenario = read(name, &args.changes)?;
-    let work = tempfile::Builder::new().prefix("colibri-loadtest-").tempdir()?;
-    let progress = Arc::new(Progress::default());
-    let cpu_before_ms = cpu::used_ms();
-    let mut measured = {
-        let running = measure(args, &mut scenario, work.path(), progress.clone());
-        tokio::select! {
-            measured = running => measured?,
-            () = stop => return Err(LoadtestError::Stopped { sessions: progress.sessions.load(Ordering::Relaxed) }),
-        }
-    };
-    if let Some(used_ms) = cpu::used_ms().zip(cpu_before_ms).map(|(after, before)| after.saturating_sub(before)) {
-        measured.record.add("process_cpu_ms", used_ms);
-    }
-    let report = Report::of_run(&scenario, &measured, !args.no_times);
+    let scenario = read(name, &args.changes)?;
+    let report = measure::perform(args, scenario, stop, Arc::default()).await?;
     tell(&report, args.json, &args.output, out)?;
     Ok(exit_code(&report))
-}
-
-/// Starts what is to be started, and lets the plan happen.
-async fn measure(
-    args: &Run,
-    scenario: &mut Scenario,
-    work: &Path,
-    progress: Arc<Progress>,
-) -> Result<Measured, LoadtestError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let spawn = args.target.is_empty();
-    if spawn != args.spawn {
-        return Err(LoadtestError::NoTarget);
-    }
-    let system = if spawn {
-        let step = step("generating a repository and starting servers");
-        let system = Spawned::start(scenario, work, clock.clone()).await.map_err(RunError::Spawn)?;
-        step.done(&format!("{} edges and an origin run on this machine", scenario.system.edges));
-        Some(Arc::new(system))
-    } else {
-        None
-    };
-    let target = match &system {
-        Some(system) => system.target().map_err(RunError::Spawn)?,
-        None => target(args, scenario).await?,
-    };
-    let (tls, http3) = (args.connection.trust(), args.connection.http3());
-    let device = DeviceConfig { tls, http3, ..configuration::defaults() };
-    let plan = plan_of(args.plan.as_deref(), scenario)?;
-    let config = RunConfig { scenario: scenario.clone(), target, device, clock };
-    let title = format!("{}: {} devices for {} s", scenario.name, scenario.devices, scenario.duration_s);
-    let step = step(&title);
-    let running = runner::run(config, plan, system.clone(), progress.clone());
-    tokio::pin!(running);
-    let mut tick = tokio::time::interval(TICK);
-    let measured = loop {
-        tokio::select! {
-            measured = &mut running => break measured,
-            _ = tick.tick() => {
-                let [sessions, failed, updated] =
-                    [&progress.sessions, &progress.failed, &progress.updated].map(|count| count.load(Ordering::Relaxed));
-                step.note(&format!("{sessions} sessions, {failed} failed, {updated} devices updated"));
-            }
-        }
-    };
-    if let Some(system) = system.and_then(Arc::into_inner) {
-        system.stop().await;
-    }
-    Ok(measured?)
-}
-
-type Wakes = Box<dyn Iterator<Item = Result<PlannedWake, PlanError>> + Send>;
-
-fn plan_of(file: Option<&Path>, scenario: &Scenario) -> Result<Wakes, LoadtestError> {
-    let Some(path) = file else { return Ok(Box::new(Plan::of(scenario).map(Ok))) };
-    let file = BufReader::new(files::open(path).map_err(LoadtestError::Files)?);
-    Ok(Box::new(PlanFile::open(file, scenario).map_err(LoadtestError::Plan)?))
-}
-
-/// Servers that run somewhere else.
-async fn target(args: &Run, scenario: &mut Scenario) -> Result<Target, LoadtestError> {
-    if scenario.acts_on_servers() {
-        return Err(LoadtestError::OnlySpawned(scenario.name.clone()));
-    }
-    let Some(first) = args.target.first() else { return Err(LoadtestError::NoTarget) };
-    let url: SourceUrl = first.join("/repo.config").parse().map_err(|_| LoadtestError::NoTarget)?;
-    let unreachable = |error: configuration::ConfigurationError| RunError::Unreachable(error.to_string());
-    let content = configuration::fetch(&args.connection, &url).await.map_err(unreachable)?;
-    let mut repository = configuration::parse(url.as_str(), &content, Format::Two, None)?;
-    replace_mirrors(&mut repository, &args.target);
-    super::of_repository(&args.packages, &repository)?;
-    // The first package is the release; what a scenario says of others holds for those that are there.
-    scenario.system.packages = args.packages.len().saturating_sub(1);
-    let (wanted, packages) = (scenario.popularity.on_demand, scenario.system.packages);
-    if args.packages.is_empty() || wanted > packages {
-        return Err(LoadtestError::TooFewPackages { needed: wanted + 1, given: args.packages.len() });
-    }
-    Ok(Target { repository, packages: args.packages.clone() })
 }
 
 /// Where reports go.

@@ -12,6 +12,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("origin-away", include_str!("../../scenarios/origin-away.toml")),
     ("edge-loss", include_str!("../../scenarios/edge-loss.toml")),
     ("million", include_str!("../../scenarios/million.toml")),
+    ("billion", include_str!("../../scenarios/billion.toml")),
     ("slow-links", include_str!("../../scenarios/slow-links.toml")),
     ("metadata-herd", include_str!("../../scenarios/metadata-herd.toml")),
 ];

@@ -4,7 +4,10 @@
 
 use serde::Serialize;
 
+use super::wire::Wire;
+use crate::record::Record;
 use crate::scenario::{Arrivals, Scenario};
+use crate::slo::{Judged, Verdict};
 
 /// Hit ratio of an LRU cache with room for `capacity` objects of equal size under independent requests with these
 /// probabilities, by Che's approximation: an object is there if it was asked for within the characteristic time.
@@ -60,6 +63,21 @@ pub struct FluidWave {
     pub origin_checks_per_s: f64,
 }
 
+impl FluidWave {
+    /// The rules of a scenario, as far as they are about bytes that a fluid has; others find nothing to measure and are not judged.
+    pub fn verdicts(&self, scenario: &Scenario) -> Vec<Verdict> {
+        let mut record = Record::default();
+        for (name, bytes) in [("edge_bytes", self.edge_bytes), ("origin_bytes", self.origin_bytes)] {
+            record.add(name, bytes as u64);
+        }
+        let judged = Judged { record: &record, links: &[], released_at_s: 0.0, devices: self.devices };
+        let verdicts = scenario.slo.iter().map(|rule| rule.judge(&judged, true));
+        verdicts
+            .map(|verdict| Verdict { kept: verdict.kept.filter(|_| verdict.measured.is_some()), ..verdict })
+            .collect()
+    }
+}
+
 /// The fluid picture of a scenario's release for `devices`; nothing if its devices do not poll.
 pub fn fluid_wave(scenario: &Scenario, devices: u64) -> Option<FluidWave> {
     let Arrivals::Poll { interval_s, jitter } = scenario.arrivals else { return None };
@@ -70,7 +88,7 @@ pub fn fluid_wave(scenario: &Scenario, devices: u64) -> Option<FluidWave> {
     } else {
         system.release_files as f64
     };
-    let bytes_per_device = changed_files * system.release_file_bytes as f64;
+    let bytes_per_device = changed_files * Wire::of_content(system.release_file_bytes).bytes as f64;
     let fetchers = match system.edges_per_shield {
         0 => system.edges,
         per_shield => system.edges.div_ceil(per_shield),
