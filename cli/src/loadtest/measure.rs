@@ -1,4 +1,4 @@
-//! One run by scenario, from what is to be started to its report; shown on the way as [`view`] or in plain lines.
+//! One run by scenario, from what is to be started to its report; shown on the way as a picture or in plain lines.
 
 use std::io::{self, BufReader, IsTerminal};
 use std::path::Path;
