@@ -44,6 +44,7 @@ pub fn page(report: &Report, record: &Record) -> String {
     timelines(&mut page, report, record);
     parts::hops(&mut page, report);
     parts::ratios(&mut page, report);
+    parts::protocols(&mut page, report);
     parts::percentiles(&mut page, report);
     parts::slowest(&mut page, report, record);
     parts::steps(&mut page, report);

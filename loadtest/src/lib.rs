@@ -19,6 +19,7 @@ pub mod record;
 pub mod report;
 pub mod runner;
 pub mod scenario;
+pub mod shares;
 pub mod simulate;
 pub mod slice;
 pub mod slo;

@@ -188,7 +188,7 @@ impl Report {
         Record::load(self.record.clone())
     }
 
-    /// Percentiles as CSV, one line for each step, outcome and link class.
+    /// Percentiles as CSV, one line for each step, outcome and link class; then a line for each counter.
     pub fn csv(&self) -> String {
         let mut text = "step,outcome,link,count,p50_ms,p90_ms,p99_ms,p999_ms,max_ms\n".to_owned();
         for row in &self.rows {
@@ -198,6 +198,9 @@ impl Report {
             let numbers =
                 [row.p50_ms, row.p90_ms, row.p99_ms, row.p999_ms, row.max_ms].map(|ms| format!("{ms:.3}")).join(",");
             text.push_str(&format!("{},{outcome},\"{link}\",{},{numbers}\n", row.step.name(), row.count));
+        }
+        for (name, count) in &self.counters {
+            text.push_str(&format!("{name},counter,\"all\",{count},,,,,\n"));
         }
         text
     }

@@ -501,7 +501,9 @@ impl Runner {
     fn finish(mut self) -> Measured {
         let devices = self.states.iter().filter(|state| state.has_woken).count() as u64;
         let not_converged = self.behind().len() as u64;
+        let live = self.clients.values().map(|client| client.live_http3_connections() as u64).sum();
         let record = &mut self.record;
+        record.add("live_h3_connections", live);
         record.add("not_converged", not_converged);
         record.add("devices", devices);
         let updated = record.timeline.iter().map(|second| second.updated).sum();

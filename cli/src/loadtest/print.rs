@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use colibri_loadtest::outcome::{Kind, Report, Standing};
 use colibri_loadtest::record::Outcome;
+use colibri_loadtest::shares;
 
 use crate::progress::bytes;
 
@@ -35,6 +36,9 @@ pub(super) fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for (name, count) in &report.counters {
         let shown = if name.ends_with("_bytes") { bytes(*count) } else { count.to_string() };
         writeln!(out, "{name:<18} {shown}")?;
+    }
+    for (name, share) in shares::of(&report.counters) {
+        writeln!(out, "{name:<30} {:.2} %", share * 100.0)?;
     }
     writeln!(out)?;
     for mark in &report.marks {

@@ -235,6 +235,12 @@ impl Client {
         connection.send(Outgoing::new(head, body), &self.dialer).await.map_err(|failure| failure.error)
     }
 
+    /// HTTP/3 connections that could carry a request now.
+    pub fn live_http3_connections(&self) -> usize {
+        let authorities = self.authorities.lock().unwrap_or_else(PoisonError::into_inner);
+        authorities.values().map(|authority| authority.live_http3_connections()).sum()
+    }
+
     /// What this client and its clones have done so far.
     pub fn counts(&self) -> RequestCounts {
         let counters = &self.dialer.counters;

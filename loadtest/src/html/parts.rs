@@ -102,6 +102,19 @@ pub(super) fn ratios(page: &mut String, report: &Report) {
     page.push_str("</table></div>");
 }
 
+/// Shares of protocols, and of connections that were used again.
+pub(super) fn protocols(page: &mut String, report: &Report) {
+    let shares = crate::shares::of(&report.counters);
+    if shares.is_empty() {
+        return;
+    }
+    page.push_str("<h2>Protocols</h2><div class=\"over\"><table>");
+    for (name, share) in shares {
+        let _ = write!(page, "<tr><td>{name}</td><td>{:.2} %</td></tr>", share * 100.0);
+    }
+    page.push_str("</table></div>");
+}
+
 /// Bars from the median to the 99th percentile, by step, and of whole sessions and fetches by link.
 pub(super) fn percentiles(page: &mut String, report: &Report) {
     let ok = |row: &&Row| row.outcome == Outcome::Ok;

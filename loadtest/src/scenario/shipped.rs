@@ -13,6 +13,9 @@ pub const ALL: &[(&str, &str)] = &[
     ("edge-loss", include_str!("../../scenarios/edge-loss.toml")),
     ("million", include_str!("../../scenarios/million.toml")),
     ("billion", include_str!("../../scenarios/billion.toml")),
+    ("partition", include_str!("../../scenarios/partition.toml")),
+    ("storm", include_str!("../../scenarios/storm.toml")),
+    ("ailing", include_str!("../../scenarios/ailing.toml")),
     ("slow-links", include_str!("../../scenarios/slow-links.toml")),
     ("metadata-herd", include_str!("../../scenarios/metadata-herd.toml")),
 ];

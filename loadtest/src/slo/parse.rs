@@ -26,6 +26,7 @@ pub(super) const COUNTERS: &[&str] = &[
     "h1_connections",
     "resumed_connections",
     "dead_udp_paths",
+    "live_h3_connections",
     "packages",
     "blobs",
     "blames",

@@ -23,7 +23,8 @@ pub fn of<T>(work: impl FnOnce() -> Result<T, Box<dyn Error>>) -> Result<(T, Cos
     Ok((done, Cost { wall_s: start.elapsed().as_secs_f64(), cpu_s: cpu_s()? - before }))
 }
 
-fn cpu_s() -> Result<f64, Box<dyn Error>> {
+/// What all processors together have spent on this process so far, seconds.
+pub fn cpu_s() -> Result<f64, Box<dyn Error>> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     // The second field is the program's name in parentheses; the 14th and 15th are the ticks in user and kernel.
     let fields = stat.rsplit_once(')').ok_or("/proc/self/stat has no name")?.1;

@@ -1,8 +1,8 @@
 //! A device that downloads one large blob: what that costs its processors, beside receiving, hashing and writing the same bytes,
 //! each alone; what a second edge adds when each is a bottleneck; and how much memory a blob of a gibibyte takes.
 
-mod edge;
-mod world;
+pub(crate) mod edge;
+pub(crate) mod world;
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -19,8 +19,8 @@ use colibri_transport::{Body, Client, ClientConfig};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
 
-pub use edge::{NAME as EDGE, run as edge};
 use edge::Edge;
+pub use edge::{NAME as EDGE, run as edge};
 use world::{World, resolve};
 
 /// The hidden name of the program that resolves once and says how much memory it took.
@@ -103,13 +103,7 @@ impl Run {
     }
 }
 
-fn cost(
-    runtime: &Runtime,
-    world: &World,
-    dir: &Path,
-    options: &Options,
-    http3: bool,
-) -> Result<bool, Box<dyn Error>> {
+fn cost(runtime: &Runtime, world: &World, dir: &Path, options: &Options, http3: bool) -> Result<bool, Box<dyn Error>> {
     let edge = Edge::start(&world.dir, 0)?;
     let repository = world.config(&[&edge])?;
     println!("{}, CPU ms of the device's process:\n", if http3 { "HTTP/3" } else { "HTTP/2" });
@@ -149,7 +143,8 @@ fn cost(
 
 fn row(name: &str, runs: &[Run]) {
     let of = |value: fn(&Run) -> f64| median(runs, value);
-    let [a, b, c, d, e] = [of(|run| run.receive), of(|run| run.hash), of(|run| run.write), of(Run::base), of(|run| run.raw)];
+    let [a, b, c, d, e] =
+        [of(|run| run.receive), of(|run| run.hash), of(|run| run.write), of(Run::base), of(|run| run.raw)];
     let (ratio, delivery) = (of(|run| run.raw / run.base()), of(|run| run.delivery));
     println!("| {name} | {a:.0} | {b:.0} | {c:.0} | {d:.0} | {e:.0} | {ratio:.3} | {delivery:.0} |");
 }
@@ -227,7 +222,12 @@ fn memory(dir: &Path, options: &Options) -> Result<bool, Box<dyn Error>> {
         }
         let peak_kib: u64 = String::from_utf8(output.stdout)?.trim().parse()?;
         let is_small = peak_kib < PEAK_KIB_MAX;
-        println!("- {form}: {:.1} MiB; under {} wanted: {}", peak_kib as f64 / 1024.0, PEAK_KIB_MAX >> 10, verdict(is_small));
+        println!(
+            "- {form}: {:.1} MiB; under {} wanted: {}",
+            peak_kib as f64 / 1024.0,
+            PEAK_KIB_MAX >> 10,
+            verdict(is_small)
+        );
         fs::remove_dir_all(place)?;
         holds &= is_small;
     }

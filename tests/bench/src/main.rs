@@ -4,6 +4,7 @@
 mod cache;
 mod cost;
 mod device;
+mod fleet;
 mod ingest;
 mod scale;
 
@@ -21,6 +22,8 @@ cargo xtask bench NAME [OPTIONS]
            [--mib N] [--runs N] [--seed N] [--dir DIR]
   device   downloading a blob, against receiving, hashing and writing it; two edges against one; memory of a large blob
            [--mb N] [--runs N] [--large-mib N] [--seed N] [--dir DIR]
+  fleet    memory and processor time of a load test's generator: idle HTTP/3 connections, scheduled devices
+           [--devices N] [--connected N] [--edges N] [--connect-s N] [--idle-s N] [--dir DIR]
 ";
 
 fn main() -> ExitCode {
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         Some(("cache", options)) => cache::run(options),
         Some(("ingest", options)) => ingest::run(options),
         Some(("device", options)) => device::run(options),
+        Some(("fleet", options)) => fleet::run(options),
         Some((device::EDGE, options)) => device::edge(options),
         Some((device::RESOLVER, options)) => device::resolver(options),
         _ => {

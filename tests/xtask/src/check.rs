@@ -19,6 +19,8 @@ pub fn check() -> Result<(), Failure> {
     run(cargo("build --release --locked"))?;
     demo::check("run --release --locked --quiet -- demo --json", demo::Transport::Http3)?;
     demo::check("run --release --locked --quiet -- demo --block-udp --json", demo::Transport::Tcp)?;
+    // The same program as the demo's: invariants, ratios and convergence are judged, never times.
+    run(cargo("run --release --locked --quiet -- loadtest run smoke --spawn --no-times"))?;
     println!("\nall checks passed");
     Ok(())
 }

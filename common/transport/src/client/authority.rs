@@ -120,6 +120,11 @@ impl Authority {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// HTTP/3 connections that could carry a request now.
+    pub(super) fn live_http3_connections(&self) -> usize {
+        self.lock().http3.iter().filter(|over| over.connection.is_usable()).count()
+    }
+
     /// Forgets idle HTTP/1.1 connections: one was broken, its siblings are likely too.
     pub(super) fn drop_idle(&self) {
         self.lock().idle_http1.clear();

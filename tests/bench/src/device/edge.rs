@@ -62,7 +62,10 @@ pub fn run(words: &[String]) -> Result<bool, Box<dyn Error>> {
             let answer = site.clone().answer(&request);
             async move { answer }
         });
-        let server = Server::bind(ServerConfig::secure(any, tls), handler)?;
+        let mut config = ServerConfig::secure(any, tls);
+        // Connections that are measured while they are idle stay.
+        config.limits.idle_timeout = Duration::from_secs(3_600);
+        let server = Server::bind(config, handler)?;
         println!("{}", server.address());
         tokio::spawn(server.serve(CancellationToken::new(), Duration::ZERO));
         tokio::task::spawn_blocking(|| std::io::stdin().lines().count()).await?;
