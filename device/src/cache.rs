@@ -239,7 +239,9 @@ impl Cache {
     pub fn situation(&self) -> Result<Situation, DeviceError> {
         let home = self.undamaged_home()?;
         self.learn_unknown(home)?;
-        let (resident, free_bytes) = (home.store.lengths()?, home.store.free_bytes()?);
+        // What is left of blobs that nobody asks for again goes with any collection, or is made use of.
+        let free_bytes = home.store.free_bytes()?.saturating_add(home.store.unfinished_bytes()?);
+        let resident = home.store.lengths()?;
         Ok(Situation { resident, holdings: self.lock().holdings(), free_bytes })
     }
 

@@ -80,8 +80,16 @@ impl Device {
 
     /// Collects until the high watermark is free, as far as that goes.
     pub(crate) async fn collect_to_high(&self) -> Result<CollectionReport, DeviceError> {
-        let bytes = self.config().space.high_bytes.saturating_sub(self.free_bytes().await?);
+        let bytes = self.config().space.high_bytes.saturating_sub(self.room_bytes().await?);
         self.collect(Depth::Free { bytes }).await
+    }
+
+    /// Bytes that are free when nothing is left of blobs that nobody asks for again: before a package has to go, they do.
+    pub(crate) async fn room_bytes(&self) -> Result<u64, DeviceError> {
+        let store = self.cache().store()?.clone();
+        let room =
+            tokio::task::spawn_blocking(move || Ok(store.free_bytes()?.saturating_add(store.unfinished_bytes()?)));
+        room.await.map_err(|error| DeviceError::Internal(error.to_string()))?
     }
 
     /// Bytes that may still be written to the store's disk.

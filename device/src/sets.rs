@@ -181,9 +181,10 @@ impl Device {
         let packages: Vec<_> = packages.into_iter().map(|(url, hash)| (url.clone(), hash)).collect();
         let hashes: BTreeSet<_> = packages.iter().map(|(_, hash)| *hash).collect();
         self.retain(hashes.clone(), release.blobs_needed(hashes)).await?;
-        if plan.freed_bytes > 0 {
-            let needed = plan.before_commit.space_bytes().saturating_sub(self.free_bytes().await?);
-            self.collect(Depth::Free { bytes: needed }).await?;
+        let space_bytes = plan.before_commit.space_bytes();
+        if plan.freed_bytes > 0 || space_bytes > self.free_bytes().await? {
+            let bytes = space_bytes.saturating_sub(self.room_bytes().await?);
+            self.collect(Depth::Free { bytes }).await?;
         }
         Ok(packages)
     }
@@ -233,9 +234,9 @@ impl Device {
         }
         // What is kept free for whoever asks for something stays free.
         needed = needed.saturating_add(self.config().space.low_bytes);
-        let free_bytes = self.free_bytes().await?;
-        if free_bytes < needed {
-            self.collect(Depth::FreeOnDemand { bytes: needed - free_bytes }).await?;
+        if self.free_bytes().await? < needed {
+            let bytes = needed.saturating_sub(self.room_bytes().await?);
+            self.collect(Depth::FreeOnDemand { bytes }).await?;
         }
         Ok(self.free_bytes().await? >= needed)
     }

@@ -11,8 +11,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use colibri_common::SystemClock;
 use colibri_device::{Device, DeviceConfig, DeviceError, Event, KeepError, VerifyAt, VerifyOptions, Watermarks};
+use colibri_release::{Availability, ReleasePackage, Versioning};
 use colibri_store::disk::{DirEntry, OpenMode};
 use colibri_store::{Disk, DiskFile, OsDisk, Store};
 use scene::{HOST, Scene, nobody, noise, scrub, url};
@@ -197,6 +199,52 @@ async fn below_the_low_watermark_a_resolve_makes_room_up_to_the_high_one() {
     device.set_release_committed(false);
     device.resolve(&url("app1"), nobody()).await.unwrap();
     assert!(device.is_on_device(hashes[0]).await.unwrap());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_an_abandoned_fetch_goes_before_any_package() {
+    let scene = Scene::new();
+    let hash = scene.release("app", &[("a", &noise(1, 100_000))]);
+    scene.release("other", &[("a", &noise(2, 10_000))]);
+    let cluster = scene.serve(1);
+    let short = Arc::new(Short::default());
+    let disk: Arc<dyn Disk> = short.clone();
+    let space = Watermarks { low_bytes: 1_000_000, high_bytes: 3_000_000 };
+    let config = DeviceConfig { space, ..DeviceConfig::default() };
+    let (device, store) = Device::open_on(&disk, &scene.path("device"), config, Arc::new(SystemClock)).unwrap();
+    device.repositories().add(scene.config(&cluster, HOST)).unwrap();
+    device.resolve(&url("app"), nobody()).await.unwrap();
+    let content = Bytes::from(noise(3, 2_500_000));
+    let tree = colibri_common::merkle::build(&content);
+    let abandon = || {
+        let mut abandoned = store.begin(tree.leaves.clone(), tree.length.into()).unwrap();
+        abandoned.write(&tree.leaves.verify(0, content.slice(..2 << 20)).unwrap()).unwrap();
+    };
+    abandon();
+    short.free_bytes.store(999_999, Ordering::SeqCst);
+    device.resolve(&url("other"), nobody()).await.unwrap();
+    assert_eq!(store.stats().unwrap().partials, 0);
+    assert!(device.is_on_device(hash).await.unwrap(), "two MiB came free without it");
+
+    // So does a forecast count: without that this release would not fit.
+    let big = scene.release("big", &[("a", &noise(4, 1_500_000))]);
+    let package = ReleasePackage {
+        url: format!("fuchsia-pkg://{HOST}/big").parse().unwrap(),
+        availability: Availability::Permanent,
+        versioning: Versioning::Anchored,
+        hash: Some(big),
+        minimum_version: None,
+    };
+    let release = scene.product_release("1", vec![package], |_| ());
+    let too_little = device.plan(&release).await;
+    assert!(matches!(too_little, Err(DeviceError::CannotFit(_))), "{too_little:?}");
+    abandon();
+    let plan = device.plan(&release).await.unwrap();
+    assert_eq!((plan.evicted, store.stats().unwrap().partials), (vec![], 1));
+    device.fetch_before_commit(&release, nobody()).await.unwrap();
+    assert_eq!(store.stats().unwrap().partials, 0);
+    assert!(device.is_on_device(big).await.unwrap());
     cluster.stop().await;
 }
 

@@ -184,6 +184,12 @@ impl Store {
         self.shared.disk.free_bytes(dir).at(dir)
     }
 
+    /// Bytes of disk that unfinished blobs take which nobody writes now: a sweep gives them back, or whoever begins them again
+    /// makes use of them.
+    pub fn unfinished_bytes(&self) -> Result<u64, StoreError> {
+        self.shared.unfinished_bytes()
+    }
+
     /// Protects blobs from [`Store::sweep`], durably, under a name; a pin of that name is replaced. The blobs need not be here
     /// yet: pin first, then test presence.
     pub fn pin(&self, name: &str, ids: &[BlobId]) -> Result<(), StoreError> {
@@ -294,6 +300,22 @@ impl Shared {
             }
         }
         Ok(report)
+    }
+
+    fn unfinished_bytes(&self) -> Result<u64, StoreError> {
+        let mut sum = 0;
+        for id in recovery::ids_in(self.disk.as_ref(), &self.layout.partials())?.0 {
+            if self.writing.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
+                continue;
+            }
+            let path = self.layout.partial(id);
+            match self.disk.open(&path, OpenMode::Read) {
+                // Begun again or swept meanwhile.
+                Err(error) if is_absence(&error) => {}
+                opened => sum += opened.at(&path)?.allocated_bytes().at(&path)?,
+            }
+        }
+        Ok(sum)
     }
 
     /// Removes the files of blobs that are marked as being removed, for good, and then the marks.

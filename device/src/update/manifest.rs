@@ -192,7 +192,7 @@ impl Install<'_> {
             }
             Ok(space_bytes)
         });
-        let short_bytes = space_bytes.await?.saturating_sub(device.free_bytes().await?);
+        let short_bytes = space_bytes.await?.saturating_sub(device.room_bytes().await?);
         if short_bytes > 0 {
             device.collect(Depth::Free { bytes: short_bytes }).await?;
         }

@@ -79,7 +79,11 @@ fn a_partial_resumes_with_what_was_right() {
         let (store, recovery) = open(&disk, dir);
         assert_eq!(recovery.partials, [tree.id]);
         assert_eq!(store.stats().unwrap().partials, 1);
+        // Two units and a leaf; a file system counts in blocks.
+        let unfinished = store.unfinished_bytes().unwrap();
+        assert!((2 * UNIT_BYTES + LEAF_BYTES..3 * UNIT_BYTES).contains(&unfinished), "{unfinished}");
         let mut partial = store.begin(tree.leaves.clone(), tree.length.into()).unwrap();
+        assert_eq!(store.unfinished_bytes().unwrap(), 0, "somebody writes it");
         assert_eq!(partial.missing_units(), [1, 2, 3]);
         partial.write(&run(2 * unit, 2 * unit + LEAF_BYTES as usize)).unwrap();
         assert_eq!(partial.missing_units(), [1, 3], "only the bad leaf was missing of unit 2");
