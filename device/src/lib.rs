@@ -18,6 +18,7 @@ pub mod eager;
 pub mod error;
 mod fetch;
 pub mod keep;
+mod lagging;
 pub mod limits;
 pub mod materialise;
 mod metadata;

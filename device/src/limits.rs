@@ -30,6 +30,9 @@ pub const SLOW_FALLBACK_AGAIN_S: u64 = 600;
 /// Lengths of meta.fars that repositories list, remembered for fetching them.
 pub const LISTED_SIZES_MAX: usize = 4096;
 
+/// Bytes of the document that says which mirrors lag behind.
+pub const LAGGING_BYTES_MAX: u64 = 1 << 20;
+
 /// Archives of boot packages.
 pub const BOOT_ARCHIVES_MAX: usize = 1024;
 
@@ -184,6 +187,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("SLOW_FALLBACK_S", SLOW_FALLBACK_S),
     ("SLOW_FALLBACK_AGAIN_S", SLOW_FALLBACK_AGAIN_S),
     ("LISTED_SIZES_MAX", LISTED_SIZES_MAX as u64),
+    ("LAGGING_BYTES_MAX", LAGGING_BYTES_MAX),
     ("BOOT_ARCHIVES_MAX", BOOT_ARCHIVES_MAX as u64),
     ("BOOT_PACKAGES_MAX", BOOT_PACKAGES_MAX as u64),
     ("OVERLAY_MAX", OVERLAY_MAX as u64),

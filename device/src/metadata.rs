@@ -40,6 +40,7 @@ impl Device {
         let start = repository.start()?;
         let mirrors = self.mirrors(repository.sources());
         let fetched = self.in_time(mirrors.refresh(start, now)).await;
+        self.repositories().note_lagging();
         let fetched = match fetched {
             Ok(set) => {
                 self.repositories().trust(&repository, set, Some(now))?;

@@ -12,6 +12,7 @@ use colibri_metadata::{RepoConfig, Role, Start, TrustedSet};
 use colibri_store::{DocumentName, Documents};
 
 use crate::error::DeviceError;
+use crate::lagging::LaggingMirrors;
 use crate::limits::REPOSITORIES_MAX;
 use crate::static_config::StaticConfig;
 
@@ -120,12 +121,14 @@ pub struct Repositories {
     /// What the device was shipped with: those of them that were overridden come back when the other one is removed.
     shipped: StaticConfig,
     kept: Option<(Documents, TrustStore)>,
+    /// Mirrors that lag behind, as it is written down.
+    lagging: Mutex<LaggingMirrors>,
 }
 
 impl Repositories {
     /// Repositories that are forgotten with the process.
     pub fn in_memory() -> Self {
-        Self { by_host: Mutex::default(), shipped: StaticConfig::none(), kept: None }
+        Self { by_host: Mutex::default(), shipped: StaticConfig::none(), kept: None, lagging: Mutex::default() }
     }
 
     /// One repository, in memory, going on from what was trusted when the device was awake last: that is its floor.
@@ -158,7 +161,22 @@ impl Repositories {
                 }
             }
         }
-        Ok(Self { by_host: Mutex::new(by_host), shipped, kept: Some((documents, trust)) })
+        let lagging = LaggingMirrors::load(&documents);
+        by_host.iter().for_each(|(host, repository)| lagging.tell(host, repository.sources.list()));
+        let (kept, lagging) = (Some((documents, trust)), Mutex::new(lagging));
+        Ok(Self { by_host: Mutex::new(by_host), shipped, kept, lagging })
+    }
+
+    /// Writes down which mirrors lag behind, if that has changed.
+    pub(crate) fn note_lagging(&self) {
+        let Some((documents, _)) = &self.kept else { return };
+        let repositories = self.list();
+        let now = LaggingMirrors::of(repositories.iter().map(|repository| &**repository));
+        let mut written = lock(&self.lagging);
+        if !now.is_like(&written) {
+            now.save(documents);
+            *written = now;
+        }
     }
 
     /// Adds a repository, or replaces the one of the same host. Trusted metadata of a replaced one is dropped if the root

@@ -109,6 +109,46 @@ async fn a_bound_on_bytes_per_second_holds_for_all_mirrors_together() {
     cluster.stop().await;
 }
 
+/// So many packages are fetched at once, and one of which nothing is missing waits for none of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn packages_wait_for_each_other_unless_they_are_here() {
+    let scene = Scene::new();
+    scene.release("here", &[("a", b"here")]);
+    let sizes = [4_000_000, 3_000_000, 2_000_000];
+    for (seed, bytes) in sizes.into_iter().enumerate() {
+        scene.release(&format!("large{seed}"), &[("a", &noise(seed as u64, bytes))]);
+    }
+    let cluster = scene.serve(1);
+    let slowly = DeviceConfig { packages_at_once: 1, bandwidth_bytes_per_s: 6_000_000, ..DeviceConfig::default() };
+    let (device, store) = scene.device("device", slowly, scene.config(&cluster, HOST));
+    device.resolve(&url("here"), nobody()).await.unwrap();
+    let order: Arc<std::sync::Mutex<Vec<usize>>> = Arc::default();
+    let resolves: Vec<_> = (0..sizes.len())
+        .map(|number| {
+            let (device, order) = (device.clone(), order.clone());
+            let observer: colibri_device::Observer = Arc::new(move |event| {
+                if matches!(event, colibri_device::Event::Verified { .. }) {
+                    order.lock().unwrap().push(number);
+                }
+            });
+            tokio::spawn(async move { device.resolve(&url(&format!("large{number}")), observer).await.map(drop) })
+        })
+        .collect();
+    while order.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    device.resolve(&url("here"), nobody()).await.unwrap();
+    assert!(resolves.iter().any(|resolve| !resolve.is_finished()), "it waited for none");
+    for resolve in resolves {
+        resolve.await.unwrap().unwrap();
+    }
+    let mut order = order.lock().unwrap().clone();
+    order.dedup();
+    assert_eq!(order.len(), sizes.len(), "one after the other: {order:?}");
+    assert_eq!(scrub(&store), 8);
+    cluster.stop().await;
+}
+
 /// What is asked about packages counts as well: roots and the like come no faster than anything else.
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_stays_under_the_bound_on_bytes_per_second() {

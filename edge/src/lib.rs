@@ -104,7 +104,7 @@ impl Edge {
         let client = Client::new(ClientConfig { trust, http3, udp_sockets, ..ClientConfig::default() })?;
         let patience = Patience::of(Duration::from_secs(config.upstream_patience_s.max(1)));
         let agent = format!("colibri-edge/{} ({})", env!("CARGO_PKG_VERSION"), config.name);
-        let fetcher = BlobFetcher::new(client, sources, &agent).with_patience(patience);
+        let fetcher = BlobFetcher::new(client, sources, &agent).with_patience(patience).with_clock(clock.clone());
         let metrics = Metrics::register(registry)?;
         let peers = peers::join(config, &metrics)?;
         let fetcher = fetcher.with_nearby(peers.clone().map(|peers| peers as Arc<dyn Nearby>));

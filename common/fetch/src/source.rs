@@ -352,6 +352,11 @@ impl Source {
         *lock(&self.lagging) = None;
     }
 
+    /// It lagged behind when it was asked last, by another process.
+    pub fn was_lagging(&self, before: Lagging) {
+        lock(&self.lagging).get_or_insert(before);
+    }
+
     /// Whether it lags behind, as far as it was asked.
     pub fn lagging(&self) -> Option<Lagging> {
         lock(&self.lagging).clone()

@@ -341,10 +341,27 @@ async fn answers_old_metadata() {
     let lagging = play.sources()[0].lagging().expect("it lags behind");
     assert!(lagging.what.contains("would roll") && lagging.since <= lagging.last, "{lagging:?}");
     assert_eq!(play.sources()[1].lagging(), None);
+    // Another process knows, too.
+    let Play { scene, cluster, liar, device, store } = play;
+    let repository = device.repositories().get(HOST).unwrap().config().clone();
+    drop((device, store));
+    let (device, store) = loop {
+        let clock = Arc::new(colibri_common::SystemClock);
+        match Device::open(&scene.path("device"), config(Preference::Raw, false), clock) {
+            Err(colibri_device::DeviceError::Store(_)) => tokio::task::yield_now().await,
+            opened => break opened.unwrap(),
+        }
+    };
+    let again = device.repositories().get(HOST).unwrap().sources().list()[0].lagging();
+    assert_eq!(again.map(|again| (again.since, again.what)), Some((lagging.since, lagging.what)));
+    assert_eq!(repository, *device.repositories().get(HOST).unwrap().config());
+    let play = Play { scene, cluster, liar, device, store };
     play.liar.lies(false);
     play.alone();
     play.device.refresh(HOST, true).await.unwrap();
     assert_eq!(play.sources()[0].lagging(), None);
+    let written = std::fs::read_to_string(play.scene.path("device/state/lagging.json")).unwrap();
+    assert!(written.contains("\"mirrors\":[]"), "{written}");
     play.cluster.stop().await;
 }
 

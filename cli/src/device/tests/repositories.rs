@@ -154,3 +154,33 @@ fn configurations_that_are_none() {
     assert!(error.contains("1.root.json: repository configuration: "), "{error}");
     assert!(!site.path("device").exists());
 }
+
+/// A mirror that answered older metadata than what is trusted is told of, by whichever process.
+#[test]
+fn mirrors_that_lag_behind_are_shown() {
+    let site = Site::start(1).ready();
+    let config = site.config();
+    let mirror = config.mirrors[0].mirror_url.clone();
+    site.device(&["resolve", super::HELLO]).ok();
+    assert_eq!(site.device(&["status", "--json"]).json().get("lagging"), None);
+    let what = "timestamp version 3 would roll back version 7";
+    let known = json!({"format": 1, "mirrors": [
+        {"repository": "devhost", "mirror": mirror, "since": 1_768_003_200, "last": 1_768_006_800, "what": what}
+    ]});
+    std::fs::write(site.path("device/state/lagging.json"), known.to_string()).unwrap();
+    let status = site.device(&["status", "--json"]).json();
+    let lagging = &status["lagging"][0];
+    assert_eq!((&lagging["repository"], &lagging["what"]), (&json!("fuchsia-pkg://devhost"), &json!(what)), "{status}");
+    let authority = lagging["source"].as_str().unwrap().to_owned();
+    assert!(mirror.contains(&authority), "{mirror}");
+    let lines = site.device(&["status"]).ok();
+    let line = format!("lagging       {authority} of fuchsia-pkg://devhost, since 2026-01-10T00:00:00Z: {what}\n");
+    assert!(lines.contains(&line), "{lines}");
+    let list = site.device(&["repo", "list"]).ok();
+    assert!(list.contains(&format!("  lagging   {authority} since 2026-01-10T00:00:00Z: {what}\n")), "{list}");
+    let list = site.device(&["--json", "repo", "list"]).json();
+    assert_eq!(list[0]["lagging"][0]["lagging"]["since"], json!(1_768_003_200), "{list}");
+    // Asked again, it keeps up.
+    site.device(&["--set", "metadata.fresh_s=0", "get-hash", super::HELLO]).ok();
+    assert_eq!(site.device(&["status", "--json"]).json().get("lagging"), None);
+}
