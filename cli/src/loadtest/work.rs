@@ -15,7 +15,7 @@ use super::{LoadtestError, Run, measure};
 use crate::device::configuration::Connection;
 
 /// How long a worker tries to reach its coordinator, which may start after it.
-const REACHED_WITHIN: Duration = Duration::from_secs(60);
+const REACHED_WITHIN: Duration = Duration::from_secs(300);
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);

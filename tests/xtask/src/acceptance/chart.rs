@@ -26,6 +26,7 @@ pub fn check(binary: &Binary) -> Result<(), Failure> {
     refuses("edge.service.port=https")?;
     refuses("edge.peers.directory=list")?;
     refuses("origin.enabled=false")?;
+    refuses("loadtest.enabled=true")?;
     refuses("origin.write.enabled=true")?;
     refuses("origin.write.enabled=true,origin.write.tokenSecret.name=t,origin.write.repositories={other}")?;
     for (name, values) in value_files()? {
@@ -120,7 +121,30 @@ impl Rendered<'_> {
             self.served_twice(deployment)?;
             self.peers(deployment)?;
         }
+        self.load_test()?;
         self.kept_apart()
+    }
+
+    /// As many workers come at once as the coordinator waits for, and they find it.
+    fn load_test(&self) -> Result<(), Failure> {
+        let container = |job: &Value| job["spec"]["template"]["spec"]["containers"][0].clone();
+        let named = |name: &str| self.of_kind("Job").find(|job| container(job)["name"] == name);
+        let (Some(coordinator), Some(workers)) = (named("coordinator"), named("worker")) else { return Ok(()) };
+        let spec = &workers["spec"];
+        let wanted = format!("--workers={}", spec["completions"]);
+        let asked = container(coordinator)["args"].as_array().is_some_and(|args| args.iter().any(|arg| *arg == wanted));
+        ensure(asked && spec["completions"] == spec["parallelism"] && spec["completionMode"] == "Indexed", || {
+            format!("the coordinator does not wait for {} workers at once", spec["completions"])
+        })?;
+        let service = self
+            .of_kind("Service")
+            .find(|service| service["spec"]["selector"]["app.kubernetes.io/component"] == "loadtest");
+        let service = service
+            .map(|service| format!("--coordinator={}:7400", service["metadata"]["name"].as_str().unwrap_or_default()));
+        let found = container(workers)["args"]
+            .as_array()
+            .is_some_and(|args| args.iter().any(|arg| arg.as_str() == service.as_deref()));
+        ensure(found, || format!("workers do not look for the coordinator at {service:?}"))
     }
 
     /// What the API server's "restricted" admission asks for, and what keeps the program's configuration its own.
