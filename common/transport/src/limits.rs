@@ -50,6 +50,8 @@ pub const AUTHORITIES_MAX: usize = 1024;
 pub const NETWORKS_MAX: usize = 16;
 /// HTTP/1.1 connections of a client to one authority, by default.
 pub const HTTP1_CONNECTIONS_MAX: usize = 16;
+/// Servers of which a client keeps sessions to resume; the one that came first makes room.
+pub const RESUMED_SERVERS_MAX: usize = 8;
 /// UDP sockets of one client for each address family, and HTTP/3 connections to one authority.
 pub const UDP_SOCKETS_MAX: usize = 16;
 /// UDP sockets that several clients share, for each address family.
@@ -100,6 +102,7 @@ pub const ALL: &[(&str, u64)] = &[
     ("AUTHORITIES_MAX", AUTHORITIES_MAX as u64),
     ("NETWORKS_MAX", NETWORKS_MAX as u64),
     ("HTTP1_CONNECTIONS_MAX", HTTP1_CONNECTIONS_MAX as u64),
+    ("RESUMED_SERVERS_MAX", RESUMED_SERVERS_MAX as u64),
     ("UDP_SOCKETS_MAX", UDP_SOCKETS_MAX as u64),
     ("SHARED_SOCKETS_MAX", SHARED_SOCKETS_MAX as u64),
     ("LINK_HELD_BYTES_MAX", LINK_HELD_BYTES_MAX as u64),

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -16,7 +16,7 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 
 use super::{file_roots, pin_of, provider, read_pem};
 use crate::error::TransportError;
-use crate::limits::PINS_MAX;
+use crate::limits::{PINS_MAX, RESUMED_SERVERS_MAX};
 
 /// Whom a client believes. As text: `none`, `system`, `ca-file:PATH`, `pin:HEX[,HEX]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -100,6 +100,8 @@ impl Trust {
             }
         };
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        // It keeps 8 tickets of a server, and takes room for all servers at once: the usual size is one for 32 of them.
+        config.resumption = Resumption::in_memory_sessions(8 * RESUMED_SERVERS_MAX);
         Ok(config)
     }
 }
