@@ -28,14 +28,15 @@ const PARTS: [&str; 11] = [
 /// Words of Chromium when a page did something wrong.
 const COMPLAINTS: [&str; 4] = [":CONSOLE(", "Uncaught", "Refused to", "Failed to load resource"];
 
-/// Runs `smoke` on servers of its own, and looks at its page.
+/// Runs `release-wave`, which has several links, on servers of its own, and looks at its page.
 pub fn report() -> Result<(), Failure> {
     tools::present(&TOOLS, "the report")?;
     run(cargo("build --release --locked -p colibri"))?;
     let dir = empty_dir("report")?;
     let page = dir.join("report.html");
-    let mut measure =
-        cargo("run --release --locked --quiet -p colibri -- loadtest run smoke --spawn --no-times --html");
+    let mut measure = cargo(
+        "run --release --locked --quiet -p colibri -- loadtest run release-wave --devices 60 --spawn --no-times --html",
+    );
     measure.arg(&page);
     run(measure)?;
     in_browser(&dir, &page)
