@@ -44,9 +44,10 @@ async fn requests_look_alike_over_every_protocol() {
         let expected = format!("GET /a/b?c=d%20e {} {} 127.0.0.1 {secure}", server.address, way.protocol().name());
         assert_eq!(text, expected);
         let counts = client.counts();
+        let secured = RequestCounts { tls_connections: 1, full_handshakes: 1, ..RequestCounts::default() };
         let by_protocol = match way {
-            Way::Http3 => RequestCounts { h3_requests: 1, h3_connections: 1, ..RequestCounts::default() },
-            Way::Http2 => RequestCounts { h2_requests: 1, h2_connections: 1, ..RequestCounts::default() },
+            Way::Http3 => RequestCounts { h3_requests: 1, h3_connections: 1, ..secured },
+            Way::Http2 => RequestCounts { h2_requests: 1, h2_connections: 1, ..secured },
             Way::PlainHttp1 => RequestCounts { h1_requests: 1, h1_connections: 1, ..RequestCounts::default() },
         };
         assert_eq!(counts, by_protocol);
