@@ -20,7 +20,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask COMMAND
 
-  check        format, lints, tests, documentation, the demo and its figures, interop: what CI runs
+  check        format, lints, tests, documentation, interop, the demo and its figures, a load test: what CI runs
   acceptance   what needs outside tools or long time: images, compose file, Helm chart, licences; with words the steps
                whose names have one of them: [WORD…]
   interop-h3   aioquic and Chromium over HTTP/3, curl over HTTP/2 and 1.1, from an edge in front of nginx
@@ -31,7 +31,7 @@ cargo xtask COMMAND
   report       the page of a load test in Chromium, light and dark
   codelab      the exercise on packages of Fuchsia's codelab, walked with our tools and printed as it shows it
   fuzz         the fuzz targets of tests/fuzz, each for five minutes: [--seconds N] [TARGET]
-  bench NAME   measures against a stated base: metadata, ingest, scale, cache
+  bench NAME   measures against a stated base: metadata, ingest, scale, cache, device, fleet
   crash publish
                kills publishes and collections at random moments and checks what is left: [--seed S] [--runs N]
   crash device the same for resolves, updates, commits and collections of a device
