@@ -38,7 +38,9 @@ pub fn report() -> Result<(), Failure> {
         "run --release --locked --quiet -p colibri -- loadtest run release-wave --devices 60 --spawn --no-times --html",
     );
     measure.arg(&page);
-    run(measure)?;
+    // The bound on the origin's share is for the whole fleet: sixty devices miss it, and the page says so.
+    let status = measure.status().map_err(|error| error.to_string())?;
+    ensure(matches!(status.code(), Some(0 | 1)), || format!("{measure:?} ended with {status}"))?;
     in_browser(&dir, &page)
 }
 

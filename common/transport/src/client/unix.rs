@@ -37,7 +37,15 @@ impl UnixClient {
     pub async fn is_answered(&self) -> io::Result<bool> {
         match UnixStream::connect(&self.path).await {
             Ok(_) => Ok(true),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(false),
+            // A server that is killed in this very moment resets what it had not accepted.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
+                ) =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }

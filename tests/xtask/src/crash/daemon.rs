@@ -126,6 +126,8 @@ fn heard_of_it(client: &mut Child) -> Result<bool, Failure> {
     match status.code() {
         Some(0) => Ok(true),
         Some(1) if said.contains("does not answer as it should") => Ok(false),
+        // The daemon was killed before it was asked, and had not let go of the store when the client looked.
+        Some(1) if said.contains("is in use by another process") => Ok(false),
         _ => Err(format!("it ended with {status} and said\n{said}")),
     }
 }
