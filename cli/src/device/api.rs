@@ -2,7 +2,7 @@
 //! under its lock. The same requests either way, so verbs cannot tell which it is, and neither can those who read what
 //! they print.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -34,20 +34,18 @@ pub(crate) enum Api {
     Here { handler: Handler, connection: UnixConnection, _end: DropGuard },
 }
 
-impl Args {
-    /// Where the daemon's socket is, or would be.
-    pub(super) fn socket(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(|| self.dir.join(SOCKET))
-    }
-}
-
 /// The daemon of a device, if one runs.
 pub(super) async fn daemon(args: &Args) -> Result<Option<UnixClient>, DeviceVerbError> {
-    let client = UnixClient::new(args.socket());
+    daemon_at(&args.dir, args.socket.as_deref()).await
+}
+
+/// The daemon of the device in `dir`, if one runs: at `socket` if that was named, else in the folder.
+pub(super) async fn daemon_at(dir: &Path, socket: Option<&Path>) -> Result<Option<UnixClient>, DeviceVerbError> {
+    let client = UnixClient::new(socket.map_or_else(|| dir.join(SOCKET), Path::to_owned));
     match client.is_answered().await {
         Ok(answered) => Ok(answered.then_some(client)),
         // In a folder with so long a name no daemon can have its socket.
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput && args.socket.is_none() => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput && socket.is_none() => Ok(None),
         Err(error) => Err(DeviceVerbError::Socket { path: client.path().to_owned(), error }),
     }
 }

@@ -9,7 +9,6 @@ use colibri_common::SystemClock;
 use colibri_device::daemon::wire::{RepositoryAdded, RepositoryEntry, Rules};
 use colibri_device::{Device, Rule, rewrite};
 use colibri_metadata::RepoConfig;
-use colibri_transport::UnixClient;
 use serde_json::{Value, json};
 
 use super::api::{self, Api};
@@ -41,13 +40,8 @@ impl DevicePlace {
     }
 
     async fn api(&self) -> Result<Api, DeviceVerbError> {
-        let client = UnixClient::new(self.socket.clone().unwrap_or_else(|| self.dir.join(api::SOCKET)));
-        match client.is_answered().await {
-            Ok(true) => return Ok(Api::Daemon(client)),
-            Ok(false) => {}
-            // In a folder with so long a name no daemon can have its socket.
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput && self.socket.is_none() => {}
-            Err(error) => return Err(DeviceVerbError::Socket { path: client.path().to_owned(), error }),
+        if let Some(daemon) = api::daemon_at(&self.dir, self.socket.as_deref()).await? {
+            return Ok(Api::Daemon(daemon));
         }
         let opened = Device::open(&self.dir, configuration::defaults(), Arc::new(SystemClock));
         let (device, store) = opened.map_err(|error| in_use(error, &self.dir))?;
